@@ -1,0 +1,61 @@
+"""The command line: one file per verb. Only here are arguments parsed, results printed and workspaces opened.
+
+Verbs import what they need when they run, so `hafs --help` loads neither torch nor the store.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from hafs.cli import (
+    compare,
+    config,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    generate,
+    init,
+    install,
+    preferences,
+    report,
+    score,
+    sft,
+    tasks,
+    train,
+)
+from hafs.errors import HafsError
+
+app = typer.Typer(
+    name="hafs",
+    help="Make your own fine-tuned model better with preferences, on one machine, and prove that it got better.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda flag: flag.replace("_", "-"),
+    },
+)
+
+for verb in (
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data, config
+):  # fmt: skip
+    verb.register(app)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in a message and exit code 2, a failure in one and exit code 1."""
+    try:
+        app()
+    except HafsError as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(e.exit_code)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

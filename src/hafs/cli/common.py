@@ -1,0 +1,119 @@
+"""What every verb shares: opening the workspace, progress bars with time left, and output for people or scripts."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from hafs.store import Workspace
+    from hafs.types import Progress
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+WorkspaceDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace", "-w", help="The workspace; by default the one you are in.", show_default=False
+    ),
+]
+
+
+def workspace_at(directory: Path | None) -> Workspace:
+    """The workspace named by flag, by $HAFS_WORKSPACE, or the one around the current directory."""
+    from hafs.store import find_workspace, open_workspace
+
+    return open_workspace(directory) if directory else find_workspace()
+
+
+def emit(data: Mapping[str, Any], text: Any, as_json: bool) -> None:
+    """Print a result to standard output: `data` as JSON, or `text` (a string or a rich renderable)."""
+    if as_json:
+        print(json.dumps(data, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=isinstance(text, str)).print(text, markup=False) if isinstance(
+        text, str
+    ) else Console(highlight=False).print(text)
+
+
+def note(message: str) -> None:
+    """A remark on standard error, out of the way of a result."""
+    print(message, file=sys.stderr)
+
+
+def bad_lines(path: Path, bad: list[tuple[int, str]]) -> None:
+    """Name the lines of a file that could not be used; the rest of it was."""
+    for number, why in bad[:10]:
+        note(f"{path}:{number}: skipped, {why}")
+    if len(bad) > 10:
+        note(f"{path}: {len(bad) - 10} more lines were skipped")
+
+
+@contextmanager
+def progress_bars(quiet: bool = False) -> Iterator[Progress]:
+    """Yields a `Progress`: bars with time left on a terminal, a line every ten seconds elsewhere."""
+    if quiet:
+        yield lambda what, done, total, figures: None
+        return
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+    )  # fmt: skip
+    with Bars(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, figures="")
+            bars.update(tasks[what], completed=done, total=total, figures=_short(figures))
+
+        yield report
+
+
+class _Lines:
+    """Progress for a log file: one line when a step begins, every ten seconds, and when it ends."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._began = self._last = 0.0
+        self._first = 0
+
+    def __call__(self, what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._began, self._first, self._last = what, now, done, 0.0
+        if now - self._last >= 10 or done == total:
+            self._last = now
+            rate = (now - self._began) / max(1, done - self._first)
+            left = (
+                f", {round(rate * (total - done))} s left" if done - self._first > 0 and done < total else ""
+            )
+            note(f"{what} {done}/{total}{left} {_short(figures)}".rstrip())
+
+
+_SHOWN = ("loss", "rewards/accuracies", "eval/score", "eval/pass_rate", "eval/loss")
+
+
+def _short(figures: Mapping[str, float]) -> str:
+    return " ".join(f"{k.split('/')[-1]} {figures[k]:.3f}" for k in _SHOWN if k in figures)

@@ -1,0 +1,53 @@
+"""`hafs data`: what is in the workspace, and JSON lines in and out of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, workspace_at
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="What is in the workspace; JSON lines in and out.", no_args_is_help=True)
+    group.command("counts")(counts)
+    group.command("import")(import_)
+    group.command("export")(export)
+    app.add_typer(group, name="data")
+
+
+def counts(workspace: WorkspaceDir = None, json: Json = False) -> None:
+    """How many rows of each kind the workspace holds."""
+    with workspace_at(workspace).open_store() as store:
+        found, scorers = store.counts(), store.scorers()
+    lines = [f"{kind:<12}{n:>10,}" for kind, n in found.items()]
+    lines += [f"{s['scorer']}@{s['version']}: {s['scored']:,} scored, {s['passed']:,} right, {s['unscored']:,} unscored"
+              for s in scorers]  # fmt: skip
+    emit({**found, "scorers": scorers}, "\n".join(lines), json)
+
+
+def import_(
+    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, groups or runs."),
+    file: Path = typer.Argument(help="JSON lines."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Add the rows of a file; a line that cannot be used is named by number and the rest is kept."""
+    with workspace_at(workspace).open_store() as store:
+        got = store.import_jsonl(kind, file)
+    bad_lines(file, got.bad)
+    data = {"read": got.read, "new": got.added, "skipped": len(got.bad)}
+    emit(data, f"{got.read} {kind} read, {got.added} new, {len(got.bad)} lines skipped", json)
+
+
+def export(
+    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, groups or runs."),
+    file: Path = typer.Argument(help="Where the JSON lines go."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Write all rows of a kind as JSON lines."""
+    with workspace_at(workspace).open_store() as store:
+        n = store.export_jsonl(kind, file)
+    emit({"written": n, "file": str(file)}, f"{n} {kind} in {file}", json)

@@ -1,0 +1,59 @@
+"""`hafs demo`: the whole path on the embedded model and a dozen easy families of the `asm` pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from hafs.cli.common import Json, emit, note, progress_bars
+
+
+def register(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+
+
+def demo(
+    directory: Path = typer.Argument(Path("demo"), help="The demo's workspace."), json: Json = False
+) -> None:
+    """Baseline, SFT, preferences, DPO and the table, on a real assembler and emulator; repeated, it just prints it."""
+    from rich.console import Group
+
+    from hafs.config import parse_config
+    from hafs.evals import to_rich
+    from hafs.recipe import Recipe, run
+    from hafs.store import init_workspace
+
+    recipe = Recipe(
+        name="demo", pack="asm", tags=("easy",), benchmarks=("demo",), sft_prompts=SFT_PROMPTS,
+        preference_prompts=PREFERENCE_PROMPTS, validation_prompts=48, config=parse_config(SETTINGS, "the demo"),
+    )  # fmt: skip
+    with progress_bars(quiet=json) as progress:
+        outcome = run(
+            recipe, init_workspace(directory), say=(lambda _: None) if json else note, progress=progress
+        )
+    total = sum(s.seconds for s in outcome.stages)
+    closing = (
+        f"Kept: {outcome.promoted} ({outcome.promoted_path}). {outcome.comparison.reason}\n"
+        f"The demo's dozen easy families are not the `asm` benchmark. It took {total / 60:.1f} minutes.\n"
+        f"Report: {outcome.report}"
+    )
+    emit(outcome.to_dict(), Group(to_rich(outcome.comparison), closing), json)
+
+
+SFT_PROMPTS = 400
+PREFERENCE_PROMPTS = 150
+SETTINGS = {
+    "sft": {
+        "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 8, "gradient_accumulation_steps": 1,
+        "validation_share": 0.05, "save_steps": 10, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0},
+    },
+    "generate": {"candidates": 8, "temperature": 1.0, "max_new_tokens": 96, "batch_size": 128},
+    "preferences": {"scheme": "all", "references": "when-needed", "max_candidates": 4},
+    "dpo": {
+        "beta": 0.1, "learning_rate": 1e-4, "num_epochs": 2, "nll_weight": 0.3, "validation_share": 0.0,
+        "save_steps": 2, "eval_steps": 5, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0},
+    },
+    "eval": {"max_new_tokens": 96, "batch_size": 96},
+}  # fmt: skip
+"""The figures of docs/results/demo.md; the learning rates are for a small adapter on a small model."""

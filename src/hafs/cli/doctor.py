@@ -1,0 +1,33 @@
+"""`hafs doctor`: what is here, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+import typer
+
+from hafs.cli.common import Json, emit
+
+_MARK = {"ok": "[green]ok[/]", "warn": "[yellow]note[/]", "missing": "[red]missing[/]"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor(json: Json = False) -> None:
+    """Check python, torch, sandbox, assembler, emulator, model, judge keys and disk; each missing thing with its fix."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from hafs.doctor import checks
+
+    found = checks()
+    table = Table(box=None, header_style="bold")
+    for column in ("check", "state", "what is here", "how to get it"):
+        table.add_column(column, overflow="fold")
+    for c in found:
+        table.add_row(c.name, _MARK[c.status], escape(c.detail), escape(c.fix))
+    emit(
+        {"ok": all(c.status != "missing" for c in found), "checks": [c.to_dict() for c in found]}, table, json
+    )
+    if any(c.status == "missing" for c in found):
+        raise typer.Exit(1)

@@ -1,0 +1,93 @@
+"""`hafs generate`: candidates for prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, progress_bars, workspace_at
+from hafs.errors import UsageError
+
+if TYPE_CHECKING:
+    from hafs.config import GenerateConfig
+    from hafs.store import Store
+    from hafs.types import Prompt
+
+NumSamples = Annotated[
+    int | None,
+    typer.Option("--num-samples", "-n", help="How many prompts; all without it.", show_default=False),
+]
+Candidates = Annotated[
+    int | None,
+    typer.Option("--candidates-per-prompt", "--num-candidates", help="Answers a prompt.", show_default=False),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompts", help="Prompts (JSON lines with `text`); else the workspace's.", show_default=False
+    ),
+]
+Split = Annotated[str, typer.Option("--split", help="Of the workspace's prompts: train, validation or test.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("generate")(generate)
+
+
+def generate(
+    model: str = typer.Option(None, help="What answers: HF directory, hub id, or `default`."),
+    prompts: Prompts = None,
+    num_samples: NumSamples = None,
+    candidates_per_prompt: Candidates = None,
+    split: Split = "train",
+    temperature: float = typer.Option(None),
+    top_p: float = typer.Option(None),
+    max_new_tokens: int = typer.Option(None),
+    batch_size: int = typer.Option(None, help="Answers decoded together."),
+    seed: int = typer.Option(None),
+    output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Sample several answers to each prompt into the workspace; what is there is not generated again."""
+    from hafs.backends import open_backend
+    from hafs.config import override
+    from hafs.generate import generate_candidates
+    from hafs.jsonl import write_jsonl
+
+    space = workspace_at(workspace)
+    sampling: GenerateConfig = override(
+        space.config.generate, candidates=candidates_per_prompt, temperature=temperature, top_p=top_p,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed,
+    )  # fmt: skip
+    with space.open_store() as store, progress_bars(quiet=json) as progress:
+        chosen = choose_prompts(store, prompts, split, num_samples)
+        made = generate_candidates(
+            store, open_backend(model or space.config.model.name), chosen, sampling, progress
+        )
+    if output is not None:
+        write_jsonl(output, made.candidates)
+    data = {"prompts": len(chosen), "candidates": len(made.candidates), "new": made.new, "cut": made.cut}
+    text = f"{len(made.candidates)} candidates for {len(chosen)} prompts ({made.new} new)"
+    if made.cut:
+        text += f"; {made.cut} were cut at {sampling.max_new_tokens} tokens (--max-new-tokens)"
+    emit(data, text, json)
+
+
+def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:
+    """The prompts of a file, or the store's of a split; at most `n` of them."""
+    from hafs.tasks import load_tasks
+
+    if file is not None:
+        loaded = load_tasks(file)
+        bad_lines(file, loaded.bad)
+        found = loaded.rows
+    else:
+        found = list(store.prompts(split=split))
+    if not found:
+        raise UsageError(
+            f"{store.where} has no prompts of the {split} split", "`hafs tasks generate`, or give --prompts"
+        )
+    return found[:n] if n else found

@@ -1,0 +1,39 @@
+"""`hafs tools install` and `hafs models pull`: what hafs needs beside Python packages, pinned, into the cache."""
+
+from __future__ import annotations
+
+import typer
+
+from hafs.cli.common import Json, emit, progress_bars
+
+
+def register(app: typer.Typer) -> None:
+    tools = typer.Typer(help="The assembler and the emulator.", no_args_is_help=True)
+    tools.command("install")(install)
+    app.add_typer(tools, name="tools")
+    models = typer.Typer(help="The embedded model.", no_args_is_help=True)
+    models.command("pull")(pull)
+    app.add_typer(models, name="models")
+
+
+def install(
+    names: list[str] = typer.Argument(None, help="asar, bsnes; all without a name."), json: Json = False
+) -> None:
+    """Fetch the assembler (asar) and the emulator core (bsnes) at pinned versions; does nothing when they are there."""
+    from hafs import tools
+
+    with progress_bars(quiet=json) as progress:
+        tools.install(names or None, progress=progress)
+    status = tools.status()
+    emit({"tools": status}, "\n".join(f"{s['name']:<8} {s['version']:<28} {s['path']}" for s in status), json)
+
+
+def pull(
+    name: str = typer.Argument("default", help="`default`, the embedded model."), json: Json = False
+) -> None:
+    """Fetch the embedded model and turn it into a Hugging Face directory in the cache."""
+    from hafs import models
+
+    with progress_bars(quiet=json) as progress:
+        path = models.pull(name, progress=progress)
+    emit({"model": name, "path": str(path), "hash": models.model_hash(path)}, f"{name}  {path}", json)

@@ -1,0 +1,108 @@
+"""`hafs preferences`: from scored candidates to preference groups; in one go from a model with `generate`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, workspace_at
+from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
+from hafs.cli.score import ScorerName
+
+if TYPE_CHECKING:
+    from hafs.preferences import BuildReport
+    from hafs.types import PreferenceGroup
+
+Scheme = Annotated[
+    str | None,
+    typer.Option(
+        "--scheme", help="all, best-worst, or guide (best-worst, second-second worst).", show_default=False
+    ),
+]
+References = Annotated[
+    str | None,
+    typer.Option("--references", help="Known answers as winners: never, when-needed (no sample is right), always.",
+                 show_default=False),
+]  # fmt: skip
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Also write the groups here (JSON lines).", show_default=False)
+]
+Pairs = Annotated[
+    bool, typer.Option("--pairs", help="Write prompt / chosen / rejected rows instead of groups.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Preference groups from rankings.", no_args_is_help=True)
+    group.command("build")(build)
+    group.command("generate")(generate)
+    app.add_typer(group, name="preferences")
+
+
+def build(
+    scorer: ScorerName = "automatic",
+    scheme: Scheme = None,
+    references: References = None,
+    split: Split = "train",
+    output: Output = None,
+    pairs: Pairs = False,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Rank each prompt's scored candidates and keep the edges; ties and equal texts never make a pair."""
+    from hafs.config import override
+    from hafs.pipeline import preference_groups, scorer_for
+
+    space = workspace_at(workspace)
+    pairing = override(space.config.preferences, scheme=scheme, references=references)
+    with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
+        groups, report = preference_groups(store, judge, pairing, split=split)
+    _finish(groups, report, output, pairs, json)
+
+
+def generate(
+    model: str = typer.Option(None, help="What answers: HF directory, hub id, or `default`."),
+    prompts: Prompts = None,
+    num_samples: NumSamples = None,
+    candidates_per_prompt: Candidates = None,
+    split: Split = "train",
+    scorer: ScorerName = "automatic",
+    scheme: Scheme = None,
+    references: References = None,
+    output: Output = None,
+    pairs: Pairs = False,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """The three verbs in one: generate candidates, score them, build the groups."""
+    from hafs.backends import open_backend
+    from hafs.config import override
+    from hafs.generate import generate_candidates
+    from hafs.pipeline import preference_groups, score_candidates, scorer_for
+
+    space = workspace_at(workspace)
+    sampling = override(space.config.generate, candidates=candidates_per_prompt)
+    pairing = override(space.config.preferences, scheme=scheme, references=references)
+    with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
+        with progress_bars(quiet=json) as progress:
+            chosen = choose_prompts(store, prompts, split, num_samples)
+            backend = open_backend(model or space.config.model.name)
+            generate_candidates(store, backend, chosen, sampling, progress)
+            which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
+            score_candidates(store, judge, progress, **which)
+        groups, report = preference_groups(store, judge, pairing, **which)
+    _finish(groups, report, output, pairs, json)
+
+
+def _finish(
+    groups: list[PreferenceGroup], report: BuildReport, output: Path | None, pairs: bool, as_json: bool
+) -> None:
+    from hafs.jsonl import write_jsonl
+    from hafs.preferences import to_pairs
+
+    if output is not None:
+        write_jsonl(output, [row for g in groups for row in to_pairs(g)] if pairs else groups)
+    emit({**report.to_dict(), "output": str(output) if output else None}, str(report), as_json)

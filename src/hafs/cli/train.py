@@ -1,0 +1,161 @@
+"""`hafs train dpo`: preference training; and what it shares with `hafs sft`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars
+from hafs.errors import HafsError, UsageError
+
+if TYPE_CHECKING:
+    from hafs.config import Config
+    from hafs.types import PreferenceGroup
+
+Output = Annotated[
+    Path | None, typer.Option("--output-dir", help="Where the run and its model go.", show_default=False)
+]
+LearningRate = Annotated[float | None, typer.Option("--learning-rate", show_default=False)]
+Epochs = Annotated[float | None, typer.Option("--num-epochs", show_default=False)]
+BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Prompts a pass.", show_default=False)]
+Accumulation = Annotated[
+    int | None, typer.Option("--gradient-accumulation-steps", help="Passes a step.", show_default=False)
+]
+LoraRank = Annotated[int | None, typer.Option("--lora-rank", help="Alpha is twice this.", show_default=False)]
+Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default=False)]
+Seed = Annotated[int | None, typer.Option("--seed", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Preference training.", no_args_is_help=True)
+    group.callback()(lambda: None)
+    group.command("dpo")(dpo)
+    app.add_typer(group, name="train")
+
+
+def dpo(
+    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
+    preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
+                                                    " Without it: the workspace's groups."),
+    output_dir: Output = None,
+    beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
+    loss: str = typer.Option(None, help="sigmoid, sigmoid-norm, robust, ipo or hinge."),
+    nll_weight: float = typer.Option(None, help="Weight of the winners' NLL beside the loss; keeps them likely."),
+    learning_rate: LearningRate = None,
+    num_epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    gradient_accumulation_steps: Accumulation = None,
+    lora_rank: LoraRank = None,
+    precision: Precision = None,
+    seed: Seed = None,
+    validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
+                                            " for N prompts of a pack's validation split."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
+    run_training(
+        "dpo", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
+        validate=validate,
+        flags={"beta": beta, "loss": loss.replace("-", "_") if loss else None, "nll_weight": nll_weight,
+               "learning_rate": learning_rate, "num_epochs": num_epochs, "batch_size": batch_size,
+               "gradient_accumulation_steps": gradient_accumulation_steps, "lora.rank": lora_rank,
+               "lora.alpha": 2 * lora_rank if lora_rank else None, "precision": precision, "seed": seed},
+    )  # fmt: skip
+
+
+def run_training(
+    kind: str, *, model: str | None, data: Path | None, output: Path | None, workspace: Path | None, as_json: bool,
+    flags: dict[str, Any], validate: str | None = None,
+) -> None:  # fmt: skip
+    """Train from files or from the workspace, print how it ended."""
+    from hafs.config import override
+    from hafs.training import train_dpo, train_sft
+
+    config, root = _settings(workspace)
+    groups = _read(kind, data) if data else _stored(kind, workspace)
+    chosen = model or config.model.name
+    directory = (output or root / "models" / kind).expanduser()
+    section = override(getattr(config, kind), **flags)
+    hooks: dict[str, Any] = {}
+    with progress_bars(quiet=as_json) as progress:
+        if validate:
+            hooks["validate"] = _pass_rate(config, chosen, validate)
+        train = train_sft if kind == "sft" else train_dpo
+        result = train(chosen, groups, section, directory, progress=progress, **hooks)
+    for warning in result.warnings:
+        note(f"note: {warning}")
+    summary = {"model": str(directory / "model"), "steps": result.steps, "best_step": result.best_step,
+               "seconds": round(result.seconds, 1), "tokens": result.tokens, "too_long": result.dropped,
+               "validation": result.best, "warnings": result.warnings}  # fmt: skip
+    figures = ", ".join(f"{k.removeprefix('eval/')} {v:.4g}" for k, v in result.best.items())
+    text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step} ({figures})\n"
+            f"model: {directory / 'model'}")  # fmt: skip
+    emit(summary, text, as_json)
+
+
+def _settings(workspace: Path | None) -> tuple[Config, Path]:
+    """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
+    from hafs.config import Config
+    from hafs.store import find_workspace, open_workspace
+
+    if workspace:
+        found = open_workspace(workspace)
+        return found.config, found.root
+    try:
+        found = find_workspace()
+    except UsageError:
+        return Config(), Path()
+    return found.config, found.root
+
+
+def _read(kind: str, data: Path) -> list[PreferenceGroup]:
+    if kind == "sft":
+        from hafs.training.data import read_sft
+
+        loaded = read_sft(data)
+        bad_lines(data, loaded.bad)
+        return loaded.rows
+    from hafs.preferences import read_preferences
+
+    preferences = read_preferences(data)
+    bad_lines(data, preferences.bad)
+    return preferences.groups
+
+
+def _stored(kind: str, workspace: Path | None) -> list[PreferenceGroup]:
+    from hafs.cli.common import workspace_at
+    from hafs.training.data import examples
+
+    with workspace_at(workspace).open_store() as store:
+        if kind == "sft":
+            found = examples(store.prompts(split=["train", "validation"]))
+            missing = "prompts with references: `hafs tasks generate`, or give --data"
+        else:
+            found = list(store.groups())
+            missing = "preference groups: `hafs preferences build`, or give --preference-data"
+    if not found:
+        raise UsageError(f"{store.where} has nothing to train on", f"it needs {missing}")
+    return found
+
+
+def _pass_rate(config: Config, model: str, spec: str) -> Any:
+    """A `PassRate` on the prompts that `spec` names."""
+    from hafs import tasks
+    from hafs.loading import load_tokenizer
+    from hafs.models import resolve
+    from hafs.pipeline import PassRate, scorer_for
+
+    pack, _, count = spec.partition(":")
+    prompts = (
+        tasks.generate(pack, "validation", int(count))
+        if count.isdigit()
+        else tasks.load_tasks(Path(spec)).rows
+    )
+    try:
+        scorer = scorer_for(config, prompts[0].checker)
+    except HafsError as e:
+        raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
+    return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

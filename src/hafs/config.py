@@ -1,0 +1,205 @@
+"""Every setting of hafs, in one place: `hafs.toml` is checked against these classes, flags override single values.
+
+Unknown keys are errors. Defaults are the guide's where it has one (beta 0.1, DPO learning rate 5e-6, one epoch,
+2 x 8 groups a step, rank 32 for DPO) and say so; a recipe that departs from them does it in its own `hafs.toml`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hafs.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_assignment=True)
+
+
+class StoreConfig(_Section):
+    """Where the workspace database lives: empty for `hafs.db` beside `hafs.toml`, or a PostgreSQL URL."""
+
+    url: str = ""
+
+
+class ModelConfig(_Section):
+    """The model everything starts from: "default" is the embedded 135M model; any HF directory or hub id works."""
+
+    name: str = "default"
+
+
+class LoraConfig(_Section):
+    """The adapter: rank, alpha (scale = alpha / rank), dropout, and which linear layers carry it."""
+
+    rank: int = Field(32, ge=1)
+    alpha: int = Field(64, ge=1)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: str = "all-linear"
+
+
+class TrainConfig(_Section):
+    """What every training objective shares. A step is `batch_size` x `gradient_accumulation_steps` prompts."""
+
+    num_epochs: float = Field(1.0, gt=0)
+    learning_rate: float = Field(2e-4, gt=0)
+    batch_size: int = Field(2, ge=1)
+    gradient_accumulation_steps: int = Field(8, ge=1)
+    warmup_ratio: float = Field(0.1, ge=0, lt=1)
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(2048, ge=8, description="tokens of prompt and one candidate together")
+    row_tokens: int = Field(1024, ge=8, description="tokens of one packed row, the unit of a forward pass")
+    precision: Precision = "auto"
+    seed: int = 0
+    validation_share: float = Field(0.1, ge=0, lt=1)
+    eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
+    save_steps: int = Field(100, ge=1)
+    lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
+    save: Literal["merged", "adapter"] = "merged"
+
+
+class SFTConfig(TrainConfig):
+    """Supervised fine-tuning on prompt and answer."""
+
+
+class DPOConfig(TrainConfig):
+    """Preference training on groups; the defaults are the guide's."""
+
+    learning_rate: float = Field(5e-6, gt=0)
+    beta: float = Field(0.1, gt=0)
+    loss: str = "sigmoid"
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
+    reference_free: bool = False
+
+
+class GenerateConfig(_Section):
+    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy)."""
+
+    candidates: int = Field(4, ge=1)
+    temperature: float = Field(0.8, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1, description="sequences decoded together")
+    seed: int = 0
+
+
+class PreferencesConfig(_Section):
+    """How rankings become edges; the schemes are `hafs.preferences.SCHEMES`."""
+
+    scheme: str = "all"
+    references: Literal["never", "when-needed", "always"] = "never"
+    max_candidates: int = Field(8, ge=2)
+    efficiency: bool = True
+
+
+class EvalConfig(_Section):
+    """Evaluation is greedy by default; intervals are at `level`."""
+
+    benchmarks: list[str] = ["asm"]
+    max_new_tokens: int = Field(256, ge=1)
+    batch_size: int = Field(64, ge=1)
+    level: float = Field(0.95, gt=0.5, lt=1)
+
+
+class ScoreConfig(_Section):
+    """The scorer used by `hafs score` and `--scorer automatic`; `workers` 0 means one for every processor."""
+
+    scorer: str = "asm"
+    workers: int = Field(0, ge=0)
+    sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
+
+
+class Config(_Section):
+    """The whole of `hafs.toml`."""
+
+    store: StoreConfig = StoreConfig()
+    model: ModelConfig = ModelConfig()
+    generate: GenerateConfig = GenerateConfig()  # type: ignore[call-arg]
+    score: ScoreConfig = ScoreConfig()  # type: ignore[call-arg]
+    preferences: PreferencesConfig = PreferencesConfig()  # type: ignore[call-arg]
+    sft: SFTConfig = SFTConfig()  # type: ignore[call-arg]
+    dpo: DPOConfig = DPOConfig()  # type: ignore[call-arg]
+    eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
+
+
+DEFAULT_TOML = """\
+# Settings of this hafs workspace. Every key is optional; `hafs config` prints all of them with their values.
+# A flag of a command overrides the value here.
+
+[model]
+name = "default"        # the embedded 135M model, a Hugging Face directory, or a hub id
+
+[generate]
+candidates = 4          # answers per prompt
+temperature = 0.8
+
+[score]
+scorer = "asm"
+
+[preferences]
+scheme = "all"          # every edge of the ranking; or "best-worst", "guide"
+
+[sft]
+learning_rate = 2e-4
+
+[dpo]
+beta = 0.1              # 0.1 gentle, 0.3 moderate, 0.5 aggressive
+learning_rate = 5e-6
+num_epochs = 1
+
+[eval]
+benchmarks = ["asm"]
+"""
+
+
+def _explain(error: ValidationError, where: str) -> UsageError:
+    first = error.errors()[0]
+    key = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return UsageError(f"{where}: unknown setting {key!r}", "`hafs config` lists every setting")
+    return UsageError(f"{where}: {key}: {first['msg']} (it is {first['input']!r})", "correct the value")
+
+
+def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
+    """Check a mapping against the settings; raises UsageError naming the wrong key."""
+    try:
+        return Config.model_validate(data)
+    except ValidationError as e:
+        raise _explain(e, where) from e
+
+
+def load_config(path: str | Path) -> Config:
+    """Read `hafs.toml`; raises UsageError for a missing file, broken TOML, an unknown key or a bad value."""
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise UsageError(f"there is no {path}", "`hafs init DIR` makes a workspace") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"{path} is not valid TOML: {e}", "correct that line") from e
+    return parse_config(data, str(path))
+
+
+def override(section: _Section, **values: Any) -> Any:
+    """A copy of `section` with the values that are not None put in; dots reach inside (`lora.rank`)."""
+    data = section.model_dump()
+    for key, value in values.items():
+        if value is None:
+            continue
+        target = data
+        *path, last = key.split(".")
+        for part in path:
+            target = target[part]
+        target[last] = value
+    try:
+        return type(section).model_validate(data)
+    except ValidationError as e:
+        raise _explain(e, "flags") from e

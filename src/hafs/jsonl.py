@@ -1,0 +1,98 @@
+"""JSON lines in and out: bad lines are named by number and kept aside, files appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Generic, TypeVar
+
+from hafs.errors import DataError, HafsError, UsageError
+
+T = TypeVar("T")
+
+
+@dataclass
+class Loaded(Generic[T]):
+    """The good rows of a file, and for each bad line its number and what is wrong with it."""
+
+    rows: list[T]
+    bad: list[tuple[int, str]] = field(default_factory=list)
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[IO[str]]:
+    """Open a text file that replaces `path` only when the block ends well; a full disk leaves the old."""
+    path = Path(path).expanduser()
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        part = Path(name)
+        with os.fdopen(fd, "w", encoding="utf-8") as f:
+            yield f
+            f.flush()
+            os.fsync(f.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    except OSError as e:
+        raise HafsError(
+            f"could not write {path}: {e.strerror}",
+            "free space or choose another place, then run the command again: what was there is unchanged",
+        ) from e
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
+    """Write rows (dicts, or objects with `to_dict`) one a line; returns how many."""
+    n = 0
+    with atomic_write(path) as f:
+        for row in rows:
+            data = row.to_dict() if hasattr(row, "to_dict") else row
+            try:
+                f.write(json.dumps(data, ensure_ascii=False) + "\n")
+            except UnicodeEncodeError:  # a lone surrogate, which only an escape can write
+                f.write(json.dumps(data) + "\n")
+            n += 1
+    return n
+
+
+def read_jsonl(path: str | Path, parse: Callable[[dict[str, Any]], T]) -> Loaded[T]:
+    """Read rows through `parse`; a line that is no JSON object, or that `parse` refuses, lands in `bad`.
+
+    Raises UsageError when the file is missing or cannot be read, DataError when no line is usable.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "check the path")
+    out: Loaded[T] = Loaded([])
+    with _opened(path) as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError(f"not a JSON object but {type(row).__name__}")
+                out.rows.append(parse(row))
+            except KeyError as e:
+                out.bad.append((number, f"the column {e.args[0]!r} is missing"))
+            except (ValueError, TypeError, RecursionError) as e:
+                out.bad.append((number, str(e)))
+    if not out.rows:
+        why = f"line {out.bad[0][0]}: {out.bad[0][1]}" if out.bad else "it is empty"
+        raise DataError(f"{path} has no usable row ({why})", "give one JSON object per line")
+    return out
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open(encoding="utf-8-sig", errors="replace")
+    except OSError as e:
+        raise UsageError(f"could not read {path}: {e.strerror}", "check who may read the file") from e

@@ -1,0 +1,212 @@
+"""The stages of the whole path, each a function of a workspace's store; no algorithm of their own.
+
+Every stage asks the store what is there and does the rest, so it can be killed and repeated. The verbs call these, and
+so does the demo.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from hafs.backends import Request, answers, open_backend
+from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
+from hafs.errors import UsageError
+from hafs.evals import EvalResult, eval_result
+from hafs.evals.compare import pair_up, winner
+from hafs.generate import generate_candidates
+from hafs.models import model_hash, resolve
+from hafs.preferences import BuildReport, groups_from_answers
+from hafs.scorers import Scorer, open_scorer
+from hafs.store import Store
+from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
+
+SCORE_CHUNK = 64
+
+
+@dataclass
+class ReferenceReport:
+    """How many reference answers there are, how many are right, and what is wrong with the others."""
+
+    total: int = 0
+    right: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> ReferenceReport:
+    """Run the references of `prompts` through each prompt's own checker."""
+    report = ReferenceReport()
+    for checker in sorted({p.checker for p in prompts if p.checker}):
+        mine = [p for p in prompts if p.checker == checker]
+        items = [(p, Candidate(p.id, r.text, source=f"reference:{r.name}")) for p in mine for r in p.references]
+        with closing(open_scorer(checker)) as scorer:
+            for done, ((prompt, candidate), score) in enumerate(zip(items, scorer.score(items), strict=True), 1):
+                report.total += 1
+                report.right += bool(score.passed)
+                if not score.passed:
+                    why = score.reason or score.cause or "wrong"
+                    report.problems.append(f"{prompt.family} {prompt.id} {candidate.source}: {why}")
+                progress("checking", done, len(items), {})
+    report.problems += [f"{p.id}: no checker" for p in prompts if not p.checker]
+    return report
+
+
+def scorer_for(config: Config, name: str = "") -> Scorer:
+    """The scorer named, or the workspace's; "automatic" means the workspace's."""
+    chosen = config.score.scorer if name in ("", "automatic", "auto") else name
+    return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How many candidates got a value now, and how many are unscored, by reason."""
+
+    scored: int
+    unscored: Mapping[str, int]
+
+
+def score_candidates(store: Store, scorer: Scorer, progress: Progress = silent, **filters: Any) -> Scored:
+    """Score what has no value yet (new candidates and ones unscored before); `filters` are those of `Store.to_score`."""
+    todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, **filters))
+    scored, unscored = 0, dict[str, int]()
+    chunk: list[Score] = []
+    for done, score in enumerate(scorer.score(todo), 1):
+        chunk.append(score)
+        if score.value is None:
+            unscored[score.reason] = unscored.get(score.reason, 0) + 1
+        else:
+            scored += 1
+        if len(chunk) == SCORE_CHUNK or done == len(todo):
+            store.add_scores(chunk)
+            chunk = []
+        progress("scoring", done, len(todo), {})
+    return Scored(scored, unscored)
+
+
+def greedy(config: EvalConfig) -> GenerateConfig:
+    """The decoding of evaluations: the likeliest token each time."""
+    return GenerateConfig(
+        candidates=1,
+        temperature=0.0,
+        top_p=1.0,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+    )
+
+
+def evaluate(
+    store: Store, scorer: Scorer, model: str, name: str, benchmark: str, prompts: Sequence[Prompt],
+    config: EvalConfig, progress: Progress = silent,
+) -> EvalResult:  # fmt: skip
+    """Answer a benchmark greedily and check the answers; what the store has is not done again.
+
+    The result is kept as a run of kind "eval", and comes from there when it is complete.
+    """
+    if not prompts:
+        raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
+    decoding = greedy(config)
+    settings = {"name": name, "benchmark": benchmark, "decoding": decoding.model_dump(), "scorer": scorer.version,
+                "prompts": content_id([p.id for p in prompts])}  # fmt: skip
+    path = resolve(model)
+    run = store.start_run("eval", settings, {"model": model_hash(path)})
+    known = store.get_run(run)
+    if known is not None and known.status == "finished":
+        return EvalResult.from_dict(known.outputs)
+    started = time.monotonic()
+    backend = open_backend(model)
+    made = generate_candidates(store, backend, prompts, decoding, progress).candidates
+    scores = _scores(store, scorer, [p.id for p in prompts], made, backend.model, progress)
+    result = eval_result(
+        name, backend.model, str(path), benchmark, decoding.model_dump(), prompts, made,
+        {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
+    )  # fmt: skip
+    if not result.unscored():
+        store.finish_run(
+            run,
+            "finished",
+            {"passed": result.passed, "scored": result.scored},
+            result.to_dict(),
+            model=backend.model,
+        )
+    return result
+
+
+def _scores(
+    store: Store,
+    scorer: Scorer,
+    prompt_ids: Sequence[str],
+    made: Sequence[Candidate],
+    model: str,
+    progress: Progress,
+) -> list[Score]:
+    """The scores of `made`, computed where the store has none."""
+    score_candidates(store, scorer, progress, prompt_ids=prompt_ids, model=model)
+    wanted = {c.id for c in made}
+    found = store.scores(prompt_ids=prompt_ids, model=model, scorer=scorer.name, version=scorer.version)
+    return [s for s in found if s.candidate_id in wanted and dict(s.arguments) == dict(scorer.arguments)]
+
+
+@dataclass
+class PassRate:
+    """Validation by what counts: the share of held-out prompts answered right, measured on the model in training.
+
+    Pair accuracy can rise while a model forgets how to answer; this cannot. Among equal pass rates the checkpoint that
+    wins more prompts against the start (by the scorer's own ordering, such as fewer bytes) is ahead.
+    """
+
+    tokenizer: Any
+    prompts: Sequence[Prompt]
+    scorer: Scorer
+    config: EvalConfig
+    before: EvalResult | None = None
+
+    def __call__(self, step: int, net: Any) -> Mapping[str, float]:
+        """Metrics of the network as it is now; "score" picks the checkpoint. Empty when nothing could be scored."""
+        now = self._answered(net)
+        if not now.scored:
+            return {}
+        if self.before is None:
+            if step == 0:
+                self.before = now
+            else:  # resumed: the start is the model without its adapter
+                with net.disable_adapter():
+                    self.before = self._answered(net)
+        wins = [winner(new, old) for new, old in pair_up(now, self.before)[0]]
+        net_wins = sum(wins) / max(1, len(wins))
+        rate = now.passed / now.scored
+        return {
+            "score": rate + 0.01 * net_wins,
+            "pass_rate": rate,
+            "net_wins": net_wins,
+            "builds": sum(r.builds is True for r in now.results) / now.scored,
+            "tokens": sum(r.n_tokens or 0 for r in now.results) / len(now.results),
+        }
+
+    def _answered(self, net: Any) -> EvalResult:
+        """The network's greedy answers to the prompts, checked."""
+        from hafs.backends.transformers import TransformersBackend
+
+        backend = TransformersBackend.of(net, self.tokenizer)
+        requests = [Request(p.id, p.text, p.system) for p in self.prompts]
+        made = [
+            Candidate(a.key, a.text, n_tokens=len(a.token_ids), finish=a.finish)
+            for batch in answers(backend, requests, greedy(self.config))
+            for a in batch
+        ]
+        by_id = {p.id: p for p in self.prompts}
+        scores = {s.candidate_id: s for s in self.scorer.score([(by_id[c.prompt_id], c) for c in made])}
+        return eval_result("in training", "", "", "validation", {}, self.prompts, made, scores)
+
+
+def preference_groups(
+    store: Store, scorer: Scorer, config: PreferencesConfig, **filters: Any
+) -> tuple[list[PreferenceGroup], BuildReport]:
+    """The workspace's candidates as preference groups, by what `scorer` says of them; kept in the store."""
+    stored = store.answers(scorer.name, scorer.version, scorer.arguments, **filters)
+    made, report = groups_from_answers(stored, **config.model_dump())
+    groups = list(made)
+    store.add_groups(groups)
+    return groups, report

@@ -1,0 +1,47 @@
+"""One door for everything that can be added: scorers, backends, task packs.
+
+A name maps to `module:attribute`; the module is imported only when the name is used. An outside package adds names
+through the entry-point group `hafs.<kind>`; the built-ins are the table below and are loaded the same way.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from hafs.errors import UsageError
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "scorers": {
+        "asm": "hafs.scorers.asm:AsmScorer",
+    },
+    "backends": {
+        "transformers": "hafs.backends.transformers:TransformersBackend",
+    },
+    "tasks": {
+        "asm": "hafs.tasks.snes:asm",
+        "rom_hack": "hafs.tasks.snes:rom_hack",
+    },
+}
+
+
+@cache
+def _table(kind: str) -> dict[str, str]:
+    outside = {e.name: e.value for e in entry_points(group=f"hafs.{kind}")}
+    return {**outside, **BUILTIN[kind]}
+
+
+def names(kind: str) -> list[str]:
+    """The names known for `kind` ("scorers", "backends", "tasks"), sorted."""
+    return sorted(_table(kind))
+
+
+def load(kind: str, name: str) -> Any:
+    """The object registered under `name`; raises UsageError naming what exists when there is none."""
+    table = _table(kind)
+    if name not in table:
+        raise UsageError(f"there is no {kind[:-1]} named {name!r}", f"use one of: {', '.join(sorted(table))}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,67 @@
+"""Examples for supervised fine-tuning, from the shapes in which people have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hafs.jsonl import Loaded, read_jsonl
+from hafs.types import GroupCandidate, PreferenceGroup, Prompt
+
+_ANSWER = ("completion", "response", "output", "answer", "chosen")
+
+
+def read_sft(path: str | Path) -> Loaded[PreferenceGroup]:
+    """Read examples: task rows with references, prompt and completion columns, or a `messages` conversation.
+
+    Each becomes a group without edges. Raises UsageError when the file is missing, DataError when no line is usable.
+    """
+    return read_jsonl(path, _parse)
+
+
+def examples(prompts: Iterable[Prompt]) -> list[PreferenceGroup]:
+    """One example for each prompt that has references: all its right answers are learnt, the prompt computed once."""
+    return [_of_prompt(p) for p in prompts if p.references]
+
+
+def _of_prompt(prompt: Prompt) -> PreferenceGroup:
+    texts = dict.fromkeys(r.text for r in prompt.references)
+    return _group(
+        prompt.text, prompt.system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split
+    )
+
+
+def _group(text: str, system: str, answers: Iterable[str], **more: Any) -> PreferenceGroup:
+    if not text.strip():
+        raise ValueError("the prompt is empty")
+    candidates = tuple(GroupCandidate(a) for a in answers if a.strip())
+    if not candidates:
+        raise ValueError("the answer is empty")
+    return PreferenceGroup(text, candidates, (), system=system, **more)
+
+
+def _parse(row: Mapping[str, Any]) -> PreferenceGroup:
+    if "messages" in row:
+        return _conversation(row["messages"])
+    if "text" in row and "references" in row:
+        return _of_prompt(Prompt.from_dict(row))
+    text = row["prompt"] if "prompt" in row else row["instruction"] if "instruction" in row else row["prompt"]
+    if isinstance(text, list):
+        return _conversation([*text, *row["completion"]])
+    answer = next((row[k] for k in _ANSWER if k in row), None)
+    if answer is None:
+        raise KeyError("completion")
+    return _group(str(text), str(row.get("system", "")), [str(answer)])
+
+
+def _conversation(messages: Any) -> PreferenceGroup:
+    """One example of a conversation with one user turn and one answer, and perhaps a system turn before."""
+    if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
+        raise ValueError("messages must be a list of turns")
+    roles = [m["role"] for m in messages]
+    system = str(messages[0]["content"]) if roles[:1] == ["system"] else ""
+    turns = messages[1:] if system else messages
+    if [m["role"] for m in turns] != ["user", "assistant"]:
+        raise ValueError(f"only one user turn and one answer are understood, here are {', '.join(roles)}")
+    return _group(str(turns[0]["content"]), system, [str(turns[1]["content"])])

@@ -1,0 +1,44 @@
+"""Objectives: from a row's log-probabilities to a loss and its metrics.
+
+A loss is a sum over the groups of a step divided by a normaliser of the whole step, so a result does not depend on how
+the step was split into rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from hafs.training.packing import Row, TokenGroup
+
+Sums = dict[str, tuple[float, float]]
+"""Metric name -> (weighted sum, total weight); rows add up, the mean is taken once a step."""
+
+
+class Objective(Protocol):
+    """What a training run minimises. `uses_reference` asks the loop for reference log-probabilities."""
+
+    name: str
+    uses_reference: bool
+
+    def normaliser(self, groups: Sequence[TokenGroup]) -> float:
+        """What the losses of a step's rows are divided by (a property of all its groups together)."""
+        ...
+
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+        """The summed loss of a row (before normalising) and its metrics; both inputs are [candidates] in nats."""
+        ...
+
+
+def add(total: Sums, part: Sums) -> None:
+    """Add the metric sums of a row to those of its step."""
+    for name, (value, weight) in part.items():
+        before = total.get(name, (0.0, 0.0))
+        total[name] = (before[0] + value, before[1] + weight)
+
+
+def means(total: Sums) -> dict[str, float]:
+    """Metric name -> weighted mean."""
+    return {name: value / weight for name, (value, weight) in total.items() if weight}

@@ -1,0 +1,24 @@
+"""Supervised fine-tuning: the mean negative log-likelihood of the answers' tokens (nats a token)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hafs.training.objectives import Sums
+from hafs.training.packing import Row, TokenGroup
+
+
+class SFTObjective:
+    """Cross-entropy on the answer only; every token of the step weighs the same."""
+
+    name = "sft"
+    uses_reference = False
+
+    def normaliser(self, groups: Sequence[TokenGroup]) -> float:
+        return float(sum(len(c) for g in groups for c in g.candidates))
+
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+        nll = -logps.sum()
+        return nll, {"loss": (float(nll.detach()), float(row.lengths.sum()))}

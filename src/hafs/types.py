@@ -1,0 +1,254 @@
+"""The words of the project as plain data: prompt, candidate, score, ranking, edge, preference group.
+
+These classes cross every boundary (store, files, training), so they know nothing but themselves.
+Each has `to_dict` / `from_dict` for JSON lines, and an `id` made from its content: the same thing gets the same id
+on every machine, so repeating a verb finds what is already there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+__all__ = [
+    "Candidate",
+    "Edge",
+    "GroupCandidate",
+    "PreferenceGroup",
+    "Progress",
+    "Prompt",
+    "Ranking",
+    "Reference",
+    "Score",
+    "content_id",
+    "silent",
+]
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+"""Called by long work at every step: (what is being done, done, total, newest figures)."""
+
+
+def silent(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    """The progress of work that nobody watches."""
+
+
+def content_id(*parts: Any) -> str:
+    """A 20-hex-digit id of `parts` (anything JSON can write); equal content has an equal id on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+class _Row:
+    """JSON in and out for the dataclasses below; unknown keys are refused by name."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)  # type: ignore[call-overload]
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Self:
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        extra = sorted(set(row) - known - {"id"})
+        if extra:
+            raise ValueError(f"unknown key {extra[0]!r} for {cls.__name__}")
+        return cls(**{k: v for k, v in row.items() if k in known})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A known right answer of a prompt, proven by the prompt's checker."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Prompt(_Row):
+    """One request to a model, with how to check the answer when that is known.
+
+    `checker` names a scorer (such as "asm"), `check` is that scorer's data for this prompt. `split` is train,
+    validation or test.
+    """
+
+    text: str
+    system: str = ""
+    family: str = ""
+    category: str = ""
+    split: str = "train"
+    source: str = ""
+    checker: str = ""
+    check: Mapping[str, Any] = field(default_factory=dict)
+    references: tuple[Reference, ...] = ()
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The prompt's identity is what the model reads (system and text)."""
+        return content_id("prompt", self.system, self.text)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Prompt:
+        refs = tuple(r if isinstance(r, Reference) else Reference(**r) for r in row.get("references", ()))
+        return super().from_dict({**row, "references": refs, "tags": tuple(row.get("tags", ()))})
+
+
+@dataclass(frozen=True)
+class Candidate(_Row):
+    """One answer of one model to one prompt.
+
+    `logprob` is the sum of the sampled tokens' log-probabilities under the sampling model (nats), `n_tokens` their
+    number, `finish` "stop" or "length". `model` is the model's content hash, `model_name` what the user called it.
+    """
+
+    prompt_id: str
+    text: str
+    model: str = ""
+    model_name: str = ""
+    seed: int = 0
+    index: int = 0
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    logprob: float | None = None
+    n_tokens: int | None = None
+    finish: str = ""
+    source: str = "generate"
+
+    @property
+    def id(self) -> str:
+        return content_id(
+            "candidate",
+            self.prompt_id,
+            self.model,
+            self.seed,
+            self.index,
+            self.sampling,
+            self.source,
+            self.text,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Score(_Row):
+    """What a scorer says of a candidate: a value, or unscored with the reason. A failure is missing, never a number.
+
+    `value` is in [0, 1], higher is better. `key` orders candidates of one prompt lexicographically (higher is
+    better); two keys whose last parts differ by at most `tolerance` and are equal before it tie. `passed` says
+    whether the answer is fully right, `cause` names why it is not (for failure analysis).
+    """
+
+    candidate_id: str
+    scorer: str
+    version: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    value: float | None = None
+    reason: str = ""
+    key: tuple[float, ...] = ()
+    tolerance: float = 0.0
+    passed: bool | None = None
+    cause: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.value is None and not self.reason:
+            raise ValueError("an unscored candidate needs a reason")
+
+    @property
+    def id(self) -> str:
+        return content_id("score", self.candidate_id, self.scorer, self.version, self.arguments)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Score:
+        return super().from_dict({**row, "key": tuple(row.get("key", ()))})
+
+
+@dataclass(frozen=True)
+class Ranking(_Row):
+    """Candidates of one prompt from best to worst in tiers; ties are one tier. `source` says who ranked ("asm@1")."""
+
+    prompt_id: str
+    tiers: tuple[tuple[str, ...], ...]
+    source: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return content_id("ranking", self.prompt_id, self.tiers, self.source)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Ranking:
+        return super().from_dict({**row, "tiers": tuple(tuple(t) for t in row["tiers"])})
+
+
+@dataclass(frozen=True)
+class Edge(_Row):
+    """`winner` beats `loser` (indices into a group's candidates) with a weight and a probability that this is right."""
+
+    winner: int
+    loser: int
+    weight: float = 1.0
+    p: float = 1.0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.winner == self.loser:
+            raise ValueError("an edge needs two different candidates")
+        if not (self.weight > 0 and 0.0 <= self.p <= 1.0):
+            raise ValueError("an edge needs a weight above 0 and a probability in [0, 1]")
+
+
+@dataclass(frozen=True)
+class GroupCandidate(_Row):
+    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference)."""
+
+    text: str
+    id: str = ""
+    off_policy: bool = False
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)))
+
+
+@dataclass(frozen=True)
+class PreferenceGroup(_Row):
+    """A prompt, its unique candidates and the edges among them: the unit of preference training."""
+
+    prompt: str
+    candidates: tuple[GroupCandidate, ...]
+    edges: tuple[Edge, ...]
+    system: str = ""
+    prompt_id: str = ""
+    family: str = ""
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if len({c.text for c in self.candidates}) != len(self.candidates):
+            raise ValueError("candidates of a group must have different texts")
+        n = len(self.candidates)
+        if any(not (0 <= e.winner < n and 0 <= e.loser < n) for e in self.edges):
+            raise ValueError("an edge points outside the group")
+
+    @property
+    def id(self) -> str:
+        return content_id("group", self.system, self.prompt, [vars(c) for c in self.candidates],
+                          [vars(e) for e in self.edges])  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> PreferenceGroup:
+        candidates = tuple(GroupCandidate.from_dict(c) for c in row["candidates"])
+        edges = tuple(Edge.from_dict(e) for e in row["edges"])
+        return super().from_dict({**row, "candidates": candidates, "edges": edges})
+
+    def pairs(self) -> Sequence[tuple[str, str, Edge]]:
+        """(chosen text, rejected text, edge) for every edge."""
+        return [(self.candidates[e.winner].text, self.candidates[e.loser].text, e) for e in self.edges]

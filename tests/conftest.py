@@ -1,0 +1,78 @@
+"""Shared fixtures: a tiny random model with a byte tokenizer, built here, so most tests need no download."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def byte_tokenizer() -> Any:
+    """One token a byte, with the ChatML marks as special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def tiny_config(model_type: str = "llama", **changes: Any) -> Any:
+    """A two-layer, 64-wide configuration of a model family."""
+    from transformers import AutoConfig
+
+    sizes = {
+        "vocab_size": 260, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+        "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257, "tie_word_embeddings": True,
+    }  # fmt: skip
+    if model_type == "gpt2":
+        sizes = {"vocab_size": 260, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512,
+                 "bos_token_id": 256, "eos_token_id": 257, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}  # fmt: skip
+    return AutoConfig.for_model(model_type, **{**sizes, **changes})
+
+
+def tiny_network(model_type: str = "llama", seed: int = 0, **changes: Any) -> Any:
+    """A random network of a family in evaluation mode."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(
+        tiny_config(model_type, **changes), attn_implementation="sdpa"
+    ).eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a tiny random llama and its tokenizer."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_network().save_pretrained(str(path))
+    byte_tokenizer().save_pretrained(str(path))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Torch on one thread: two workers share two cores, and results do not depend on the split of a sum."""
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)

@@ -1,0 +1,210 @@
+"""The engine is exact: shared layout = unshared = plain forward pass, whatever the batch, split, K or family."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import tiny_network
+from hafs.training.logprobs import SHARED_LAYOUT, CandidateLogps, ReferenceCache, self_test
+from hafs.training.objectives.preference import PreferenceObjective
+from hafs.training.objectives.sft import SFTObjective
+from hafs.training.packing import TokenGroup, fit, pack, shared_row, unshared_row
+from hafs.types import Edge
+
+token = st.integers(0, 255)
+ids = st.lists(token, min_size=1, max_size=7).map(tuple)
+
+
+@st.composite
+def groups(draw: Any) -> TokenGroup:
+    candidates = draw(st.lists(ids, min_size=2, max_size=4, unique=True))
+    pairs = [(i, j) for i in range(len(candidates)) for j in range(i + 1, len(candidates))]
+    chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=len(pairs), unique=True))
+    edges = tuple(
+        Edge(i, j, draw(st.sampled_from([0.5, 1.0, 3.0])), draw(st.sampled_from([0.7, 1.0])))
+        for i, j in chosen
+    )
+    return TokenGroup(draw(ids), tuple(candidates), edges)
+
+
+def plain(net: Any, group: TokenGroup) -> list[torch.Tensor]:
+    out = []
+    for c in group.candidates:
+        x = torch.tensor([[*group.prompt, *c]])
+        logps = net(input_ids=x).logits[0, len(group.prompt) - 1 : -1].log_softmax(-1)
+        out.append(logps.gather(-1, torch.tensor(c)[:, None]).sum())
+    return out
+
+
+@pytest.fixture(scope="module", params=sorted(SHARED_LAYOUT))
+def family(request: pytest.FixtureRequest) -> Any:
+    more = (
+        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+        if "moe" in request.param
+        else {}
+    )
+    net = tiny_network(request.param, **more)
+    return net if more else net.double()  # the grouped matrix product of the experts takes no float64
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=3))
+def test_shared_layout_is_the_plain_forward_pass(family: Any, members: list[TokenGroup]) -> None:
+    model = CandidateLogps(family, shared=True)
+    got = model(shared_row(members))
+    want = torch.stack([x for g in members for x in plain(family, g)])
+    tolerance = 1e-9 if got.dtype == torch.float64 else 1e-5
+    torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def gradients(net: Any, loss: torch.Tensor) -> torch.Tensor:
+    net.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]).clone()
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> None:
+    """Equal relative to the whole gradient; the norm layers compute in float32 even in a float64 model."""
+    assert float((a - b).norm()) <= 1e-6 * float(b.norm()) + 1e-9
+
+
+@pytest.fixture(scope="module")
+def net() -> Any:
+    return tiny_network().double()
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=3))
+def test_gradients_are_those_of_the_unshared_layout(net: Any, members: list[TokenGroup]) -> None:
+    objective = PreferenceObjective(nll_weight=0.3)
+    model = CandidateLogps(net, shared=True)
+    by_layout = []
+    for layout in (shared_row, unshared_row):
+        row = layout(members)
+        logps = model(row)
+        by_layout.append(gradients(net, objective.loss(logps, logps.detach() * 0.9, row)[0]))
+    same(*by_layout)
+
+
+def test_a_candidate_does_not_see_another_nor_another_group(net: Any) -> None:
+    model = CandidateLogps(net, shared=True)
+    a = TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8)))
+    b = TokenGroup((1, 2, 3), ((9, 9, 9, 9), (6, 7, 8)))
+    other = TokenGroup((50, 51), ((52,),))
+    changed = TokenGroup((60, 61, 62), ((63, 64),))
+    torch.testing.assert_close(model(shared_row([a]))[1], model(shared_row([b]))[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        model(shared_row([other, a]))[1:], model(shared_row([changed, a]))[1:], rtol=1e-9, atol=1e-9
+    )
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(groups(), min_size=2, max_size=6), st.integers(8, 80))
+def test_a_step_does_not_depend_on_how_it_is_split(
+    net: Any, members: list[TokenGroup], row_tokens: int
+) -> None:
+    model = CandidateLogps(net, shared=True)
+    for objective in (PreferenceObjective(nll_weight=0.1), SFTObjective()):
+        total = objective.normaliser(members)
+
+        def step(rows: list[list[TokenGroup]]) -> torch.Tensor:
+            losses = []
+            for r in rows:
+                row = shared_row(r)
+                losses.append(objective.loss(model(row), torch.zeros(len(row.lengths)), row)[0] / total)
+            return gradients(net, torch.stack(losses).sum())
+
+        same(step(pack(members, row_tokens)), step([members]))
+
+
+def test_equal_groups_with_more_edges_pull_no_harder(net: Any) -> None:
+    model, objective = CandidateLogps(net, shared=True), PreferenceObjective()
+    one = TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1),))
+    twice = TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1), Edge(0, 1, 2.0)))
+    losses = [
+        objective.loss(model(shared_row([g])), torch.zeros(2), shared_row([g]))[0] for g in (one, twice)
+    ]
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_loss_is_ln_2_when_policy_is_reference(net: Any) -> None:
+    model, objective = CandidateLogps(net, shared=True), PreferenceObjective()
+    row = shared_row([TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1),))])
+    logps = model(row)
+    loss, metrics = objective.loss(logps, logps.detach(), row)
+    assert float(loss) == pytest.approx(math.log(2))
+    assert metrics["rewards/margins"][0] == 0
+
+
+def test_swapping_an_edge_swaps_the_gradient_at_the_start(net: Any) -> None:
+    model, objective = CandidateLogps(net, shared=True), PreferenceObjective()
+    both = []
+    for edge in (Edge(0, 1), Edge(1, 0)):
+        row = shared_row([TokenGroup((1, 2), ((3,), (4, 5)), (edge,))])
+        logps = model(row)
+        both.append(gradients(net, objective.loss(logps, logps.detach(), row)[0]))
+    same(both[0], -both[1])
+
+
+def test_a_hybrid_family_is_not_trusted_with_the_shared_layout() -> None:
+    hybrid = tiny_network("llama")
+    hybrid.config.model_type = "lfm2"
+    assert CandidateLogps(hybrid).shared is False
+    sliding = tiny_network("qwen2", use_sliding_window=True, sliding_window=4)
+    assert CandidateLogps(sliding).shared is False
+
+
+def test_the_self_test_switches_a_wrong_layout_off(net: Any) -> None:
+    group = TokenGroup(tuple(range(12)), ((40, 41, 42), (50, 51)))
+    assert self_test(CandidateLogps(net, shared=True), [group], 1e-4) is True
+    eager = tiny_network()  # eager attention adds a boolean mask instead of applying it
+    eager.set_attn_implementation("eager")
+    broken = CandidateLogps(eager, shared=True)
+    assert self_test(broken, [group], 1e-4) is False
+    assert broken.shared is False
+
+
+def test_long_answers_are_computed_in_chunks(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = shared_row([TokenGroup((1, 2), (tuple(range(40)), (4, 5)), (Edge(0, 1),))])
+    model = CandidateLogps(net, shared=True)
+    whole = model(row)
+    grads = gradients(net, whole.sum())
+    monkeypatch.setattr("hafs.training.logprobs.CHUNK", 260 * 7)
+    parts = model(row)
+    torch.testing.assert_close(parts, whole)
+    same(gradients(net, parts.sum()), grads)
+
+
+def test_too_long_candidates_go_with_their_edges() -> None:
+    group = TokenGroup((1, 2), ((3,), (4,) * 9, (5, 6)), (Edge(0, 1), Edge(2, 0), Edge(1, 2)))
+    kept = fit(group, 6)
+    assert kept is not None
+    assert kept.candidates == ((3,), (5, 6))
+    assert [(e.winner, e.loser) for e in kept.edges] == [(1, 0)]
+    assert fit(group, 3) is None
+
+
+@given(st.lists(groups(), max_size=12), st.integers(1, 60))
+def test_packing_keeps_every_group_and_the_budget(members: list[TokenGroup], row_tokens: int) -> None:
+    rows = pack(members, row_tokens)
+    assert sorted(map(repr, (g for r in rows for g in r))) == sorted(map(repr, members))
+    assert all(len(r) == 1 or sum(g.shared_tokens for g in r) <= row_tokens for r in rows)
+
+
+def test_the_reference_cache_outlives_the_process_and_a_cut_line(tmp_path: Any) -> None:
+    path = tmp_path / "reference.jsonl"
+    a, b = TokenGroup((1,), ((2,), (3, 4))), TokenGroup((5,), ((6,),))
+    ReferenceCache(path, ["model"]).put([a, b], [-1.5, -2.25, -0.1])
+    with path.open("a") as f:
+        f.write('["cut')
+    again = ReferenceCache(path, ["model"])
+    assert again.get(a) == [-1.5, -2.25]
+    again.put([TokenGroup((7,), ((8,),))], [-3.0])
+    assert ReferenceCache(path, ["model"]).get(TokenGroup((7,), ((8,),))) == [-3.0]
+    assert ReferenceCache(path, ["another model"]).get(b) is None
