@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := --extra asm --extra gguf --extra report --extra trl --extra dev
+EXTRAS := --extra asm --extra gguf --extra trl --extra dev
 
 .PHONY: demo setup assets test check format docs bench bench-generate bench-score clean
 

@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the code: every verb with its flags, the losses, the settings. `--check` fails when it is stale."""
+"""Write docs/cli.md from the code: verbs with their flags, losses, settings. `--check` fails when it is stale."""
 
 from __future__ import annotations
 
@@ -34,10 +34,7 @@ def verb_lines(name: str, command: Any) -> list[str]:
     if rows:
         lines += ["| parameter | meaning |", "| --- | --- |"]
     for p in rows:
-        flags = (
-            " ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts) if o.startswith("-"))
-            or f"`{p.name.upper()}`"
-        )
+        flags = " ".join(f"`{o}`" for o in (*p.opts, *p.secondary_opts) if o.startswith("-")) or f"`{p.name.upper()}`"
         lines.append(f"| {flags} | {(getattr(p, 'help', None) or '').replace('|', '/')} |")
     return [*lines, ""]
 
@@ -49,10 +46,7 @@ def page() -> str:
     for name, command in verbs(get_command(app), "hafs"):
         lines += verb_lines(name, command)
     lines += ["## Losses of `hafs train dpo --loss`", "", "| loss | what it is |", "| --- | --- |"]
-    lines += [
-        f"| `{n.replace('_', '-')}` | {' '.join((inspect.getdoc(f) or '').split())} |"
-        for n, f in LOSSES.items()
-    ]
+    lines += [f"| `{n.replace('_', '-')}` | {' '.join((inspect.getdoc(f) or '').split())} |" for n, f in LOSSES.items()]
     lines += ["", "## Settings of `hafs.toml`", "", "| setting | default | meaning |", "| --- | --- | --- |"]
     return "\n".join([*lines, *setting_lines(Config, "")]) + "\n"
 

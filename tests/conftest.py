@@ -45,7 +45,8 @@ def tiny_config(model_type: str = "llama", **changes: Any) -> Any:
     }  # fmt: skip
     if model_type == "gpt2":
         sizes = {"vocab_size": 260, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512,
-                 "bos_token_id": 256, "eos_token_id": 257, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}  # fmt: skip
+                 "bos_token_id": 256, "eos_token_id": 257,
+                 "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}  # fmt: skip
     return AutoConfig.for_model(model_type, **{**sizes, **changes})
 
 
@@ -55,9 +56,7 @@ def tiny_network(model_type: str = "llama", seed: int = 0, **changes: Any) -> An
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(
-        tiny_config(model_type, **changes), attn_implementation="sdpa"
-    ).eval()
+    return AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), attn_implementation="sdpa").eval()
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,7 @@ def groups(draw: Any) -> TokenGroup:
     pairs = [(i, j) for i in range(len(candidates)) for j in range(i + 1, len(candidates))]
     chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=len(pairs), unique=True))
     edges = tuple(
-        Edge(i, j, draw(st.sampled_from([0.5, 1.0, 3.0])), draw(st.sampled_from([0.7, 1.0])))
-        for i, j in chosen
+        Edge(i, j, draw(st.sampled_from([0.5, 1.0, 3.0])), draw(st.sampled_from([0.7, 1.0]))) for i, j in chosen
     )
     return TokenGroup(draw(ids), tuple(candidates), edges)
 
@@ -44,11 +43,7 @@ def plain(net: Any, group: TokenGroup) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module", params=sorted(SHARED_LAYOUT))
 def family(request: pytest.FixtureRequest) -> Any:
-    more = (
-        {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-        if "moe" in request.param
-        else {}
-    )
+    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32} if "moe" in request.param else {}
     net = tiny_network(request.param, **more)
     return net if more else net.double()  # the grouped matrix product of the experts takes no float64
 
@@ -104,32 +99,31 @@ def test_a_candidate_does_not_see_another_nor_another_group(net: Any) -> None:
     )
 
 
+def _step_loss(model: Any, objective: Any, rows: list[list[TokenGroup]], total: float) -> torch.Tensor:
+    losses = []
+    for members in rows:
+        row = shared_row(members)
+        losses.append(objective.loss(model(row), torch.zeros(len(row.lengths)), row)[0] / total)
+    return torch.stack(losses).sum()
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.lists(groups(), min_size=2, max_size=6), st.integers(8, 80))
-def test_a_step_does_not_depend_on_how_it_is_split(
-    net: Any, members: list[TokenGroup], row_tokens: int
-) -> None:
+def test_a_step_does_not_depend_on_how_it_is_split(net: Any, members: list[TokenGroup], row_tokens: int) -> None:
     model = CandidateLogps(net, shared=True)
     for objective in (PreferenceObjective(nll_weight=0.1), SFTObjective()):
-        total = objective.normaliser(members)
-
-        def step(rows: list[list[TokenGroup]]) -> torch.Tensor:
-            losses = []
-            for r in rows:
-                row = shared_row(r)
-                losses.append(objective.loss(model(row), torch.zeros(len(row.lengths)), row)[0] / total)
-            return gradients(net, torch.stack(losses).sum())
-
-        same(step(pack(members, row_tokens)), step([members]))
+        split, whole = (
+            gradients(net, _step_loss(model, objective, rows, objective.normaliser(members)))
+            for rows in (pack(members, row_tokens), [members])
+        )
+        same(split, whole)
 
 
 def test_equal_groups_with_more_edges_pull_no_harder(net: Any) -> None:
     model, objective = CandidateLogps(net, shared=True), PreferenceObjective()
     one = TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1),))
     twice = TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1), Edge(0, 1, 2.0)))
-    losses = [
-        objective.loss(model(shared_row([g])), torch.zeros(2), shared_row([g]))[0] for g in (one, twice)
-    ]
+    losses = [objective.loss(model(shared_row([g])), torch.zeros(2), shared_row([g]))[0] for g in (one, twice)]
     torch.testing.assert_close(losses[0], losses[1])
 
 

@@ -163,9 +163,7 @@ def test_the_checkpoint_with_the_best_validation_score_is_kept(
 
     def validate(step: int, net: Any) -> Mapping[str, float]:
         assert not net.training
-        seen[step] = torch.cat(
-            [p.detach().flatten() for n, p in net.named_parameters() if "lora" in n]
-        ).clone()
+        seen[step] = torch.cat([p.detach().flatten() for n, p in net.named_parameters() if "lora" in n]).clone()
         return {"score": scores[step]}
 
     config = DPOConfig(**{**SMALL, "eval_steps": 2})
@@ -203,9 +201,7 @@ def test_answers_that_are_too_long_are_dropped_and_counted(
         train_sft(str(tiny_model), data[-1:], SFTConfig(**{**SMALL, "max_length": 128}), tmp_path / "none")
 
 
-def test_departing_from_the_guide_is_said(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_departing_from_the_guide_is_said(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
     result = train_dpo(str(tiny_model), preferences(), DPOConfig(**SMALL), tmp_path / "run")
     assert any("learning rate" in w for w in result.warnings)

@@ -38,9 +38,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, system: str = "") -> list[int
     if not tokenizer.chat_template:
         plain = f"{system}\n\n{text}\n" if system else f"{text}\n"
         return list(tokenizer(plain)["input_ids"])
-    rendered = tokenizer.apply_chat_template(
-        messages_of(text, system), add_generation_prompt=True, tokenize=False
-    )
+    rendered = tokenizer.apply_chat_template(messages_of(text, system), add_generation_prompt=True, tokenize=False)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 

@@ -55,7 +55,7 @@ class TrainConfig(_Section):
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(2048, ge=8, description="tokens of prompt and one candidate together")
-    row_tokens: int = Field(1024, ge=8, description="tokens of one packed row, the unit of a forward pass")
+    row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
     precision: Precision = "auto"
     seed: int = 0
     validation_share: float = Field(0.1, ge=0, lt=1)

@@ -41,9 +41,7 @@ def generate_candidates(
     requests = [Request(p.id, p.text, p.system, config.candidates) for p in prompts]
     sampling = sampling_of(config)
     known: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in store.candidates(
-        model=backend.model, prompt_ids=[p.id for p in prompts], source="generate"
-    ):
+    for candidate in store.candidates(model=backend.model, prompt_ids=[p.id for p in prompts], source="generate"):
         if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
             known[candidate.prompt_id].append(candidate)
     plan = backend.plan(requests, config)
@@ -66,9 +64,7 @@ def sampling_of(config: GenerateConfig) -> dict[str, Any]:
     return config.model_dump(include={"candidates", "temperature", "top_p", "max_new_tokens", "batch_size"})
 
 
-def _candidate(
-    answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]
-) -> Candidate:
+def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]) -> Candidate:
     return Candidate(
         prompt_id=answer.key, text=answer.text, model=backend.model, model_name=backend.name, seed=config.seed,
         index=answer.index, sampling=sampling, logprob=answer.logprob, n_tokens=len(answer.token_ids),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import HafsError, UsageError
+from hafs.models import resolve
 
 
 @cache
@@ -62,13 +63,12 @@ def load_model(path: str | Path, precision: str = "auto") -> Any:
 def _load_adapter(path: Path, config: dict[str, Any], precision: str) -> Any:
     from peft import PeftModel
 
-    base = load_model(config["base_model_name_or_path"], precision)
+    base = load_model(resolve(config["base_model_name_or_path"]), precision)
     return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
 
 
 def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
     """Write a model (or adapter) and its tokenizer as a Hugging Face directory; it appears whole or not at all."""
-    import os
     import shutil
 
     path = Path(path)
@@ -79,7 +79,7 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
         net.save_pretrained(str(part))
         tokenizer.save_pretrained(str(part))
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(part, path)
+        part.replace(path)
     except OSError as e:
         raise HafsError(f"could not write {path}: {e}", "free space or choose another --output_dir") from e
     finally:
@@ -88,8 +88,11 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
 
 def quiet() -> None:
     """Keep transformers' own bars and warnings off the screen; hafs shows its own progress."""
+    import warnings
+
     from transformers.utils import logging
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 

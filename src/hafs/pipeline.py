@@ -7,6 +7,7 @@ so does the demo.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -29,11 +30,15 @@ SCORE_CHUNK = 64
 
 @dataclass
 class ReferenceReport:
-    """How many reference answers there are, how many are right, and what is wrong with the others."""
+    """How many reference answers were checked, how many are right, what is wrong with the others.
+
+    `unscored` counts, by reason, the answers that could not be checked; they are in neither number.
+    """
 
     total: int = 0
     right: int = 0
     problems: list[str] = field(default_factory=list)
+    unscored: Counter[str] = field(default_factory=Counter)
 
 
 def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> ReferenceReport:
@@ -44,11 +49,14 @@ def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> 
         items = [(p, Candidate(p.id, r.text, source=f"reference:{r.name}")) for p in mine for r in p.references]
         with closing(open_scorer(checker)) as scorer:
             for done, ((prompt, candidate), score) in enumerate(zip(items, scorer.score(items), strict=True), 1):
-                report.total += 1
-                report.right += bool(score.passed)
-                if not score.passed:
-                    why = score.reason or score.cause or "wrong"
-                    report.problems.append(f"{prompt.family} {prompt.id} {candidate.source}: {why}")
+                if score.value is None:
+                    report.unscored[score.reason] += 1
+                else:
+                    report.total += 1
+                    report.right += bool(score.passed)
+                    if not score.passed:
+                        where = f"{prompt.family} {prompt.id} {candidate.source}".strip()
+                        report.problems.append(f"{where}: {score.cause or 'wrong'}")
                 progress("checking", done, len(items), {})
     report.problems += [f"{p.id}: no checker" for p in prompts if not p.checker]
     return report
@@ -67,9 +75,15 @@ class Scored:
     scored: int
     unscored: Mapping[str, int]
 
+    @property
+    def coverage(self) -> float | None:
+        """The share of the candidates tried now that got a value; None when there were none."""
+        tried = self.scored + sum(self.unscored.values())
+        return self.scored / tried if tried else None
+
 
 def score_candidates(store: Store, scorer: Scorer, progress: Progress = silent, **filters: Any) -> Scored:
-    """Score what has no value yet (new candidates and ones unscored before); `filters` are those of `Store.to_score`."""
+    """Score what has no value yet, new or unscored before; `filters` are those of `Store.to_score`."""
     todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, **filters))
     scored, unscored = 0, dict[str, int]()
     chunk: list[Score] = []
@@ -103,7 +117,8 @@ def evaluate(
 ) -> EvalResult:  # fmt: skip
     """Answer a benchmark greedily and check the answers; what the store has is not done again.
 
-    The result is kept as a run of kind "eval", and comes from there when it is complete.
+    The result is kept as a run of kind "eval", and comes from there when it is complete; one with unscored prompts is
+    a failed run, and what is missing is tried again next time.
     """
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
@@ -114,6 +129,7 @@ def evaluate(
     run = store.start_run("eval", settings, {"model": model_hash(path)})
     known = store.get_run(run)
     if known is not None and known.status == "finished":
+        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)  # now the newest of its name
         return EvalResult.from_dict(known.outputs)
     started = time.monotonic()
     backend = open_backend(model)
@@ -123,14 +139,13 @@ def evaluate(
         name, backend.model, str(path), benchmark, decoding.model_dump(), prompts, made,
         {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
     )  # fmt: skip
-    if not result.unscored():
-        store.finish_run(
-            run,
-            "finished",
-            {"passed": result.passed, "scored": result.scored},
-            result.to_dict(),
-            model=backend.model,
-        )
+    store.finish_run(
+        run,
+        "failed" if result.unscored() else "finished",
+        {"passed": result.passed, "scored": result.scored},
+        result.to_dict(),
+        model=backend.model,
+    )
     return result
 
 
@@ -204,9 +219,21 @@ class PassRate:
 def preference_groups(
     store: Store, scorer: Scorer, config: PreferencesConfig, **filters: Any
 ) -> tuple[list[PreferenceGroup], BuildReport]:
-    """The workspace's candidates as preference groups, by what `scorer` says of them; kept in the store."""
+    """The workspace's candidates as preference groups, by what `scorer` says of them.
+
+    They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
+    """
     stored = store.answers(scorer.name, scorer.version, scorer.arguments, **filters)
     made, report = groups_from_answers(stored, **config.model_dump())
     groups = list(made)
-    store.add_groups(groups)
+    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": dict(scorer.arguments), **config.model_dump()}
+    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
+    store.add_groups(groups, run=run)
+    store.finish_run(run, "finished", report.to_dict())
     return groups, report
+
+
+def newest_groups(store: Store) -> list[PreferenceGroup]:
+    """The groups of the newest build (of everything imported when nothing was built)."""
+    built = next((r.id for r in store.runs(kind="preferences") if r.status == "finished"), None)
+    return list(store.groups(run=built))

@@ -109,9 +109,7 @@ class _Run:
         return result
 
 
-def run(
-    recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent
-) -> Outcome:
+def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
     """Run `recipe` in `workspace`, or finish it, or return its outcome at once when it is done.
 
     Raises HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
@@ -141,9 +139,7 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
                 for b, prompts in benchmarks.items()]  # fmt: skip
 
     results = {"baseline": r.stage("evaluate the baseline", 1, 7, lambda: judged("baseline", recipe.model))}
-    r.stage(
-        "SFT", 2, 7, lambda: train_sft(recipe.model, examples(taught), config.sft, sft, progress=r.progress)
-    )
+    r.stage("SFT", 2, 7, lambda: train_sft(recipe.model, examples(taught), config.sft, sft, progress=r.progress))
     results["sft"] = r.stage("evaluate SFT", 3, 7, lambda: judged("sft", str(sft / "model")))
     r.stage("candidates", 4, 7, lambda: _candidates(r, scorer, sft / "model", asked))
     groups, report = r.stage("preferences", 5, 7, lambda: _groups(r, scorer, sft / "model", asked))
@@ -158,9 +154,7 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
     results["dpo"] = r.stage("evaluate DPO", 7, 7, lambda: judged("dpo", str(dpo / "model")))
     comparison = compare(results, "sft", level=config.eval.level)
     promoted = "dpo" if comparison.promote else "sft"
-    path = _promote(
-        r.root, promoted, {"sft": sft / "model", "dpo": dpo / "model"}[promoted], comparison.reason
-    )
+    path = _promote(r.root, promoted, {"sft": sft / "model", "dpo": dpo / "model"}[promoted], comparison.reason)
     stages = tuple(Stage(name, seconds) for name, seconds in r.stages.items())
     rerun = Rerun(
         (f"hafs {recipe.name}",),
@@ -175,9 +169,7 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
 
 def _prompts(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
     """(SFT prompts, preference prompts, validation prompts); the first two are different ones of the train split."""
-    both = tasks.generate(
-        recipe.pack, "train", recipe.sft_prompts + recipe.preference_prompts, tags=recipe.tags
-    )
+    both = tasks.generate(recipe.pack, "train", recipe.sft_prompts + recipe.preference_prompts, tags=recipe.tags)
     held = tasks.generate(recipe.pack, "validation", recipe.validation_prompts, tags=recipe.tags)
     return both[: recipe.sft_prompts], both[recipe.sft_prompts :], held
 
@@ -216,9 +208,7 @@ def _promote(root: Path, name: str, path: Path, reason: str) -> Path:
 def _outcome(outputs: Mapping[str, Any]) -> Outcome:
     stages = tuple(Stage(name, seconds) for name, seconds in outputs["seconds"].items())
     comparison = Comparison.from_dict(outputs["comparison"])
-    return Outcome(
-        comparison, outputs["promoted"], Path(outputs["promoted_path"]), Path(outputs["report"]), stages
-    )
+    return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), Path(outputs["report"]), stages)
 
 
 def gather_report(

@@ -41,9 +41,7 @@ class TransformersBackend:
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
         """Batches of at most `config.batch_size` answers, prompts of like length together, longest first."""
-        ordered = sorted(
-            requests, key=lambda r: (-len(encode_prompt(self.tokenizer, r.text, r.system)), r.text)
-        )
+        ordered = sorted(requests, key=lambda r: (-len(encode_prompt(self.tokenizer, r.text, r.system)), r.text))
         batches: list[list[Request]] = []
         size = config.batch_size
         for request in ordered:
@@ -98,7 +96,8 @@ def _decode(
     cache = DynamicCache(config=net.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     first = net(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+        logits_to_keep=1,
     )  # fmt: skip
     repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     cache.batch_select_indices(repeat)
@@ -110,9 +109,7 @@ def _decode(
     for step in range(config.max_new_tokens):
         chosen, chosen_logprob = _sample(logits, config, generator)
         ended = torch.isin(chosen, stop)
-        for row, token, lp, end in zip(
-            alive, chosen.tolist(), chosen_logprob.tolist(), ended.tolist(), strict=True
-        ):
+        for row, token, lp, end in zip(alive, chosen.tolist(), chosen_logprob.tolist(), ended.tolist(), strict=True):
             tokens[row].append(token)
             logprobs[row] += lp
             if end:
@@ -127,7 +124,8 @@ def _decode(
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         out = net(
-            input_ids=chosen[:, None], attention_mask=mask, position_ids=position[:, None], past_key_values=cache, use_cache=True
+            input_ids=chosen[:, None], attention_mask=mask, position_ids=position[:, None], past_key_values=cache,
+            use_cache=True,
         )  # fmt: skip
         logits = out.logits[:, -1].float()
     return list(zip(tokens, logprobs, finish, strict=True))

@@ -42,9 +42,14 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data, config
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
+    config,
 ):  # fmt: skip
     verb.register(app)
+
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
 
 
 def main() -> None:
@@ -54,8 +59,12 @@ def main() -> None:
     except HafsError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+    except OSError as e:
+        where = f"{e.filename}: " if e.filename else ""
+        print(f"error: {where}{e.strerror or e}\n  fix: see that there is space and that you may write there,"
+              " then run the same command again", file=sys.stderr)  # fmt: skip
         sys.exit(1)
+    except SystemExit as e:
+        if e.code == INTERRUPTED:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+        raise

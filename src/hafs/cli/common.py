@@ -14,14 +14,12 @@ import typer
 
 if TYPE_CHECKING:
     from hafs.store import Workspace
-    from hafs.types import Progress
+    from hafs.types import Progress, Prompt
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 WorkspaceDir = Annotated[
     Path | None,
-    typer.Option(
-        "--workspace", "-w", help="The workspace; by default the one you are in.", show_default=False
-    ),
+    typer.Option("--workspace", "-w", help="The workspace; by default the one you are in.", show_default=False),
 ]
 
 
@@ -34,14 +32,12 @@ def workspace_at(directory: Path | None) -> Workspace:
 
 def emit(data: Mapping[str, Any], text: Any, as_json: bool) -> None:
     """Print a result to standard output: `data` as JSON, or `text` (a string or a rich renderable)."""
-    if as_json:
-        print(json.dumps(data, ensure_ascii=False))
+    if as_json or isinstance(text, str):
+        print(json.dumps(data, ensure_ascii=False) if as_json else text, flush=True)
         return
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=isinstance(text, str)).print(text, markup=False) if isinstance(
-        text, str
-    ) else Console(highlight=False).print(text)
+    Console(highlight=False).print(text)
 
 
 def note(message: str) -> None:
@@ -55,6 +51,32 @@ def bad_lines(path: Path, bad: list[tuple[int, str]]) -> None:
         note(f"{path}:{number}: skipped, {why}")
     if len(bad) > 10:
         note(f"{path}: {len(bad) - 10} more lines were skipped")
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """The prompts of a task file; bad lines are named, and a prompt that comes twice is taken once."""
+    from hafs.tasks import load_tasks
+
+    loaded = load_tasks(path)
+    bad_lines(path, loaded.bad)
+    unique = {p.id: p for p in reversed(loaded.rows)}
+    if repeated := len(loaded.rows) - len(unique):
+        note(f"{path}: {repeated} prompts repeat an earlier one and were left out")
+    return list(reversed(unique.values()))
+
+
+def say_unscored(unscored: Mapping[str, int]) -> None:
+    """Name why candidates are unscored and how many there are of each reason."""
+    for reason, n in unscored.items():
+        note(f"unscored: {n}, {reason}")
+
+
+def none_scored(scored: int, unscored: Mapping[str, int]) -> None:
+    """Name why candidates are unscored; exit code 1 when there were some and not one could be scored."""
+    say_unscored(unscored)
+    if unscored and not scored:
+        note("error: nothing could be scored\n  fix: `hafs doctor` shows what is missing; the answers are kept")
+        raise typer.Exit(1)
 
 
 @contextmanager
@@ -77,7 +99,8 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (
-        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
+        TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"),
         TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
     )  # fmt: skip
     with Bars(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bars:
@@ -106,9 +129,7 @@ class _Lines:
         if now - self._last >= 10 or done == total:
             self._last = now
             rate = (now - self._began) / max(1, done - self._first)
-            left = (
-                f", {round(rate * (total - done))} s left" if done - self._first > 0 and done < total else ""
-            )
+            left = f", {round(rate * (total - done))} s left" if done - self._first > 0 and done < total else ""
             note(f"{what} {done}/{total}{left} {_short(figures)}".rstrip())
 
 

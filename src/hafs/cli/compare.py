@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, workspace_at
-from hafs.errors import UsageError
+from hafs.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from hafs.evals import EvalResult
+    from hafs.store import Run
 
 
 def register(app: typer.Typer) -> None:
@@ -45,18 +46,35 @@ def evaluated(spec: str, workspace: Path | None) -> list[EvalResult]:
     """The newest result of each benchmark under a name, or the results of a file."""
     from hafs.evals import EvalResult
 
-    name, _, file = spec.partition("=")
-    if file:
-        if not Path(file).is_file():
-            raise UsageError(f"there is no file {file}", "it is what `hafs eval --output` writes")
-        return [EvalResult.from_dict(row) for row in jsonlib.loads(Path(file).read_text(encoding="utf-8"))]
-    found: dict[str, EvalResult] = {}
+    name, given, file = spec.partition("=")
+    if not name:
+        raise UsageError(f"{spec!r} names no model", "give a name, or NAME=FILE")
+    if given:
+        return _of_file(Path(file).expanduser())
+    newest: dict[str, Run] = {}
     with workspace_at(workspace).open_store() as store:
-        for run in store.runs(kind="eval"):
-            if run.status == "finished" and run.config["name"] == name:
-                found.setdefault(str(run.config["benchmark"]), EvalResult.from_dict(run.outputs))
+        for run in sorted(store.runs(kind="eval"), key=lambda run: run.finished or run.started):
+            if run.outputs and run.config["name"] == name:
+                newest[str(run.config["benchmark"])] = run
+    if not newest:
+        raise UsageError(f"nothing was evaluated under the name {name!r}", f"hafs eval --model MODEL --name {name}")
+    return [EvalResult.from_dict(run.outputs) for run in newest.values()]
+
+
+def _of_file(file: Path) -> list[EvalResult]:
+    """The results in a file that `hafs eval --output` wrote."""
+    from hafs.evals import EvalResult
+
+    fix = "it is what `hafs eval --output` writes"
+    if not file.is_file():
+        raise UsageError(f"there is no file {file}", fix)
+    try:
+        rows = jsonlib.loads(file.read_text(encoding="utf-8"))
+        found = [EvalResult.from_dict(row) for row in rows] if isinstance(rows, list) else []
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"{file} is not JSON: {e}", fix) from e
+    except DataError as e:
+        raise DataError(f"{file}: {e.what}", fix) from e
     if not found:
-        raise UsageError(
-            f"nothing was evaluated under the name {name!r}", f"hafs eval --model MODEL --name {name}"
-        )
-    return list(found.values())
+        raise DataError(f"{file} holds no evaluation results", fix)
+    return found

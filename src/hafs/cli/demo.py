@@ -13,9 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def demo(
-    directory: Path = typer.Argument(Path("demo"), help="The demo's workspace."), json: Json = False
-) -> None:
+def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspace."), json: Json = False) -> None:
     """Baseline, SFT, preferences, DPO and the table, on a real assembler and emulator; repeated, it just prints it."""
     from rich.console import Group
 
@@ -29,9 +27,7 @@ def demo(
         preference_prompts=PREFERENCE_PROMPTS, validation_prompts=48, config=parse_config(SETTINGS, "the demo"),
     )  # fmt: skip
     with progress_bars(quiet=json) as progress:
-        outcome = run(
-            recipe, init_workspace(directory), say=(lambda _: None) if json else note, progress=progress
-        )
+        outcome = run(recipe, init_workspace(directory), say=(lambda _: None) if json else note, progress=progress)
     total = sum(s.seconds for s in outcome.stages)
     closing = (
         f"Kept: {outcome.promoted} ({outcome.promoted_path}). {outcome.comparison.reason}\n"
@@ -45,7 +41,7 @@ SFT_PROMPTS = 400
 PREFERENCE_PROMPTS = 150
 SETTINGS = {
     "sft": {
-        "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 8, "gradient_accumulation_steps": 1,
+        "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1,
         "validation_share": 0.05, "save_steps": 10, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0},
     },
     "generate": {"candidates": 8, "temperature": 1.0, "max_new_tokens": 96, "batch_size": 128},

@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(json: Json = False) -> None:
-    """Check python, torch, sandbox, assembler, emulator, model, judge keys and disk; each missing thing with its fix."""
+    """Check python, torch, sandbox, assembler, emulator, model, judge keys and disk; say how to get what is missing."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -26,8 +26,6 @@ def doctor(json: Json = False) -> None:
         table.add_column(column, overflow="fold")
     for c in found:
         table.add_row(c.name, _MARK[c.status], escape(c.detail), escape(c.fix))
-    emit(
-        {"ok": all(c.status != "missing" for c in found), "checks": [c.to_dict() for c in found]}, table, json
-    )
+    emit({"ok": all(c.status != "missing" for c in found), "checks": [c.to_dict() for c in found]}, table, json)
     if any(c.status == "missing" for c in found):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, progress_bars, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, read_prompts, workspace_at
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NumSamples = Annotated[
     int | None,
-    typer.Option("--num-samples", "-n", help="How many prompts; all without it.", show_default=False),
+    typer.Option("--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False),
 ]
 Candidates = Annotated[
     int | None,
@@ -25,9 +25,7 @@ Candidates = Annotated[
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option(
-        "--prompts", help="Prompts (JSON lines with `text`); else the workspace's.", show_default=False
-    ),
+    typer.Option("--prompts", help="Prompts (JSON lines with `text`); else the workspace's.", show_default=False),
 ]
 Split = Annotated[str, typer.Option("--split", help="Of the workspace's prompts: train, validation or test.")]
 
@@ -64,9 +62,8 @@ def generate(
     )  # fmt: skip
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples)
-        made = generate_candidates(
-            store, open_backend(model or space.config.model.name), chosen, sampling, progress
-        )
+        backend = open_backend(space.config.model.name if model is None else model)
+        made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:
         write_jsonl(output, made.candidates)
     data = {"prompts": len(chosen), "candidates": len(made.candidates), "new": made.new, "cut": made.cut}
@@ -78,16 +75,11 @@ def generate(
 
 def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:
     """The prompts of a file, or the store's of a split; at most `n` of them."""
-    from hafs.tasks import load_tasks
-
-    if file is not None:
-        loaded = load_tasks(file)
-        bad_lines(file, loaded.bad)
-        found = loaded.rows
-    else:
-        found = list(store.prompts(split=split))
+    found = read_prompts(file) if file is not None else list(store.prompts(split=split))
     if not found:
         raise UsageError(
             f"{store.where} has no prompts of the {split} split", "`hafs tasks generate`, or give --prompts"
         )
-    return found[:n] if n else found
+    if n and n > len(found):
+        note(f"{n} prompts were asked for, there are {len(found)}")
+    return found[:n]

@@ -13,9 +13,7 @@ def register(app: typer.Typer) -> None:
     app.command("init")(init)
 
 
-def init(
-    directory: Path = typer.Argument(Path(), help="Where the workspace goes."), json: Json = False
-) -> None:
+def init(directory: Path = typer.Argument(Path(), help="Where the workspace goes."), json: Json = False) -> None:
     """Make a workspace: `hafs.toml` (settings) and a database for everything that is computed."""
     from hafs.store import init_workspace
 

@@ -28,9 +28,7 @@ def install(
     emit({"tools": status}, "\n".join(f"{s['name']:<8} {s['version']:<28} {s['path']}" for s in status), json)
 
 
-def pull(
-    name: str = typer.Argument("default", help="`default`, the embedded model."), json: Json = False
-) -> None:
+def pull(name: str = typer.Argument("default", help="`default`, the embedded model."), json: Json = False) -> None:
     """Fetch the embedded model and turn it into a Hugging Face directory in the cache."""
     from hafs import models
 

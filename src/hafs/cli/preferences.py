@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.score import ScorerName
 
 if TYPE_CHECKING:
+    from hafs.config import Config, PreferencesConfig
     from hafs.preferences import BuildReport
     from hafs.types import PreferenceGroup
 
 Scheme = Annotated[
     str | None,
-    typer.Option(
-        "--scheme", help="all, best-worst, or guide (best-worst, second-second worst).", show_default=False
-    ),
+    typer.Option("--scheme", help="all, best-worst, or guide (best-worst, second-second worst).", show_default=False),
 ]
 References = Annotated[
     str | None,
@@ -30,9 +29,7 @@ References = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", help="Also write the groups here (JSON lines).", show_default=False)
 ]
-Pairs = Annotated[
-    bool, typer.Option("--pairs", help="Write prompt / chosen / rejected rows instead of groups.")
-]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Write prompt / chosen / rejected rows instead of groups.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,12 +49,14 @@ def build(
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Rank each prompt's scored candidates and keep the edges; ties and equal texts never make a pair."""
-    from hafs.config import override
+    """Rank each prompt's scored candidates and keep the edges; ties and equal texts never make a pair.
+
+    `hafs train dpo` takes the groups of the newest build. Exit code 1 when no group comes of it.
+    """
     from hafs.pipeline import preference_groups, scorer_for
 
     space = workspace_at(workspace)
-    pairing = override(space.config.preferences, scheme=scheme, references=references)
+    pairing = _pairing(space.config, scheme, references)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         groups, report = preference_groups(store, judge, pairing, split=split)
     _finish(groups, report, output, pairs, json)
@@ -77,7 +76,7 @@ def generate(
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """The three verbs in one: generate candidates, score them, build the groups."""
+    """The three verbs in one: generate candidates, score them, build the groups. Exit code 1 when no group comes."""
     from hafs.backends import open_backend
     from hafs.config import override
     from hafs.generate import generate_candidates
@@ -85,16 +84,27 @@ def generate(
 
     space = workspace_at(workspace)
     sampling = override(space.config.generate, candidates=candidates_per_prompt)
-    pairing = override(space.config.preferences, scheme=scheme, references=references)
+    pairing = _pairing(space.config, scheme, references)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             chosen = choose_prompts(store, prompts, split, num_samples)
-            backend = open_backend(model or space.config.model.name)
+            backend = open_backend(space.config.model.name if model is None else model)
             generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
-            score_candidates(store, judge, progress, **which)
+            done = score_candidates(store, judge, progress, **which)
+        say_unscored(done.unscored)
         groups, report = preference_groups(store, judge, pairing, **which)
     _finish(groups, report, output, pairs, json)
+
+
+def _pairing(config: Config, scheme: str | None, references: str | None) -> PreferencesConfig:
+    """The settings of the pairing; a wrong one is refused here, before any work."""
+    from hafs.config import override
+    from hafs.preferences import Pairing
+
+    found: PreferencesConfig = override(config.preferences, scheme=scheme, references=references)
+    Pairing(**found.model_dump())
+    return found
 
 
 def _finish(
@@ -103,6 +113,10 @@ def _finish(
     from hafs.jsonl import write_jsonl
     from hafs.preferences import to_pairs
 
-    if output is not None:
+    if groups and output is not None:
         write_jsonl(output, [row for g in groups for row in to_pairs(g)] if pairs else groups)
-    emit({**report.to_dict(), "output": str(output) if output else None}, str(report), as_json)
+    emit({**report.to_dict(), "output": str(output) if groups and output else None}, str(report), as_json)
+    if not groups:
+        note("error: no preference group came of the candidates\n  fix: more candidates a prompt, a higher temperature,"
+             " or `--references when-needed`")  # fmt: skip
+        raise typer.Exit(1)

@@ -24,6 +24,7 @@ def report(
 ) -> None:
     """Write the report of an evaluation: table, curves, failures, examples where the models differ."""
     from hafs.evals import compare
+    from hafs.pipeline import newest_groups
     from hafs.recipe import Rerun, facts, gather_report
     from hafs.report import write_report
 
@@ -31,7 +32,7 @@ def report(
     results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
     comparison = compare(results, reference)
     with space.open_store() as store:
-        groups = list(store.groups())
+        groups = newest_groups(store)
     command = f"hafs report {' '.join(models)} --reference {reference}"
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"

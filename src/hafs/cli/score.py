@@ -8,13 +8,11 @@ from typing import Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, workspace_at
 
 ScorerName = Annotated[
     str,
-    typer.Option(
-        "--scorer", help="`automatic` is the workspace's ([score] in hafs.toml), or a name such as `asm`."
-    ),
+    typer.Option("--scorer", help="`automatic` is the workspace's ([score] in hafs.toml), or a name such as `asm`."),
 ]
 
 
@@ -29,7 +27,10 @@ def score(
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Score the candidates that have no score yet. What cannot be scored stays unscored, with the reason."""
+    """Score the candidates that have no score yet.
+
+    What cannot be scored stays unscored, with the reason, and is tried again next time; exit code 1 when that is all.
+    """
     from hafs.pipeline import score_candidates, scorer_for
 
     space = workspace_at(workspace)
@@ -39,10 +40,11 @@ def score(
         if output is not None:
             store.export_jsonl("scores", output, scorer=judge.name)
         totals = [s for s in store.scorers() if s["scorer"] == judge.name and s["version"] == judge.version]
-    for reason, n in done.unscored.items():
-        note(f"unscored: {n} candidates, {reason}")
-    data = {"scored": done.scored, "unscored": dict(done.unscored), "totals": totals}
-    lines = [f"{done.scored} candidates scored now, {sum(done.unscored.values())} unscored"]
-    lines += [f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored"
+    data = {"scored": done.scored, "unscored": dict(done.unscored), "coverage": done.coverage, "totals": totals}
+    tried = done.scored + sum(done.unscored.values())
+    lines = [f"{done.scored} of {tried} candidates scored now" if tried else "every candidate is scored already"]
+    lines += [f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored,"
+              f" coverage {t['scored'] / (t['scored'] + t['unscored']):.0%}"
               for t in totals]  # fmt: skip
     emit(data, "\n".join(lines), json)
+    none_scored(done.scored, done.unscored)

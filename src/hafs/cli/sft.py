@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def sft(
     model: str = typer.Option(None, help="The model to start from: HF directory, hub id, or `default`."),
     data: Path = typer.Option(None, help="Examples (JSON lines): task rows, prompt and completion, or messages."
-                                         " Without it: the workspace's prompts of the train split that have references."),
+                                         " Without it: the workspace's prompts that have references."),
     output_dir: Output = None,
     learning_rate: LearningRate = None,
     num_epochs: Epochs = None,

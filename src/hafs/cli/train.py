@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def dpo(
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
     preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
-                                                    " Without it: the workspace's groups."),
+                                                    " Without it: the groups that were built last."),
     output_dir: Output = None,
     beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
     loss: str = typer.Option(None, help="sigmoid, sigmoid-norm, robust, ipo or hinge."),
@@ -127,6 +127,7 @@ def _read(kind: str, data: Path) -> list[PreferenceGroup]:
 
 def _stored(kind: str, workspace: Path | None) -> list[PreferenceGroup]:
     from hafs.cli.common import workspace_at
+    from hafs.pipeline import newest_groups
     from hafs.training.data import examples
 
     with workspace_at(workspace).open_store() as store:
@@ -134,7 +135,7 @@ def _stored(kind: str, workspace: Path | None) -> list[PreferenceGroup]:
             found = examples(store.prompts(split=["train", "validation"]))
             missing = "prompts with references: `hafs tasks generate`, or give --data"
         else:
-            found = list(store.groups())
+            found = newest_groups(store)
             missing = "preference groups: `hafs preferences build`, or give --preference-data"
     if not found:
         raise UsageError(f"{store.where} has nothing to train on", f"it needs {missing}")
@@ -149,11 +150,7 @@ def _pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.pipeline import PassRate, scorer_for
 
     pack, _, count = spec.partition(":")
-    prompts = (
-        tasks.generate(pack, "validation", int(count))
-        if count.isdigit()
-        else tasks.load_tasks(Path(spec)).rows
-    )
+    prompts = tasks.generate(pack, "validation", int(count)) if count.isdigit() else tasks.load_tasks(Path(spec)).rows
     try:
         scorer = scorer_for(config, prompts[0].checker)
     except HafsError as e:

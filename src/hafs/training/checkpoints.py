@@ -7,7 +7,6 @@ trainable weights, the optimiser, the random state, the position), and at the en
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,9 +35,7 @@ class RunDirectory:
         """
         if not self._run.is_file():
             if self.path.is_dir() and any(self.path.iterdir()):
-                raise UsageError(
-                    f"{self.path} is not empty and holds no training run", "choose another --output_dir"
-                )
+                raise UsageError(f"{self.path} is not empty and holds no training run", "choose another --output_dir")
             with atomic_write(self._run) as f:
                 json.dump({"identity": dict(identity)}, f, indent=1)
             return
@@ -65,9 +62,7 @@ class RunDirectory:
             if other != result.get("best_step"):
                 shutil.rmtree(self._at(other))
 
-    def save(
-        self, step: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: set[int]
-    ) -> None:
+    def save(self, step: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: set[int]) -> None:
         """Write the checkpoint of `step` whole or not at all; older ones not in `keep` go."""
         part = self._checkpoints / f".step-{step:06d}.part"
         shutil.rmtree(part, ignore_errors=True)
@@ -79,7 +74,7 @@ class RunDirectory:
             )
             torch.save(dict(state), part / "state.pt")
             shutil.rmtree(self._at(step), ignore_errors=True)
-            os.replace(part, self._at(step))
+            part.replace(self._at(step))
         except (OSError, RuntimeError) as e:
             shutil.rmtree(part, ignore_errors=True)
             raise HafsError(

@@ -27,9 +27,7 @@ def examples(prompts: Iterable[Prompt]) -> list[PreferenceGroup]:
 
 def _of_prompt(prompt: Prompt) -> PreferenceGroup:
     texts = dict.fromkeys(r.text for r in prompt.references)
-    return _group(
-        prompt.text, prompt.system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split
-    )
+    return _group(prompt.text, prompt.system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split)
 
 
 def _group(text: str, system: str, answers: Iterable[str], **more: Any) -> PreferenceGroup:

@@ -1,7 +1,7 @@
 """Log-probabilities of candidates: computed from hidden states in chunks, and cached for the reference.
 
-The output layer runs only where a label is. Its logits are never held for more than `CHUNK` numbers at a time: a chunk
-is recomputed in the backward pass instead of kept.
+The output layer runs only where a label is, on `CHUNK` numbers at a time: a processor spends more on fetching fresh
+pages for a large tensor than on filling it (see docs/log.md).
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from torch.utils.checkpoint import checkpoint
 from hafs.training.packing import Row, TokenGroup, shared_row, unshared_row
 from hafs.types import content_id
 
-CHUNK = 1 << 25
+CHUNK = 1 << 22
 
-SHARED_LAYOUT = frozenset(["llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "phi3", "smollm3", "olmo2", "granite", "gpt2"])
+SHARED_LAYOUT = frozenset(
+    ["llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "phi3", "smollm3", "olmo2", "granite", "gpt2"]
+)
 """Model types whose every layer takes the group mask. The start-up self-test checks each model all the same."""
 
 
 class CandidateLogps(nn.Module):
     """A causal language model seen as a function from a row to the log-probability of each candidate.
 
-    `forward(row)` returns [candidates] in float32 (float64 for a float64 model): the sum over the candidate's tokens in nats.
+    `forward(row)` returns [candidates] in float32 (float64 for a float64 model): sums over tokens in nats.
     """
 
     def __init__(self, net: Any, shared: bool | None = None) -> None:
@@ -37,10 +39,8 @@ class CandidateLogps(nn.Module):
         causal = net.get_base_model() if hasattr(net, "get_base_model") else net
         self.config = causal.config
         self._backbone: Callable[..., Any] = causal.base_model
-        self._head: Callable[[torch.Tensor], torch.Tensor] = causal.get_output_embeddings()
-        sliding = getattr(self.config, "sliding_window", None) and getattr(
-            self.config, "use_sliding_window", True
-        )
+        self._head: Any = causal.get_output_embeddings()
+        sliding = getattr(self.config, "sliding_window", None) and getattr(self.config, "use_sliding_window", True)
         self.shared = (self.config.model_type in SHARED_LAYOUT and not sliding) if shared is None else shared
 
     def row(self, groups: Sequence[TokenGroup]) -> Row:
@@ -57,23 +57,64 @@ class CandidateLogps(nn.Module):
         return per_token.new_zeros(len(row.lengths)).index_add(0, row.owner, per_token)
 
     def _token_logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """[labels] log-probability of each label; logits exist for one chunk at a time."""
         size = max(1, CHUNK // self.config.get_text_config().vocab_size)
+        plain = self._scaling() == (None, 1.0) and isinstance(self._head, nn.Linear) and self._head.bias is None
+        if plain and not self._head.weight.requires_grad:
+            return _FrozenHead.apply(hidden, self._head.weight, labels, size)
         if len(labels) <= size:
             return self._chunk(hidden, labels)
         parts = zip(hidden.split(size), labels.split(size), strict=True)
         return torch.cat([checkpoint(self._chunk, h, y, use_reentrant=False) for h, y in parts])
 
     def _chunk(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        logits = self._scaled(self._head(hidden))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return logits.gather(-1, labels[:, None])[:, 0] - logits.logsumexp(-1)
-
-    def _scaled(self, logits: torch.Tensor) -> torch.Tensor:
-        """What some families do to logits after the output layer (gemma2 caps them, granite and cohere scale them)."""
-        cap = getattr(self.config, "final_logit_softcapping", None)
+        cap, scale = self._scaling()
+        logits = self._head(hidden)
         if cap:
             logits = torch.tanh(logits / cap) * cap
-        return logits * getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+        return _pick(logits * scale, labels)
+
+    def _scaling(self) -> tuple[float | None, float]:
+        """(cap, factor) for what some families do to logits: gemma2 caps them, granite and cohere scale them."""
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return cap, getattr(self.config, "logit_scale", 1.0) / getattr(self.config, "logits_scaling", 1.0)
+
+
+def _pick(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Log-probability of each label under its row of logits, in float32 at least."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.gather(-1, labels[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """Log-probabilities under an output layer that is not trained, with the gradient computed on the way.
+
+    The derivative of a token's log-probability by its hidden state is W[label] - softmax W, which needs the logits
+    only while they are there: nothing of size [labels, vocabulary] is kept or computed twice. (Liger-Kernel fuses
+    cross-entropy in the same way.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, size: int) -> torch.Tensor:
+        """`hidden` [labels, width], `weight` [vocabulary, width]; `size` labels at a time."""
+        wanted = ctx.needs_input_grad[0]
+        logps, slopes = [], []
+        for h, y in zip(hidden.split(size), labels.split(size), strict=True):
+            logits = h.to(weight.dtype) @ weight.T
+            exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            normaliser = exact.logsumexp(-1)
+            logps.append(exact.gather(-1, y[:, None])[:, 0] - normaliser)
+            if wanted:
+                shares = exact.sub_(normaliser[:, None]).exp_().to(weight.dtype)
+                slopes.append(weight[y] - shares @ weight)
+        if wanted:
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(logps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return gradients[0].to(slopes.dtype)[:, None] * slopes, None, None, None
 
 
 @torch.no_grad()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from peft.helpers import disable_input_dtype_casting
 
 from hafs.config import TrainConfig
 from hafs.errors import UsageError
@@ -184,10 +185,15 @@ class Trainer:
             sums += self._reference.get(group) or []
         return torch.tensor(sums, device=row.lengths.device)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if pick_precision(self.config.precision) == "bf16":
-            return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16)
-        return nullcontext()
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """Compute in the run's precision; an adapter then needs no float32 copy of its input."""
+        if pick_precision(self.config.precision) != "bf16":
+            yield
+            return
+        device = self.accelerator.device.type
+        with torch.autocast(device, dtype=torch.bfloat16), disable_input_dtype_casting(self.model):
+            yield
 
     def _log(self, row: Mapping[str, Any]) -> None:
         with self.run.log.open("a", encoding="utf-8") as f:

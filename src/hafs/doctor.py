@@ -1,0 +1,192 @@
+"""What hafs finds on this machine: one check per thing it needs, each with the command that mends it.
+
+The checks try things out (a run in the sandbox, a run of the assembler, loading the emulator core) where that takes
+a fraction of a second. Torch takes seconds to import, so only its version is looked up unless the device is asked
+for.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hafs import models, sandbox, tools
+from hafs.errors import MissingTool
+
+__all__ = ["Check", "checks"]
+
+PYTHONS = ((3, 11), (3, 15))
+PACKAGES = ("torch", "transformers", "peft", "accelerate")
+KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
+GIB = 1 << 30
+ROOM = 3 * GIB  # the embedded model with its download takes 0.6 GiB; the rest is for the checkpoints of a run
+PROBE_CORE = """
+import ctypes, sys
+class Info(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("version", ctypes.c_char_p), ("rest", ctypes.c_char * 64)]
+core, info = ctypes.CDLL(sys.argv[1]), Info()
+core.retro_get_system_info(ctypes.byref(info))
+print(info.name.decode(), info.version.decode())
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `status` is "ok", "warn" (works, or is optional) or "missing"; `fix` mends it."""
+
+    name: str
+    status: str
+    detail: str
+    fix: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def checks(device: bool = False) -> list[Check]:
+    """Look at everything hafs uses, in the order in which one would mend it. Raises nothing.
+
+    With `device`, torch is imported (seconds) to see what it computes on.
+    """
+    every: list[Callable[[], list[Check]]] = [
+        _python,
+        _packages,
+        _torch_device if device else _device,
+        _sandbox,
+        _assembler,
+        _emulator,
+        _model,
+        _judge_keys,
+        _disk,
+    ]
+    return [check for look in every for check in look()]
+
+
+def _python() -> list[Check]:
+    low, high = PYTHONS
+    detail = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    fits = low <= sys.version_info[:2] < high
+    fix = "" if fits else f"install Python {low[0]}.{low[1]} or newer, below {high[0]}.{high[1]}"
+    return [Check("python", "ok" if fits else "missing", detail, fix)]
+
+
+def _packages() -> list[Check]:
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append(Check(name, "ok", version(name)))
+        except PackageNotFoundError:
+            found.append(Check(name, "missing", "not installed", f"pip install {name}"))
+    return found
+
+
+def _device() -> list[Check]:
+    if Path("/dev/nvidiactl").exists():
+        return [Check("device", "ok", "an NVIDIA GPU is present")]
+    return [Check("device", "ok", f"no NVIDIA GPU seen: {os.cpu_count()} processor cores")]
+
+
+def _torch_device() -> list[Check]:
+    try:
+        import torch
+    except (ImportError, OSError) as e:
+        return [Check("device", "missing", f"torch cannot be imported: {e}", "pip install --force-reinstall torch")]
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return [Check("device", "ok", f"{card.name}, {card.total_memory / GIB:.0f} GiB")]
+    if Path("/dev/nvidiactl").exists():
+        detail = f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it"
+        return [Check("device", "warn", detail, "install a CUDA build of torch that fits the driver")]
+    return [Check("device", "ok", f"processor, {torch.get_num_threads()} threads")]
+
+
+def _sandbox() -> list[Check]:
+    if not sys.platform.startswith("linux"):
+        return [Check("sandbox", "missing", "untrusted programs run on Linux only", "use a Linux machine")]
+    faults = {kind: sandbox.probe(kind) for kind in sandbox.CONFINING}
+    detail = "; ".join(f"{kind}: {fault}" if fault else f"{kind} works" for kind, fault in faults.items())
+    if not all(faults.values()):
+        return [Check("sandbox", "ok", detail)]
+    fix = "pip install 'hafs[asm]' (needs Linux 6.12 or newer), or apt-get install bubblewrap"
+    return [Check("sandbox", "missing", detail, fix)]
+
+
+def _assembler() -> list[Check]:
+    row = _tool("asar")
+    if row["path"] is None or not row["ok"]:
+        return [Check("assembler", "missing", row["detail"], row["fix"])]
+    said = _output([row["path"], "--version"])
+    if not said.startswith("Asar "):
+        return [Check("assembler", "missing", f"{row['path']} does not run: {said}", row["fix"] or tools.INSTALL)]
+    wanted = said.startswith("Asar 1.91,")
+    detail = f"{said.split(',')[0]} ({row['path']})"
+    return [Check("assembler", "ok" if wanted else "warn", detail, "" if wanted else _not_pinned("asar 1.91"))]
+
+
+def _emulator() -> list[Check]:
+    row = _tool("bsnes")
+    if row["path"] is None or not row["ok"]:
+        return [Check("emulator", "missing", row["detail"], row["fix"])]
+    said = _output([sys.executable, "-I", "-c", PROBE_CORE, row["path"]])
+    if "bsnes" not in said:
+        return [Check("emulator", "missing", f"{row['path']} does not load: {said}", tools.INSTALL)]
+    try:
+        version("libretro.py")
+    except PackageNotFoundError:
+        return [Check("emulator", "missing", "the package libretro.py is not installed", "pip install 'hafs[asm]'")]
+    status = "ok" if row["pinned"] else "warn"
+    wanted = f"bsnes-mercury balanced {tools.CORE_VERSION}"
+    return [Check("emulator", status, f"{said} ({row['path']})", "" if row["pinned"] else _not_pinned(wanted))]
+
+
+def _tool(name: str) -> dict[str, Any]:
+    return next(row for row in tools.status() if row["name"] == name)
+
+
+def _not_pinned(wanted: str) -> str:
+    return f"scores are comparable with those of other machines only with {wanted}"
+
+
+def _output(command: list[str]) -> str:
+    """What a trusted command printed, or the last line of why it failed."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
+    except (OSError, subprocess.TimeoutExpired) as e:
+        return str(e)
+    if done.returncode == 0:
+        return done.stdout.strip()
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+
+
+def _model() -> list[Check]:
+    try:
+        return [Check("model", "ok", f"SmolLM2-135M-Instruct ({models.resolve('default')})")]
+    except MissingTool as e:
+        return [Check("model", "missing", e.what, e.fix)]
+
+
+def _judge_keys() -> list[Check]:
+    present = [key for key in KEYS if os.environ.get(key)]
+    detail = ", ".join(f"{key} {'is set' if key in present else 'is not set'}" for key in KEYS)
+    fix = "" if present else "only a judge behind an API needs one: export ANTHROPIC_API_KEY=…"
+    return [Check("judge keys", "ok" if present else "warn", detail, fix)]
+
+
+def _disk() -> list[Check]:
+    found = []
+    for name, folder in (("cache", tools.cache_root()), ("here", Path())):
+        there = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
+        free = shutil.disk_usage(there).free
+        enough = free >= ROOM
+        fix = "free space" + ("" if enough or name == "here" else ", or set HAFS_CACHE to a folder with more")
+        detail = f"{free / GIB:.1f} GiB free in {folder if folder.is_absolute() else 'this folder'}"
+        found.append(Check(f"disk ({name})", "ok" if enough else "warn", detail, "" if enough else fix))
+    return found

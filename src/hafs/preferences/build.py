@@ -1,0 +1,253 @@
+"""Preference groups: a prompt, its unique candidates, and the edges that a ranking of them makes.
+
+A group's candidates are those that are in an edge, best first. Every edge says where it comes from: the
+scorer ("asm@1"), the people or judge of a given ranking, or "reference" when the winner is the prompt's known
+answer, which the model did not sample (`off_policy`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hafs.errors import DataError, UsageError
+from hafs.preferences.ranking import rank, same_text
+from hafs.preferences.schemes import SCHEMES, pair, spread
+from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
+
+REFERENCES = ("never", "when-needed", "always")
+CONTRASTS = ("any", "passed")
+Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """How rankings become edges.
+
+    `scheme`: "all" edges of the ranking, "best-worst" (one), or the "guide"'s best against worst, second
+    against second worst, and so on. `references`: add the prompt's first known answer as a winner over
+    answers that are wrong "never", "when-needed" (no sample is right) or "always". `max_candidates`:
+    candidates of a group, a reference included; of more, the best, the worst and an even spread between are
+    kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `require_contrast`:
+    "passed" pairs only right answers with wrong ones. `efficiency`: pair right answers with each other too,
+    by what ranks them. `weight`: of every edge.
+    """
+
+    scheme: str = "all"
+    references: str = "never"
+    max_candidates: int = 8
+    min_gap: float = 0.0
+    require_contrast: str = "any"
+    efficiency: bool = True
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        choices = (("scheme", SCHEMES), ("references", REFERENCES), ("require_contrast", CONTRASTS))
+        for name, allowed in choices:
+            if (value := getattr(self, name)) not in allowed:
+                raise UsageError(f"{name} cannot be {value!r}", f"use one of: {', '.join(allowed)}")
+        if self.max_candidates < 2:
+            raise UsageError("a group needs at least 2 candidates", "raise max_candidates")
+        if not self.weight > 0:
+            raise UsageError(f"the weight of an edge is above 0, not {self.weight}", "raise weight")
+
+
+@dataclass
+class BuildReport:
+    """What became of the prompts: each one seen is a group, or skipped for one of the reasons in `skipped`.
+
+    `candidates` counts samples, `unscored` those without a value, `equal` those merged into one of the same
+    text, `reference_groups` the groups with an edge from a reference.
+    """
+
+    prompts: int = 0
+    groups: int = 0
+    edges: int = 0
+    candidates: int = 0
+    unscored: int = 0
+    equal: int = 0
+    reference_groups: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the samples that have a value; None without samples."""
+        return 1 - self.unscored / self.candidates if self.candidates else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as plain data."""
+        return {**asdict(self), "skipped": dict(self.skipped), "coverage": self.coverage}
+
+    def __str__(self) -> str:
+        lines = [f"{self.groups} groups with {self.edges} edges from {self.prompts} prompts"]
+        if self.candidates:
+            scored = self.candidates - self.unscored
+            lines.append(f"{scored} of {self.candidates} candidates are scored ({self.coverage:.1%})")
+        if self.reference_groups:
+            lines.append(f"{self.reference_groups} groups have a reference as a winner")
+        lines += [f"{n} prompts skipped: {why}" for why, n in self.skipped.most_common()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A candidate of a group to be, with what edges are decided by."""
+
+    id: str
+    text: str
+    value: float | None = None
+    passed: bool | None = None
+    off_policy: bool = False
+
+
+def build_groups(
+    prompts: Iterable[Prompt],
+    candidates: Iterable[Candidate],
+    scores: Iterable[Score],
+    scheme: str = "all",
+    **options: Any,
+) -> tuple[Iterator[PreferenceGroup], BuildReport]:
+    """The groups of `prompts`, in their order; candidates of other prompts are ignored.
+
+    `scheme` and `options` are those of `Pairing`. The report is filled while the groups are taken. Raises
+    UsageError for a wrong option and, while they are taken, DataError when `scores` are of several scorers.
+    """
+    return groups_from_answers(_join(prompts, candidates, scores), scheme, **options)
+
+
+def groups_from_answers(
+    answers: Iterable[Answered], scheme: str = "all", **options: Any
+) -> tuple[Iterator[PreferenceGroup], BuildReport]:
+    """Like `build_groups`, but from prompts that come with their scored candidates (`Store.answers`)."""
+    report = BuildReport()
+    return _groups(answers, Pairing(scheme, **options), report), report
+
+
+def group_from_ranking(
+    prompt: Prompt, candidates: Iterable[Candidate], ranking: Ranking, scheme: str = "all", **options: Any
+) -> PreferenceGroup | None:
+    """The group of a ranking that was given (by people, by a judge); None when nothing in it makes a pair.
+
+    Equal texts are one candidate, at the lowest of their places. `scheme` and `options` are those of
+    `Pairing`; the ones that need scores change nothing. Raises DataError when it ranks a candidate
+    twice, or one that is not among `candidates`.
+    """
+    texts = {c.id: c.text for c in candidates}
+    ranked = [id for tier in ranking.tiers for id in tier]
+    if len(set(ranked)) != len(ranked):
+        raise DataError(f"the ranking {ranking.id} names a candidate twice", "rank each candidate once")
+    unknown = [id for id in ranked if id not in texts]
+    if unknown:
+        raise DataError(f"the ranking {ranking.id} names an unknown candidate {unknown[0]}", "add that candidate")
+    lowest = {same_text(texts[id]): id for id in ranked}
+    kept = set(lowest.values())
+    tiers = [[_Member(id, texts[id]) for id in tier if id in kept] for tier in ranking.tiers]
+    pairing = Pairing(scheme, **options)
+    tiers = spread([tier for tier in tiers if tier], pairing.max_candidates)
+    return _paired(prompt, tiers, pairing, ranking.source)
+
+
+def _join(prompts: Iterable[Prompt], candidates: Iterable[Candidate], scores: Iterable[Score]) -> Iterator[Answered]:
+    """Every prompt with its candidates and their scores, all in memory."""
+    score_of: dict[str, Score] = {}
+    for score in scores:
+        known = score_of.setdefault(score.candidate_id, score)
+        if known.id != score.id:
+            names = f"{known.scorer}@{known.version} and {score.scorer}@{score.version}"
+            raise DataError(f"the scores are of several scorers ({names})", "choose one of them")
+        if known.value is None:
+            score_of[score.candidate_id] = score
+    answers: dict[str, list[tuple[Candidate, Score | None]]] = defaultdict(list)
+    for candidate in candidates:
+        answers[candidate.prompt_id].append((candidate, score_of.get(candidate.id)))
+    for prompt in prompts:
+        yield prompt, answers.get(prompt.id, [])
+
+
+def _groups(answers: Iterable[Answered], pairing: Pairing, report: BuildReport) -> Iterator[PreferenceGroup]:
+    for prompt, scored in answers:
+        report.prompts += 1
+        group = _group(prompt, scored, pairing, report)
+        if isinstance(group, str):
+            report.skipped[group] += 1
+            continue
+        report.groups += 1
+        report.edges += len(group.edges)
+        report.reference_groups += any(e.source == "reference" for e in group.edges)
+        yield group
+
+
+def _group(
+    prompt: Prompt, answers: Sequence[tuple[Candidate, Score | None]], pairing: Pairing, report: BuildReport
+) -> PreferenceGroup | str:
+    """The group of one prompt, or why there is none."""
+    if not answers:
+        return "no candidates"
+    ranking = rank(answers)
+    report.candidates += len(answers)
+    report.unscored += ranking.details["unscored"]
+    report.equal += ranking.details["equal"]
+    if not ranking.tiers:
+        return "no candidate is scored"
+    members = (_Member(s.candidate_id, c.text, s.value, s.passed) for c, s in answers if s is not None)
+    known = {member.id: member for member in members}
+    tiers = _with_reference(prompt, [[known[id] for id in tier] for tier in ranking.tiers], pairing)
+    if sum(map(len, tiers)) == 1:
+        return "only one candidate"
+    if len(tiers) == 1:
+        return "all candidates tie"
+    return _paired(prompt, tiers, pairing, ranking.source) or "no pair is left by the options"
+
+
+def _with_reference(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing) -> list[list[_Member]]:
+    """At most `max_candidates` of `tiers`, with the prompt's reference on top where `pairing` asks for it.
+
+    A reference is right, so it beats what is wrong; `_allowed` keeps it from beating what is right too.
+    """
+    members = [member for tier in tiers for member in tier]
+    needed = not any(m.passed for m in members)
+    wanted = pairing.references == "always" or (pairing.references == "when-needed" and needed)
+    if not (wanted and prompt.references and any(m.passed is False for m in members)):
+        return spread(tiers, pairing.max_candidates)
+    first = prompt.references[0]
+    if same_text(first.text) in {same_text(m.text) for m in members}:
+        return spread(tiers, pairing.max_candidates)
+    reference = _Member(f"reference:{first.name}", first.text, value=1.0, passed=True, off_policy=True)
+    return [[reference], *spread(tiers, pairing.max_candidates - 1)]
+
+
+def _paired(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing, source: str) -> PreferenceGroup | None:
+    """The group of the pairs that the scheme makes of `tiers` and the options allow; None without any."""
+    pairs = [p for p in pair(tiers, pairing.scheme) if _allowed(*p, pairing)]
+    if not pairs:
+        return None
+    used = {member.id for edge in pairs for member in edge}
+    members = [member for tier in tiers for member in tier if member.id in used]
+    place = {member.id: i for i, member in enumerate(members)}
+    edges = tuple(
+        Edge(
+            place[winner.id],
+            place[loser.id],
+            pairing.weight,
+            source="reference" if winner.off_policy else source,
+        )
+        for winner, loser in pairs
+    )
+    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy) for m in members)
+    return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
+
+
+def _allowed(winner: _Member, loser: _Member, pairing: Pairing) -> bool:
+    """Whether the options of `pairing` let this pair be an edge."""
+    contrast = winner.passed is True and loser.passed is False
+    if winner.off_policy or loser.off_policy:
+        allowed = winner.off_policy and contrast
+    elif winner.passed and loser.passed:
+        allowed = pairing.efficiency
+    else:
+        allowed = contrast or pairing.require_contrast == "any"
+    if winner.value is None or loser.value is None or pairing.min_gap <= 0:
+        return allowed
+    return allowed and winner.value - loser.value >= pairing.min_gap

@@ -1,0 +1,190 @@
+"""The parts a report page is built from; the HTML and the Markdown renderer each know how to show them all.
+
+A block holds finished words and figures, so both renderings say the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hafs.evals.tables import Table
+from hafs.report.data import Example
+
+__all__ = [
+    "Bar",
+    "BarGroup",
+    "Bars",
+    "Block",
+    "Code",
+    "Figure",
+    "Forest",
+    "Grid",
+    "Key",
+    "Lines",
+    "Page",
+    "Section",
+    "Series",
+    "SideBySide",
+    "Span",
+    "Text",
+]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; a `small` one is a remark."""
+
+    text: str
+    small: bool = False
+    kind = "text"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of figures."""
+
+    table: Table
+    kind = "grid"
+
+
+@dataclass(frozen=True)
+class Series:
+    """A named line: (x, y) points in order; `style` is its colour class, `dots` marks single measurements."""
+
+    label: str
+    points: tuple[tuple[float, float], ...]
+    style: str
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A line chart. `y_label` names the unit, `mark` a step to point out with its label; `share` shows
+    percent.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    caption: str
+    figures: Table
+    mark: tuple[float, str] | None = None
+    share: bool = False
+    kind = "lines"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar: its length in [0, 1] of the track, what it says, and the interval on the same scale if it has
+    one.
+    """
+
+    name: str
+    length: float
+    text: str
+    style: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class BarGroup:
+    """The bars of one label, with a remark such as n."""
+
+    label: str
+    bars: tuple[Bar, ...]
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Key:
+    """A colour and what it stands for."""
+
+    name: str
+    style: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Grouped bars with their key; `table` holds the same figures."""
+
+    title: str
+    groups: tuple[BarGroup, ...]
+    keys: tuple[Key, ...]
+    table: Table
+    kind = "bars"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A point with its interval on a scale in [0, 1]."""
+
+    label: str
+    at: float
+    low: float
+    high: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Differences with their intervals against a zero line at `zero`; `left` and `right` label the ends."""
+
+    title: str
+    spans: tuple[Span, ...]
+    zero: float
+    left: str
+    right: str
+    kind = "forest"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A prompt and two answers."""
+
+    example: Example
+    kind = "example"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text to copy, as it is."""
+
+    text: str
+    caption: str = ""
+    kind = "code"
+
+
+Block = Text | Grid | Lines | Bars | Forest | SideBySide | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of the page; `id` is its anchor."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the figures below the summary."""
+
+    label: str
+    value: str
+    sub: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report. `verdict` is (words, class) or None without a comparison."""
+
+    title: str
+    lead: str
+    verdict: tuple[str, str] | None
+    reason: str
+    figures: tuple[Figure, ...]
+    sections: tuple[Section, ...]

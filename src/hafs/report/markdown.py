@@ -1,0 +1,69 @@
+"""The report as Markdown: the twin of the HTML page, block by block."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from hafs.evals.tables import markdown_cell, markdown_table
+from hafs.report.blocks import Bars, Block, Code, Figure, Forest, Grid, Lines, Page, SideBySide, Text
+from hafs.report.data import Answer, Example
+
+__all__ = ["page_to_markdown"]
+
+
+def page_to_markdown(page: Page) -> str:
+    """The page as Markdown; text from models stands in fenced blocks, everything else is escaped."""
+    parts = [f"# {markdown_cell(page.title)}"]
+    if page.lead:
+        parts.append(f"**{markdown_cell(page.lead)}**")
+    if page.verdict:
+        parts.append(f"{markdown_cell(page.verdict[0])}: {markdown_cell(page.reason)}")
+    if page.figures:
+        parts.append("\n".join(_figure(f) for f in page.figures))
+    for section in page.sections:
+        parts.append(f"## {markdown_cell(section.title)}")
+        parts += [text for block in section.blocks if (text := _block(block))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(f: Figure) -> str:
+    return f"- {markdown_cell(f.label)}: {markdown_cell(f.value)}" + (f" ({markdown_cell(f.sub)})" if f.sub else "")
+
+
+def _block(block: Block) -> str:
+    match block:
+        case Text():
+            return markdown_cell(block.text)
+        case Grid():
+            return markdown_table(block.table)
+        case Bars():
+            return markdown_table(block.table)
+        case Lines():
+            title = markdown_cell(f"{block.title} ({block.y_label})")
+            figures = markdown_table(replace(block.figures, title=""))
+            return f"**{title}**: {markdown_cell(block.caption)}\n\n{figures}"
+        case Code():
+            caption = f"{markdown_cell(block.caption)}:\n\n" if block.caption else ""
+            return caption + _fence(block.text)
+        case SideBySide():
+            return _example(block.example)
+        case Forest():
+            return ""  # the paired table below it holds the same figures
+
+
+def _example(e: Example) -> str:
+    where = " · ".join(x for x in (e.benchmark, e.category) if x)
+    parts = [f"### {markdown_cell(where) or 'Prompt'}", _fence(e.prompt), _answer(e.before), _answer(e.after)]
+    return "\n\n".join(parts)
+
+
+def _answer(a: Answer) -> str:
+    return f"{markdown_cell(a.model)}: {markdown_cell(a.said)}\n\n{_fence(a.text)}"
+
+
+def _fence(text: str) -> str:
+    """A fenced block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"

@@ -1,0 +1,21 @@
+"""The workspace store: prompts, candidates, scores, rankings, preference groups and runs in one database.
+
+`open_store` opens a database by path or URL; `find_workspace` and its siblings find the one of a directory.
+"""
+
+from hafs.store.files import Imported
+from hafs.store.rows import Run
+from hafs.store.store import Answers, Store, open_store
+from hafs.store.workspace import Workspace, find_workspace, init_workspace, open_workspace
+
+__all__ = [
+    "Answers",
+    "Imported",
+    "Run",
+    "Store",
+    "Workspace",
+    "find_workspace",
+    "init_workspace",
+    "open_store",
+    "open_workspace",
+]

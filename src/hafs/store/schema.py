@@ -1,0 +1,275 @@
+"""The workspace database: its tables, the numbered migrations that make them, and how values are written.
+
+The tables below are what queries are built from; the migrations are plain SQL, so that what version 1 was
+never changes when a later version adds to it. Both run unchanged on SQLite and on PostgreSQL. Columns other
+than `id` and `added` stand in the order of the dataclass's fields, so a row becomes an object by position.
+
+Two types need care. Lists and mappings are JSON text in one canonical form, so they can be compared for
+equality. Text that a model wrote may hold any character; NUL (which PostgreSQL refuses) and lone surrogates
+(which neither database can encode) are escaped on the way in and restored on the way out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    Double,
+    ForeignKey,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    inspect,
+    text,
+)
+
+from hafs.errors import HafsError
+from hafs.types import Edge, GroupCandidate, Reference
+
+_ESCAPE = "\x1a"
+_UNSAFE = re.compile("[\x00\x1a\ud800-\udfff]")
+_ESCAPED = re.compile(_ESCAPE + "([0-9a-f]{4})")
+
+
+def escape_text(value: str) -> str:
+    """`value` with the characters that a database refuses written as U+001A and four hex digits."""
+    return _UNSAFE.sub(lambda m: f"{_ESCAPE}{ord(m[0]):04x}", value)
+
+
+def unescape_text(value: str) -> str:
+    """The inverse of `escape_text`."""
+    return _ESCAPED.sub(lambda m: chr(int(m[1], 16)), value) if _ESCAPE in value else value
+
+
+class AnyText(TypeDecorator[str]):
+    """Text of any characters, NUL and lone surrogates included."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else escape_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else unescape_text(value)
+
+
+class Json(TypeDecorator[Any]):
+    """A value as canonical JSON text; `dump` prepares it, `load` makes the field's type of it."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, load: Callable[[Any], Any] | None = None, dump: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self.load = load
+        self.dump = dump
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        plain = self.dump(value) if self.dump else value
+        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        parsed = json.loads(value)
+        return self.load(parsed) if self.load else parsed
+
+
+def _tiers(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(tier) for tier in rows)
+
+
+def _references(rows: Sequence[dict[str, Any]]) -> tuple[Reference, ...]:
+    return tuple(Reference(**row) for row in rows)
+
+
+def _group_candidates(rows: Sequence[dict[str, Any]]) -> tuple[GroupCandidate, ...]:
+    return tuple(GroupCandidate(**row) for row in rows)
+
+
+def _edges(rows: Sequence[dict[str, Any]]) -> tuple[Edge, ...]:
+    return tuple(Edge(**row) for row in rows)
+
+
+def _dicts(items: Sequence[Any]) -> list[dict[str, Any]]:
+    return [vars(item) for item in items]  # these dataclasses are flat: the same as asdict, much faster
+
+
+_metadata = MetaData()
+
+
+def _table(name: str, *columns: Column[Any]) -> Table:
+    """A table of content-addressed rows: an id, a dataclass's fields in order, when it was added."""
+    return Table(name, _metadata, Column("id", String, primary_key=True), *columns, Column("added", Double))
+
+
+prompts = _table(
+    "prompts",
+    Column("text", AnyText),
+    Column("system", AnyText),
+    Column("family", AnyText),
+    Column("category", AnyText),
+    Column("split", AnyText),
+    Column("source", AnyText),
+    Column("checker", AnyText),
+    Column("check_data", Json),
+    Column("reference_texts", Json(_references, _dicts)),
+    Column("tags", Json(tuple)),
+)
+
+candidates = _table(
+    "candidates",
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("text", AnyText),
+    Column("model", AnyText),
+    Column("model_name", AnyText),
+    Column("seed", BigInteger),
+    Column("idx", BigInteger),
+    Column("sampling", Json),
+    Column("logprob", Double),
+    Column("n_tokens", BigInteger),
+    Column("finish", AnyText),
+    Column("source", AnyText),
+)
+
+scores = _table(
+    "scores",
+    Column("candidate_id", String, ForeignKey("candidates.id")),
+    Column("scorer", AnyText),
+    Column("version", AnyText),
+    Column("arguments", Json),
+    Column("value", Double),
+    Column("reason", AnyText),
+    Column("sort_key", Json(tuple)),
+    Column("tolerance", Double),
+    Column("passed", Boolean),
+    Column("cause", AnyText),
+    Column("details", Json),
+)
+
+rankings = _table(
+    "rankings",
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("tiers", Json(_tiers)),
+    Column("source", AnyText),
+    Column("details", Json),
+)
+
+groups = _table(
+    "preference_groups",
+    Column("prompt", AnyText),
+    Column("candidates", Json(_group_candidates, _dicts)),
+    Column("edges", Json(_edges, _dicts)),
+    Column("system", AnyText),
+    Column("prompt_id", AnyText),
+    Column("family", AnyText),
+    Column("split", AnyText),
+)
+
+runs = _table(
+    "runs",
+    Column("kind", AnyText),
+    Column("config", Json),
+    Column("inputs", Json),
+    Column("status", AnyText),
+    Column("outputs", Json),
+    Column("metrics", Json),
+    Column("model", AnyText),
+    Column("started", Double),
+    Column("finished", Double),
+)
+
+run_groups = Table(
+    "run_groups",
+    _metadata,
+    Column("run_id", String, ForeignKey("runs.id"), primary_key=True),
+    Column("group_id", String, ForeignKey("preference_groups.id"), primary_key=True),
+)
+
+MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (1, (
+        """CREATE TABLE prompts (
+            id TEXT PRIMARY KEY, text TEXT NOT NULL, system TEXT NOT NULL, family TEXT NOT NULL,
+            category TEXT NOT NULL, split TEXT NOT NULL, source TEXT NOT NULL, checker TEXT NOT NULL,
+            check_data TEXT NOT NULL, reference_texts TEXT NOT NULL, tags TEXT NOT NULL,
+            added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX prompts_by_split ON prompts (split, id)",
+        """CREATE TABLE candidates (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), text TEXT NOT NULL,
+            model TEXT NOT NULL, model_name TEXT NOT NULL, seed BIGINT NOT NULL, idx BIGINT NOT NULL,
+            sampling TEXT NOT NULL, logprob DOUBLE PRECISION, n_tokens BIGINT, finish TEXT NOT NULL,
+            source TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX candidates_by_prompt ON candidates (prompt_id, seed, idx)",
+        """CREATE TABLE scores (
+            id TEXT PRIMARY KEY, candidate_id TEXT NOT NULL REFERENCES candidates (id), scorer TEXT NOT NULL,
+            version TEXT NOT NULL, arguments TEXT NOT NULL, value DOUBLE PRECISION, reason TEXT NOT NULL,
+            sort_key TEXT NOT NULL, tolerance DOUBLE PRECISION NOT NULL, passed BOOLEAN, cause TEXT NOT NULL,
+            details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX scores_by_candidate ON scores (candidate_id, scorer)",
+        "CREATE INDEX scores_by_scorer ON scores (scorer, added, version, value, passed)",
+        """CREATE TABLE rankings (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), tiers TEXT NOT NULL,
+            source TEXT NOT NULL, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX rankings_by_prompt ON rankings (prompt_id)",
+        """CREATE TABLE preference_groups (
+            id TEXT PRIMARY KEY, prompt TEXT NOT NULL, candidates TEXT NOT NULL, edges TEXT NOT NULL,
+            system TEXT NOT NULL, prompt_id TEXT NOT NULL, family TEXT NOT NULL, split TEXT NOT NULL,
+            added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX preference_groups_by_prompt ON preference_groups (prompt_id)",
+        """CREATE TABLE runs (
+            id TEXT PRIMARY KEY, kind TEXT NOT NULL, config TEXT NOT NULL, inputs TEXT NOT NULL,
+            status TEXT NOT NULL, outputs TEXT NOT NULL, metrics TEXT NOT NULL, model TEXT NOT NULL,
+            started DOUBLE PRECISION NOT NULL, finished DOUBLE PRECISION, added DOUBLE PRECISION NOT NULL)""",
+        """CREATE TABLE run_groups (
+            run_id TEXT NOT NULL REFERENCES runs (id),
+            group_id TEXT NOT NULL REFERENCES preference_groups (id),
+            PRIMARY KEY (run_id, group_id))""",
+    )),
+)  # fmt: skip
+
+_LOCK = 0x68616673  # "hafs": the advisory lock that lets one process migrate a PostgreSQL database at a time
+
+
+def migrate(conn: Connection, where: str) -> int:
+    """Bring the database behind `conn` (in a write transaction) to the newest version; returns that version.
+
+    Raises HafsError when the database was made by a newer hafs.
+    """
+    if conn.dialect.name == "postgresql":
+        conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    version = schema_version(conn)
+    newest = MIGRATIONS[-1][0]
+    if version > newest:
+        raise HafsError(
+            f"{where} has schema version {version}, this hafs knows versions up to {newest}",
+            "the database was made by a newer hafs: upgrade this one",
+        )
+    if version == 0:
+        conn.execute(text("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)"))
+        conn.execute(text("INSERT INTO schema_version (version) VALUES (0)"))
+    for number, statements in MIGRATIONS:
+        if number > version:
+            for statement in statements:
+                conn.execute(text(statement))
+            conn.execute(text("UPDATE schema_version SET version = :number"), {"number": number})
+    return newest
+
+
+def schema_version(conn: Connection) -> int:
+    """The version of the database behind `conn`; 0 when it is new."""
+    if not inspect(conn).has_table("schema_version"):
+        return 0
+    return int(conn.execute(text("SELECT max(version) FROM schema_version")).scalar() or 0)

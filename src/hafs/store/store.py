@@ -1,0 +1,471 @@
+"""The workspace store: everything hafs made and what it was made from, each row once.
+
+Rows are the dataclasses of `hafs.types` plus `Run`. Ids come from content, so adding a row again does nothing
+and a repeated verb finds its earlier work. Writes go in batches of one transaction each: whatever stops the
+program, whole batches are there and nothing else. Reads stream in the order of the prompts' ids, whatever the
+size of the workspace.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+from sqlalchemy import Connection, Engine, Select, Table, and_, exists, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hafs.errors import DataError, UsageError
+from hafs.jsonl import write_jsonl
+from hafs.store import schema
+from hafs.store.engine import connect, database_url, transaction
+from hafs.store.files import Imported, Parent, read_rows, value_problem
+from hafs.store.query import Matching, by_scorer, in_prompts, matches
+from hafs.store.rows import KINDS, Run, columns, to_row
+from hafs.types import Candidate, PreferenceGroup, Prompt, Ranking, Score
+
+BATCH = 2000
+"""Rows in one write transaction."""
+
+STATUSES = ("running", "finished", "failed")
+
+Answers = tuple[Prompt, list[tuple[Candidate, Score | None]]]
+"""A prompt with its candidates and what one scorer says of each; None where it has said nothing."""
+
+
+class CandidateFilters(TypedDict, total=False):
+    """Filters by what a candidate is: its prompt's id, split and family, its model's hash, its source."""
+
+    prompt_ids: Matching
+    split: Matching
+    family: Matching
+    model: Matching
+    source: Matching
+
+
+def open_store(url_or_path: str | Path) -> Store:
+    """Open the database at a path or URL (SQLite or PostgreSQL), making its tables where they are missing.
+
+    Raises UsageError for a URL that hafs cannot use, MissingTool without the PostgreSQL driver, and HafsError
+    when the database cannot be opened, is damaged, or was made by a newer hafs.
+    """
+    url = database_url(url_or_path)
+    where = str(url.database) if url.get_backend_name() == "sqlite" else url.render_as_string()
+    engine = connect(url)
+    try:
+        with transaction(engine, where) as conn:
+            version = schema.schema_version(conn)
+        if version != schema.MIGRATIONS[-1][0]:
+            with transaction(engine, where, write=True) as conn:
+                schema.migrate(conn, where)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Store(engine, where)
+
+
+class Store:
+    """An open workspace database; use it as a context manager, or call `close`.
+
+    In every reading method a filter is one value or a collection of values; None means no filter. Readers are
+    iterators that hold a connection until they are exhausted or closed; writing meanwhile is fine.
+    """
+
+    def __init__(self, engine: Engine, where: str) -> None:
+        self._engine = engine
+        self._dialect = engine.dialect.name
+        self.where = where
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    # ---- adding
+
+    def add_prompts(self, prompts: Iterable[Prompt]) -> int:
+        """Add prompts; returns how many were new. One that is there stays as it was first added."""
+        return self._add("prompts", prompts)
+
+    def add_candidates(self, candidates: Iterable[Candidate]) -> int:
+        """Add candidates; returns how many were new. A log-probability that is no number becomes missing.
+
+        Raises DataError when a prompt of theirs is not in the store.
+        """
+        return self._add("candidates", map(_known_logprob, candidates))
+
+    def add_scores(self, scores: Iterable[Score]) -> int:
+        """Add scores; returns how many were new or put a value where there was none.
+
+        A value is never replaced. Raises DataError for a value that is not finite or an unknown candidate.
+        """
+        table = schema.scores
+        insert = self._insert(table)
+        statement = insert.on_conflict_do_update(
+            index_elements=["id"],
+            set_={c.name: insert.excluded[c.name] for c in table.c if c.name != "id"},
+            where=table.c.value.is_(None) & insert.excluded.value.is_not(None),
+        )
+        return self._add("scores", map(_checked, scores), statement)
+
+    def add_rankings(self, rankings: Iterable[Ranking]) -> int:
+        """Add rankings; returns how many were new. Raises DataError when a prompt is not in the store."""
+        return self._add("rankings", rankings)
+
+    def add_groups(self, groups: Iterable[PreferenceGroup], run: str | None = None) -> int:
+        """Add preference groups; returns how many were new. `run` is the id of the run that made them.
+
+        Raises DataError when there is no such run.
+        """
+        insert = self._insert(schema.groups).on_conflict_do_nothing()
+        link = self._insert(schema.run_groups).on_conflict_do_nothing()
+        added = 0
+        for rows in _row_batches("groups", groups):
+            with self._writing() as conn:
+                added += _count(conn, insert, rows)
+                if run is not None:
+                    conn.execute(link, [{"run_id": run, "group_id": row["id"]} for row in rows])
+        return added
+
+    def add_runs(self, runs: Iterable[Run]) -> int:
+        """Add records of runs made elsewhere; returns how many were new."""
+        return self._add("runs", runs)
+
+    # ---- reading
+
+    def prompts(
+        self,
+        *,
+        ids: Matching = None,
+        split: Matching = None,
+        family: Matching = None,
+        category: Matching = None,
+        source: Matching = None,
+    ) -> Iterator[Prompt]:
+        """Prompts in the order of their ids."""
+        t = schema.prompts.c
+        of = ((t.id, ids), (t.split, split), (t.family, family), (t.category, category), (t.source, source))
+        return self._stream("prompts", self._select("prompts", of).order_by(t.id))
+
+    def candidates(self, *, ids: Matching = None, **filters: Unpack[CandidateFilters]) -> Iterator[Candidate]:
+        """Candidates by prompt, then by seed and index."""
+        query = self._select("candidates", ((schema.candidates.c.id, ids),))
+        return self._stream("candidates", self._of_candidates(query, filters))
+
+    def scores(
+        self,
+        *,
+        ids: Matching = None,
+        candidate_ids: Matching = None,
+        prompt_ids: Matching = None,
+        scorer: Matching = None,
+        version: Matching = None,
+        model: Matching = None,
+        split: Matching = None,
+        family: Matching = None,
+        scored: bool | None = None,
+    ) -> Iterator[Score]:
+        """Scores in the order of `candidates`; `scored` True or False keeps those with or without a value."""
+        t, c = schema.scores.c, schema.candidates.c
+        wanted = ((t.id, ids), (t.candidate_id, candidate_ids), (c.prompt_id, prompt_ids), (t.scorer, scorer),
+                  (t.version, version), (c.model, model))  # fmt: skip
+        query = self._select("scores", wanted).join(schema.candidates, t.candidate_id == c.id)
+        query = query.where(*in_prompts(c.prompt_id, split, family, self._dialect))
+        if scored is not None:
+            query = query.where(t.value.is_not(None) if scored else t.value.is_(None))
+        return self._stream("scores", query.order_by(c.prompt_id, c.seed, c.idx, c.id, t.id))
+
+    def rankings(
+        self,
+        *,
+        ids: Matching = None,
+        prompt_ids: Matching = None,
+        source: Matching = None,
+        split: Matching = None,
+        family: Matching = None,
+    ) -> Iterator[Ranking]:
+        """Rankings by prompt."""
+        t = schema.rankings.c
+        query = self._select("rankings", ((t.id, ids), (t.prompt_id, prompt_ids), (t.source, source)))
+        query = query.where(*in_prompts(t.prompt_id, split, family, self._dialect))
+        return self._stream("rankings", query.order_by(t.prompt_id, t.id))
+
+    def groups(
+        self,
+        *,
+        ids: Matching = None,
+        prompt_ids: Matching = None,
+        split: Matching = None,
+        family: Matching = None,
+        run: Matching = None,
+    ) -> Iterator[PreferenceGroup]:
+        """Preference groups by prompt; `run` keeps those that this run made."""
+        t, link = schema.groups.c, schema.run_groups.c
+        query = self._select("groups", ((t.id, ids), (t.prompt_id, prompt_ids), (t.split, split), (t.family, family)))
+        if run is not None:
+            made = select(link.group_id).where(*matches(link.run_id, run, self._dialect))
+            query = query.where(t.id.in_(made))
+        return self._stream("groups", query.order_by(t.prompt_id, t.id))
+
+    def runs(self, *, ids: Matching = None, kind: Matching = None) -> Iterator[Run]:
+        """Runs, the newest first."""
+        t = schema.runs.c
+        query = self._select("runs", ((t.id, ids), (t.kind, kind)))
+        return self._stream("runs", query.order_by(t.started.desc(), t.id))
+
+    def answers(
+        self,
+        scorer: str,
+        version: str | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        **filters: Unpack[CandidateFilters],
+    ) -> Iterator[Answers]:
+        """Each prompt with its candidates and their scores by one scorer, in the order of the prompts' ids.
+
+        Where `version` or `arguments` is not given, it is what the scorer had when it last scored here:
+        scores of different versions or arguments are never mixed. Prompts without candidates come with an
+        empty list. Raises UsageError when the scorer has scored nothing.
+        """
+        version, arguments = self._latest(scorer, version, arguments)
+        t, c = schema.scores.c, schema.candidates.c
+        query = select(*columns("candidates"), *columns("scores")).select_from(schema.candidates)
+        given = and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments))
+        n = len(columns("candidates"))
+        for prompt, rows in self._by_prompt(query.outerjoin(schema.scores, given), filters):
+            yield prompt, [(Candidate(*r[:n]), None if r[n] is None else Score(*r[n:])) for r in rows]
+
+    def to_score(
+        self, scorer: str, version: str, arguments: Mapping[str, Any], **filters: Unpack[CandidateFilters]
+    ) -> Iterator[tuple[Prompt, Candidate]]:
+        """The candidates, with their prompts, that this scorer has given no value: new and unscored ones."""
+        t, c = schema.scores.c, schema.candidates.c
+        given = (t.candidate_id == c.id, t.value.is_not(None), *by_scorer(scorer, version, arguments))
+        query = select(*columns("candidates")).where(~exists(select(1).where(*given)))
+        for prompt, rows in self._by_prompt(query, filters):
+            yield from ((prompt, Candidate(*row)) for row in rows)
+
+    def get_prompt(self, id: str) -> Prompt | None:
+        """The prompt with this id, or None."""
+        return next(self.prompts(ids=id), None)
+
+    def get_candidate(self, id: str) -> Candidate | None:
+        """The candidate with this id, or None."""
+        return next(self.candidates(ids=id), None)
+
+    def get_score(self, id: str) -> Score | None:
+        """The score with this id, or None."""
+        return next(self.scores(ids=id), None)
+
+    def get_ranking(self, id: str) -> Ranking | None:
+        """The ranking with this id, or None."""
+        return next(self.rankings(ids=id), None)
+
+    def get_group(self, id: str) -> PreferenceGroup | None:
+        """The preference group with this id, or None."""
+        return next(self.groups(ids=id), None)
+
+    def get_run(self, id: str) -> Run | None:
+        """The run with this id, or None."""
+        return next(self.runs(ids=id), None)
+
+    # ---- runs
+
+    def start_run(self, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> str:
+        """Note that a run begins; returns its id, the same for the same kind, config and inputs.
+
+        A run that is finished stays as it is (look at `get_run(id).status` before doing the work again); one
+        that failed or was cut off is running again.
+        """
+        now = time.time()
+        run = Run(kind, config, inputs or {}, started=now)
+        statement = self._insert(schema.runs).on_conflict_do_update(
+            index_elements=["id"],
+            set_={"status": "running", "started": now, "finished": None},
+            where=schema.runs.c.status != "finished",
+        )
+        self._add("runs", [run], statement)
+        return run.id
+
+    def finish_run(
+        self,
+        id: str,
+        status: str = "finished",
+        metrics: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        model: str = "",
+    ) -> None:
+        """Note how a run ended ("finished" or "failed"), its metrics, what it wrote, and its model's hash.
+
+        Raises UsageError for an unknown run or status.
+        """
+        if status not in STATUSES:
+            raise UsageError(f"a run cannot be {status!r}", f"use one of: {', '.join(STATUSES)}")
+        ended = {"metrics": metrics or {}, "outputs": outputs or {}, "model": model, "finished": time.time()}
+        statement = update(schema.runs).where(schema.runs.c.id == id).values(status=status, **ended)
+        with self._writing() as conn:
+            found = conn.execute(statement).rowcount
+        if not found:
+            raise UsageError(f"there is no run {id} in {self.where}", "start it first")
+
+    # ---- the whole
+
+    def counts(self) -> dict[str, int]:
+        """How many rows of each kind there are; `unscored` counts the scores without a value."""
+        queries = {name: select(func.count()).select_from(kind.table) for name, kind in KINDS.items()}
+        queries["unscored"] = select(func.count()).where(schema.scores.c.value.is_(None))
+        with self._reading() as conn:
+            return {name: int(conn.execute(query).scalar_one()) for name, query in queries.items()}
+
+    def scorers(self) -> list[dict[str, Any]]:
+        """For each scorer and version: the number of candidates scored, left unscored, and passed."""
+        t = schema.scores.c
+        figures = {
+            "scored": func.count(t.value),
+            "unscored": func.count() - func.count(t.value),
+            "passed": func.count().filter(t.passed.is_(True)),
+        }
+        query = select(t.scorer, t.version, *(f.label(name) for name, f in figures.items()))
+        with self._reading() as conn:
+            found = conn.execute(query.group_by(t.scorer, t.version).order_by(t.scorer, t.version))
+            return [dict(row) for row in found.mappings()]
+
+    def export_jsonl(self, kind: str, path: str | Path, **filters: Any) -> int:
+        """Write the rows of a kind ("prompts", "candidates", "scores", "rankings", "groups", "runs").
+
+        `filters` are those of the reading method of that name. Returns how many rows were written.
+        """
+        _check_kind(kind)
+        return write_jsonl(path, getattr(self, kind)(**filters))
+
+    def import_jsonl(self, kind: str, path: str | Path) -> Imported:
+        """Add the rows of a JSON lines file; lines that cannot be used are named by number, the rest kept.
+
+        Raises UsageError when there is no such file, DataError when no line of it is usable.
+        """
+        _check_kind(kind)
+        loaded = read_rows(path, kind, self._parent(kind))
+        added = getattr(self, f"add_{kind}")(loaded.rows)
+        return Imported(len(loaded.rows), added, loaded.bad)
+
+    # ---- inside
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine, self.where, write=True)
+
+    def _reading(self) -> AbstractContextManager[Connection]:
+        return transaction(self._engine, self.where)
+
+    def _insert(self, table: Table) -> Any:
+        return (postgresql if self._dialect == "postgresql" else sqlite).insert(table)
+
+    def _add(self, kind: str, items: Iterable[Any], statement: Any = None) -> int:
+        if statement is None:
+            statement = self._insert(KINDS[kind].table).on_conflict_do_nothing()
+        added = 0
+        for rows in _row_batches(kind, items):
+            with self._writing() as conn:
+                added += _count(conn, statement, rows)
+        return added
+
+    def _select(self, kind: str, wanted: Iterable[tuple[Any, Matching]]) -> Select[Any]:
+        conditions = [c for column, value in wanted for c in matches(column, value, self._dialect)]
+        return select(*columns(kind)).where(*conditions)
+
+    def _rows(self, conn: Connection, query: Select[Any]) -> Iterator[Any]:
+        return iter(conn.execute(query, execution_options={"stream_results": True, "yield_per": 500}))
+
+    def _stream(self, kind: str, query: Select[Any]) -> Iterator[Any]:
+        with self._reading() as conn:
+            for row in self._rows(conn, query):
+                yield KINDS[kind].cls(*row)
+
+    def _of_candidates(self, query: Select[Any], filters: CandidateFilters) -> Select[Any]:
+        """`query` of candidates kept to what `filters` say, ordered by prompt, seed and index."""
+        c = schema.candidates.c
+        conditions = in_prompts(c.prompt_id, filters.get("split"), filters.get("family"), self._dialect)
+        conditions += matches(c.prompt_id, filters.get("prompt_ids"), self._dialect)
+        conditions += matches(c.model, filters.get("model"), self._dialect)
+        conditions += matches(c.source, filters.get("source"), self._dialect)
+        return query.where(*conditions).order_by(c.prompt_id, c.seed, c.idx, c.id)
+
+    def _by_prompt(self, query: Select[Any], filters: CandidateFilters) -> Iterator[tuple[Prompt, list[Any]]]:
+        """Every prompt with the rows of `query` that are its; a row begins with a candidate's columns.
+
+        Two reads in the same order are merged, so a prompt is read once however many candidates it has.
+        """
+        t = schema.prompts.c
+        split, family = filters.get("split"), filters.get("family")
+        wanted = ((t.id, filters.get("prompt_ids")), (t.split, split), (t.family, family))
+        prompts = self._select("prompts", wanted).add_columns(t.id).order_by(t.id)
+        with self._reading() as conn:
+            rows = self._rows(conn, self._of_candidates(query, filters))
+            groups = groupby(rows, key=lambda row: row[0])
+            id, members = next(groups, ("", iter(())))
+            for *fields, prompt_id in self._rows(conn, prompts):
+                while id and id < prompt_id:
+                    id, members = next(groups, ("", iter(())))
+                yield Prompt(*fields), list(members) if id == prompt_id else []
+
+    def _latest(
+        self, scorer: str, version: str | None, arguments: Mapping[str, Any] | None
+    ) -> tuple[str, Mapping[str, Any]]:
+        if version is not None and arguments is not None:
+            return version, arguments
+        t = schema.scores.c
+        query = select(t.version, t.arguments).where(*by_scorer(scorer, version, arguments))
+        with self._reading() as conn:
+            found = conn.execute(query.order_by(t.added.desc()).limit(1)).first()
+        if found is None:
+            name = scorer if version is None else f"{scorer}@{version}"
+            raise UsageError(f"{self.where} has no scores by {name}", f"hafs score --scorer {scorer}")
+        return found[0], found[1]
+
+    def _parent(self, kind: str) -> Parent | None:
+        """What rows of `kind` belong to, with the ids that are in the store."""
+        of = {"candidates": "prompts", "rankings": "prompts", "scores": "candidates"}.get(kind)
+        if of is None:
+            return None
+        with self._reading() as conn:
+            ids = set(conn.execute(select(KINDS[of].table.c.id)).scalars())
+        word = of.removesuffix("s")
+        return Parent(f"{word}_id", word, ids)
+
+
+def _row_batches(kind: str, items: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+    it = iter(items)
+    while batch := list(islice(it, BATCH)):
+        now = time.time()
+        yield [to_row(kind, item, now) for item in batch]
+
+
+def _count(conn: Connection, statement: Any, rows: list[dict[str, Any]]) -> int:
+    """Run an insert for each of `rows`; returns how many rows of the table it made or changed."""
+    return conn.execute(statement, rows, execution_options={"preserve_rowcount": True}).rowcount
+
+
+def _checked(score: Score) -> Score:
+    problem = value_problem(score)
+    if problem:
+        raise DataError(problem, "a scorer that fails must leave the candidate unscored, with the reason")
+    return score
+
+
+def _known_logprob(candidate: Candidate) -> Candidate:
+    if candidate.logprob is not None and math.isnan(candidate.logprob):
+        return replace(candidate, logprob=None)
+    return candidate
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"a workspace has no {kind!r}", f"use one of: {', '.join(KINDS)}")

@@ -1,0 +1,92 @@
+"""Tasks: prompts whose answers a program can check, as rows of plain data.
+
+A row is a `Prompt` with `checker` and `check` filled in, so a user can write one by hand in JSON lines; a
+task pack generates them. The split of a prompt is a property of its text (80 % train, 10 % validation, 10 %
+test). A pack keeps some phrasings for the test split alone, so a benchmark asks nothing that training has
+seen, in the same words or in others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Protocol
+
+from hafs import registry
+from hafs.errors import UsageError
+from hafs.jsonl import Loaded, read_jsonl
+from hafs.types import Prompt
+
+__all__ = ["BENCHMARKS", "SPLITS", "TaskPack", "benchmark", "generate", "load_tasks", "split_of"]
+
+SPLITS = ("train", "validation", "test")
+
+BENCHMARKS: dict[str, tuple[str, int, tuple[str, ...]]] = {
+    "asm": ("asm", 320, ()),
+    "rom_hack": ("rom_hack", 120, ()),
+    "demo": ("asm", 96, ("easy",)),
+}
+"""Name of a benchmark -> task pack, number of prompts, tags its families must have."""
+
+
+class TaskPack(Protocol):
+    """What the registry's task packs can do."""
+
+    name: str
+
+    def generate(
+        self,
+        split: str,
+        n: int,
+        seed: int = 0,
+        families: Collection[str] | None = None,
+        tags: Collection[str] | None = None,
+    ) -> list[Prompt]:
+        """`n` different prompts of a split; the first ones of a longer call are those of a shorter one."""
+
+
+def split_of(text: str) -> str:
+    """ "train" (80 %), "validation" (10 %) or "test" (10 %), from the prompt's text alone."""
+    tenth = int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:4], "big") % 10
+    return "train" if tenth < 8 else "validation" if tenth == 8 else "test"
+
+
+def generate(
+    pack: str,
+    split: str,
+    n: int,
+    seed: int = 0,
+    families: Collection[str] | None = None,
+    tags: Collection[str] | None = None,
+) -> list[Prompt]:
+    """`n` different prompts of a registered pack, the same on every machine for the same arguments.
+
+    Families take turns so that every category has its share. `families` and `tags` narrow the choice (a
+    family must have all the tags). Raises UsageError for an unknown pack, split, family or tag, or when there
+    are not enough.
+    """
+    loaded: TaskPack = registry.load("tasks", pack)
+    return loaded.generate(split, n, seed, families, tags)
+
+
+def benchmark(name: str) -> list[Prompt]:
+    """The prompts of a benchmark, always the same ones, all of the test split. Raises UsageError."""
+    if name not in BENCHMARKS:
+        raise UsageError(f"there is no benchmark {name!r}", f"use one of: {', '.join(BENCHMARKS)}")
+    pack, n, tags = BENCHMARKS[name]
+    return generate(pack, "test", n, seed=1, tags=tags)
+
+
+def load_tasks(path: str | Path) -> Loaded[Prompt]:
+    """The prompts of a JSON-lines file; `bad` names each line that is none.
+
+    Raises UsageError when the file is missing, DataError when no line is usable.
+    """
+    return read_jsonl(path, _parse)
+
+
+def _parse(row: dict[str, object]) -> Prompt:
+    if not isinstance(row["text"], str) or not row["text"].strip():
+        raise ValueError("the column 'text' is empty or no text")
+    return Prompt.from_dict(row)

@@ -1,0 +1,93 @@
+"""What the doctor says of a machine where things are missing, and of this one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hafs.doctor import Check, checks
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without tools, model, bubblewrap or keys."""
+    for name in ("HAFS_ASAR", "HAFS_BSNES_CORE", "ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def by_name(device: bool = False) -> dict[str, Check]:
+    return {check.name: check for check in checks(device)}
+
+
+def test_everything_missing_has_its_fix(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hafs.sandbox.landlock.importlib.util.find_spec", lambda name: None)
+    found = by_name()
+    for name, fix in {
+        "sandbox": "hafs[asm]",
+        "assembler": "hafs tools install",
+        "emulator": "hafs tools install",
+        "model": "hafs models pull",
+    }.items():
+        assert found[name].status == "missing" and fix in found[name].fix, name
+    assert found["python"].status == "ok" and found["torch"].status == "ok"
+    assert found["judge keys"].status == "warn"
+    assert all(check.fix for check in found.values() if check.status == "missing")
+    assert {check.status for check in found.values()} <= {"ok", "warn", "missing"}
+    assert not (bare / "cache").exists()
+
+
+def test_keys_are_seen_and_never_shown(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    found = by_name()
+    assert found["judge keys"].status == "ok"
+    assert "OPENAI_API_KEY is set" in found["judge keys"].detail
+    assert "very-secret" not in str([check.to_dict() for check in found.values()])
+
+
+def test_programs_that_do_not_work_are_missing(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = bare / "asar"
+    broken.write_text("#!/bin/sh\necho 'no such library' >&2; exit 1\n")
+    broken.chmod(0o755)
+    core = bare / "core.so"
+    core.write_text("not a library")
+    monkeypatch.setenv("HAFS_ASAR", str(broken))
+    monkeypatch.setenv("HAFS_BSNES_CORE", str(core))
+    found = by_name()
+    assert found["assembler"].status == "missing" and "no such library" in found["assembler"].detail
+    assert found["emulator"].status == "missing" and "core.so" in found["emulator"].detail
+
+
+def test_another_assembler_is_a_warning(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = bare / "asar"
+    other.write_text("#!/bin/sh\necho 'Asar 1.81, originally developed by Alcaro'\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("HAFS_ASAR", str(other))
+    assert by_name()["assembler"].status == "warn"
+
+
+def test_little_disk_is_a_warning(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hafs.doctor.ROOM", 1 << 60)
+    found = by_name()
+    assert found["disk (cache)"].status == found["disk (here)"].status == "warn"
+
+
+def test_torch_is_imported_only_when_the_device_is_asked_for() -> None:
+    script = "import sys; from hafs.doctor import checks; checks(); print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "False\n"
+    assert by_name(device=True)["device"].status == "ok"
+
+
+@pytest.mark.tools
+@pytest.mark.model
+def test_a_machine_that_is_set_up_is_well() -> None:
+    found = by_name()
+    missing = [check for check in found.values() if check.status == "missing"]
+    assert missing == []
+    assert "Asar 1.91" in found["assembler"].detail
+    assert "bsnes-mercury v094 (Balanced)" in found["emulator"].detail
