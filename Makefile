@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 EXTRAS := --extra asm --extra gguf --extra trl --extra dev
 
-.PHONY: demo setup assets test check format docs bench bench-generate bench-score clean
+.PHONY: demo setup assets test check format docs bench bench-train bench-generate bench-score clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -42,7 +42,10 @@ format: $(READY)
 docs: $(READY)        ## write docs/cli.md from the code
 	@$(BIN)/python docs/generate.py
 
-bench: bench-generate bench-score   ## every benchmark; each ends with one RESULT line
+bench: bench-train bench-generate bench-score   ## every benchmark; each ends with one RESULT line
+
+bench-train: assets
+	@$(BIN)/python benchmarks/train.py
 
 bench-generate: assets
 	@$(BIN)/python benchmarks/generate.py

@@ -15,7 +15,7 @@ from typing import Any
 
 from hafs.backends import Request, answers, open_backend
 from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
-from hafs.errors import UsageError
+from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, eval_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
@@ -179,9 +179,15 @@ class PassRate:
     before: EvalResult | None = None
 
     def __call__(self, step: int, net: Any) -> Mapping[str, float]:
-        """Metrics of the network as it is now; "score" picks the checkpoint. Empty when nothing could be scored."""
+        """Metrics of the network as it is now; "score" picks the checkpoint. Empty when nothing could be scored.
+
+        Raises HafsError when that is so at the start: the checkpoint could not be picked by what was asked for.
+        """
         now = self._answered(net)
         if not now.scored:
+            if step == 0:
+                why = "; ".join(now.unscored())
+                raise HafsError(f"no answer to the validation prompts could be scored: {why}", "hafs doctor")
             return {}
         if self.before is None:
             if step == 0:

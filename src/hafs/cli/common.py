@@ -68,7 +68,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 def say_unscored(unscored: Mapping[str, int]) -> None:
     """Name why candidates are unscored and how many there are of each reason."""
     for reason, n in unscored.items():
-        note(f"unscored: {n}, {reason}")
+        note(f"unscored: {n} candidates, {reason}")
 
 
 def none_scored(scored: int, unscored: Mapping[str, int]) -> None:

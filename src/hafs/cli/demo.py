@@ -37,19 +37,21 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
     emit(outcome.to_dict(), Group(to_rich(outcome.comparison), closing), json)
 
 
-SFT_PROMPTS = 400
-PREFERENCE_PROMPTS = 150
+SFT_PROMPTS = 380
+PREFERENCE_PROMPTS = 120
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
 SETTINGS = {
     "sft": {
         "learning_rate": 1e-3, "num_epochs": 2, "batch_size": 4, "gradient_accumulation_steps": 1,
-        "validation_share": 0.05, "save_steps": 10, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0},
+        "row_tokens": 640, "validation_share": 0.05, "save_steps": 10, "lora": LORA,
     },
     "generate": {"candidates": 8, "temperature": 1.0, "max_new_tokens": 96, "batch_size": 128},
     "preferences": {"scheme": "all", "references": "when-needed", "max_candidates": 4},
     "dpo": {
         "beta": 0.1, "learning_rate": 1e-4, "num_epochs": 2, "nll_weight": 0.3, "validation_share": 0.0,
-        "save_steps": 2, "eval_steps": 5, "lora": {"rank": 16, "alpha": 32, "dropout": 0.0},
+        "batch_size": 8, "gradient_accumulation_steps": 1, "row_tokens": 640, "save_steps": 2, "eval_steps": 6,
+        "lora": LORA,
     },
     "eval": {"max_new_tokens": 96, "batch_size": 96},
 }  # fmt: skip
-"""The figures of docs/results/demo.md; the learning rates are for a small adapter on a small model."""
+"""The learning rates are for a small adapter on a small model; see docs/log.md for how they were found."""

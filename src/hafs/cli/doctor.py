@@ -13,14 +13,16 @@ def register(app: typer.Typer) -> None:
     app.command("doctor")(doctor)
 
 
-def doctor(json: Json = False) -> None:
+def doctor(
+    device: bool = typer.Option(False, help="Also load torch and name the device it would use."), json: Json = False
+) -> None:
     """Check python, torch, sandbox, assembler, emulator, model, judge keys and disk; say how to get what is missing."""
     from rich.markup import escape
     from rich.table import Table
 
     from hafs.doctor import checks
 
-    found = checks()
+    found = checks(device=device)
     table = Table(box=None, header_style="bold")
     for column in ("check", "state", "what is here", "how to get it"):
         table.add_column(column, overflow="fold")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hafs.cli.common import Json, emit, progress_bars
+from hafs.cli.common import Json, emit, note, progress_bars
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +25,9 @@ def install(
     with progress_bars(quiet=json) as progress:
         tools.install(names or None, progress=progress)
     status = tools.status()
+    for s in status:
+        if not s["pinned"] and s["detail"]:
+            note(f"note: {s['name']}: {s['detail']}")
     emit({"tools": status}, "\n".join(f"{s['name']:<8} {s['version']:<28} {s['path']}" for s in status), json)
 
 

@@ -51,7 +51,7 @@ def build(
 ) -> None:
     """Rank each prompt's scored candidates and keep the edges; ties and equal texts never make a pair.
 
-    `hafs train dpo` takes the groups of the newest build. Exit code 1 when no group comes of it.
+    Exit code 1 when no group comes of it.
     """
     from hafs.pipeline import preference_groups, scorer_for
 

@@ -41,8 +41,7 @@ def score(
             store.export_jsonl("scores", output, scorer=judge.name)
         totals = [s for s in store.scorers() if s["scorer"] == judge.name and s["version"] == judge.version]
     data = {"scored": done.scored, "unscored": dict(done.unscored), "coverage": done.coverage, "totals": totals}
-    tried = done.scored + sum(done.unscored.values())
-    lines = [f"{done.scored} of {tried} candidates scored now" if tried else "every candidate is scored already"]
+    lines = [f"{done.scored} candidates scored now, {sum(done.unscored.values())} unscored"]
     lines += [f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored,"
               f" coverage {t['scored'] / (t['scored'] + t['unscored']):.0%}"
               for t in totals]  # fmt: skip

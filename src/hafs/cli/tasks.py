@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, progress_bars, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, progress_bars, say_unscored, workspace_at
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +32,7 @@ def listing(json: Json = False) -> None:
 def generate(
     pack: str = typer.Argument(help="The task pack, such as `asm`."),
     split: str = typer.Option("train", help="train, validation or test."),
-    num_samples: int = typer.Option(100, "--num-samples", "-n", help="How many prompts."),
+    num_samples: int = typer.Option(100, "--num-samples", "-n", min=1, help="How many prompts."),
     seed: int = typer.Option(0),
     families: str = typer.Option("", help="Only these families, comma-separated."),
     tags: str = typer.Option("", help="Only families with these tags, comma-separated (`easy`)."),
@@ -59,7 +59,7 @@ def generate(
 
 
 def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json = False) -> None:
-    """Run every reference answer of a task file through its checker; exit code 1 when one fails."""
+    """Run every reference answer of a task file through its checker; exit code 1 when one fails or cannot be run."""
     from hafs.pipeline import check_references
     from hafs.tasks import load_tasks
 
@@ -69,8 +69,11 @@ def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json =
         report = check_references(loaded.rows, progress)
     lines = [f"{report.right} of {report.total} reference answers are right"]
     lines += [f"  {problem}" for problem in report.problems]
-    emit({"right": report.right, "total": report.total, "problems": report.problems}, "\n".join(lines), json)
-    if report.problems or loaded.bad:
+    data = {"right": report.right, "total": report.total, "problems": report.problems,
+            "unscored": dict(report.unscored)}  # fmt: skip
+    emit(data, "\n".join(lines), json)
+    say_unscored(report.unscored)
+    if report.problems or report.unscored or loaded.bad:
         raise typer.Exit(1)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json as jsonlib
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts
 from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
@@ -76,24 +78,43 @@ def run_training(
 
     config, root = _settings(workspace)
     groups = _read(kind, data) if data else _stored(kind, workspace)
-    chosen = model or config.model.name
+    chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     section = override(getattr(config, kind), **flags)
-    hooks: dict[str, Any] = {}
-    with progress_bars(quiet=as_json) as progress:
-        if validate:
-            hooks["validate"] = _pass_rate(config, chosen, validate)
-        train = train_sft if kind == "sft" else train_dpo
+    train = train_sft if kind == "sft" else train_dpo
+    finished = _finished(directory)
+    with ExitStack() as stack:
+        hooks: dict[str, Any] = {}
+        if validate is not None and not finished:
+            hooks["validate"] = check = _pass_rate(config, chosen, validate)
+            stack.enter_context(closing(check.scorer))
+        progress = stack.enter_context(progress_bars(quiet=as_json))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
+    if finished:
+        note("this run was finished before: nothing was trained now")
     for warning in result.warnings:
         note(f"note: {warning}")
+    if not result.best_step:
+        note("note: no later step was better than the start, so the model that was kept is the one it began with")
     summary = {"model": str(directory / "model"), "steps": result.steps, "best_step": result.best_step,
                "seconds": round(result.seconds, 1), "tokens": result.tokens, "too_long": result.dropped,
                "validation": result.best, "warnings": result.warnings}  # fmt: skip
-    figures = ", ".join(f"{k.removeprefix('eval/')} {v:.4g}" for k, v in result.best.items())
+    figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
     text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step} ({figures})\n"
             f"model: {directory / 'model'}")  # fmt: skip
     emit(summary, text, as_json)
+
+
+_FIGURES = ("pass_rate", "net_wins", "builds", "tokens", "loss", "rewards/accuracies")
+"""The validation figures that are printed; --json and the run's log have all."""
+
+
+def _finished(run: Path) -> bool:
+    """Whether the directory holds a training run that has ended."""
+    try:
+        return bool(jsonlib.loads((run / "run.json").read_text(encoding="utf-8")).get("result"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _settings(workspace: Path | None) -> tuple[Config, Path]:
@@ -150,7 +171,9 @@ def _pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.pipeline import PassRate, scorer_for
 
     pack, _, count = spec.partition(":")
-    prompts = tasks.generate(pack, "validation", int(count)) if count.isdigit() else tasks.load_tasks(Path(spec)).rows
+    if not (Path(spec).is_file() or (count.isdecimal() and int(count))):
+        raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
+    prompts = read_prompts(Path(spec)) if Path(spec).is_file() else tasks.generate(pack, "validation", int(count))
     try:
         scorer = scorer_for(config, prompts[0].checker)
     except HafsError as e:

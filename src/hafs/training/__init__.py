@@ -72,7 +72,7 @@ def _run(
     if done is not None:
         return TrainResult(**done)
     train, valid, dropped = _split(groups, tokenizer, config)
-    network = CandidateLogps(_adapted(path, config))
+    network = CandidateLogps(adapted(path, config))
     shared = self_test(network, train, 1e-3 if pick_precision(config.precision) == "fp32" else 0.1)
     layout = "shared" if shared else "unshared"
     identity = [base, pick_precision(config.precision), layout, config.row_tokens]
@@ -92,7 +92,7 @@ def _run(
     return result
 
 
-def _adapted(path: str | Path, config: TrainConfig) -> Any:
+def adapted(path: str | Path, config: TrainConfig) -> Any:
     """The model at `path` with a new adapter; the base is frozen in the run's precision, the adapter is fp32."""
     torch.manual_seed(config.seed)
     lora = config.lora
