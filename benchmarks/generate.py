@@ -7,8 +7,8 @@ count what was sampled up to and including the end of each answer.
 from __future__ import annotations
 
 import torch
-from common import alternate, result, seconds
 
+from common import alternate, result, seconds
 from hafs.backends import Request
 from hafs.backends.transformers import TransformersBackend
 from hafs.chat import encode_prompt

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 
 from common import result, seconds
-
 from hafs.scorers import open_scorer
 from hafs.tasks import benchmark
 from hafs.types import Candidate

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 
 import torch
-from common import alternate, peak_mb, result
 
+from common import alternate, peak_mb, result
 from hafs.config import DPOConfig
 from hafs.loading import load_tokenizer, pick_precision, quiet
 from hafs.models import resolve
