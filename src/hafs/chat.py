@@ -33,8 +33,14 @@ def messages_of(text: str, system: str = "") -> list[dict[str, str]]:
     return [*turns, {"role": "user", "content": text}]
 
 
+def whole(text: str) -> str:
+    """`text` with each lone surrogate, which only a JSON escape can write and no tokenizer takes, as U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def encode_prompt(tokenizer: Tokenizer, text: str, system: str = "") -> list[int]:
     """Token ids of the prompt up to the assistant's first token; a model without a template gets the plain text."""
+    text, system = whole(text), whole(system)
     if not tokenizer.chat_template:
         plain = f"{system}\n\n{text}\n" if system else f"{text}\n"
         return list(tokenizer(plain)["input_ids"])
@@ -44,7 +50,7 @@ def encode_prompt(tokenizer: Tokenizer, text: str, system: str = "") -> list[int
 
 def encode_answer(tokenizer: Tokenizer, text: str, end: bool = True) -> list[int]:
     """Token ids of an answer, with the end-of-turn token unless `end` is false (an answer that was cut off)."""
-    ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(whole(text), add_special_tokens=False)["input_ids"])
     if end and tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
     return ids

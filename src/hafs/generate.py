@@ -33,15 +33,16 @@ def generate_candidates(
     config: GenerateConfig,
     progress: Progress = silent,
 ) -> Generated:
-    """`config.candidates` answers for each prompt, from the store where it has them, else from the backend.
+    """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
     Adds the prompts to the store. Raises what the backend raises; batches done before that are kept.
     """
-    store.add_prompts(prompts)
-    requests = [Request(p.id, p.text, p.system, config.candidates) for p in prompts]
+    unique = {p.id: p for p in prompts}
+    store.add_prompts(unique.values())
+    requests = [Request(id, p.text, p.system, config.candidates) for id, p in unique.items()]
     sampling = sampling_of(config)
     known: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in store.candidates(model=backend.model, prompt_ids=[p.id for p in prompts], source="generate"):
+    for candidate in store.candidates(model=backend.model, prompt_ids=list(unique), source="generate"):
         if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
             known[candidate.prompt_id].append(candidate)
     plan = backend.plan(requests, config)

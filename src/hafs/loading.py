@@ -42,9 +42,10 @@ def load_tokenizer(path: str | Path) -> Any:
 def load_model(path: str | Path, precision: str = "auto") -> Any:
     """A causal language model in evaluation mode; an adapter directory is loaded on its base and merged into it.
 
-    Raises UsageError when there is no model at `path`.
+    Raises UsageError when there is no model at `path`, or not all of it.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     quiet()
@@ -54,15 +55,22 @@ def load_model(path: str | Path, precision: str = "auto") -> Any:
         if adapter.is_file():
             return _load_adapter(Path(path), json.loads(adapter.read_text()), precision)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        net: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, attn_implementation="sdpa")
-        return net.to(device).eval()
-    except (OSError, ValueError) as e:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
+    net, info = loaded
+    if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
+        raise UsageError(f"{path} lacks {len(missing)} weights that its config.json asks for, as {missing[0]}", _FIX)
+    return net.to(device).eval()
 
 
 def _load_adapter(path: Path, config: dict[str, Any], precision: str) -> Any:
     from peft import PeftModel
 
+    if not config.get("base_model_name_or_path"):
+        raise UsageError(f"{path}/adapter_config.json does not name the base model", _FIX)
     base = load_model(resolve(config["base_model_name_or_path"]), precision)
     return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
 
@@ -70,6 +78,8 @@ def _load_adapter(path: Path, config: dict[str, Any], precision: str) -> Any:
 def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
     """Write a model (or adapter) and its tokenizer as a Hugging Face directory; it appears whole or not at all."""
     import shutil
+
+    from safetensors import SafetensorError
 
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
@@ -80,8 +90,10 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
         tokenizer.save_pretrained(str(part))
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
-    except OSError as e:
-        raise HafsError(f"could not write {path}: {e}", "free space or choose another --output_dir") from e
+    except (OSError, SafetensorError) as e:
+        raise HafsError(
+            f"could not write {path}: {e}", "free space and run the same command again: the training is kept"
+        ) from e
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

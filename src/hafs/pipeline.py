@@ -59,6 +59,7 @@ def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> 
                         report.problems.append(f"{where}: {score.cause or 'wrong'}")
                 progress("checking", done, len(items), {})
     report.problems += [f"{p.id}: no checker" for p in prompts if not p.checker]
+    report.problems += [f"{p.id}: no reference answer to check" for p in prompts if p.checker and not p.references]
     return report
 
 
@@ -199,7 +200,7 @@ class PassRate:
         net_wins = sum(wins) / max(1, len(wins))
         rate = now.passed / now.scored
         return {
-            "score": rate + 0.01 * net_wins,
+            "score": rate + 0.5 * net_wins / now.scored,  # all wins together weigh less than one prompt
             "pass_rate": rate,
             "net_wins": net_wins,
             "builds": sum(r.builds is True for r in now.results) / now.scored,
@@ -241,5 +242,6 @@ def preference_groups(
 
 def newest_groups(store: Store) -> list[PreferenceGroup]:
     """The groups of the newest build (of everything imported when nothing was built)."""
-    built = next((r.id for r in store.runs(kind="preferences") if r.status == "finished"), None)
-    return list(store.groups(run=built))
+    built = [r for r in store.runs(kind="preferences") if r.status == "finished"]
+    newest = max(built, key=lambda r: r.finished or 0.0).id if built else None
+    return list(store.groups(run=newest))

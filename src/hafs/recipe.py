@@ -37,7 +37,7 @@ from hafs.report import (
 )
 from hafs.scorers import Scorer
 from hafs.store import Store, Workspace
-from hafs.types import PreferenceGroup, Progress, Prompt, silent
+from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, silent
 
 Say = Callable[[str], None]
 
@@ -95,7 +95,7 @@ class _Run:
     stages: dict[str, float] = field(default_factory=dict)
 
     def stage(self, name: str, number: int, of: int, work: Callable[[], Any]) -> Any:
-        """Do a stage; its time, over all attempts, is kept in the workspace."""
+        """Do a stage; the time of the attempt that ended it is kept in the workspace."""
         self.say(f"{number}/{of} {name}")
         run = self.store.start_run("stage", {"recipe": self.recipe.to_dict(), "stage": name})
         known = self.store.get_run(run)
@@ -131,6 +131,7 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
 
     recipe, config = r.recipe, r.recipe.config
     taught, asked, held = _prompts(recipe)
+    _check_scorer(scorer, taught)
     benchmarks = {name: tasks.benchmark(name) for name in recipe.benchmarks}
     sft, dpo = r.root / "models" / "sft", r.root / "models" / "dpo"
 
@@ -144,7 +145,7 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
     r.stage("candidates", 4, 7, lambda: _candidates(r, scorer, sft / "model", asked))
     groups, report = r.stage("preferences", 5, 7, lambda: _groups(r, scorer, sft / "model", asked))
     if not groups:
-        raise HafsError("no preference group came of the candidates", f"why: {report}")
+        raise HafsError(f"no preference group came of the candidates: {report}", "more candidates or other prompts")
 
     def improve() -> Any:
         check = PassRate(_tokenizer(sft / "model"), held, scorer, config.eval)
@@ -165,6 +166,14 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
     data = gather_report(title, results, comparison, r.root / "models", groups, report.skipped, stages, rerun)
     page, _ = write_report(data, r.root / "report.html")
     return Outcome(comparison, promoted, path, page, stages)
+
+
+def _check_scorer(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
+    """Check one reference answer, so that a missing tool ends the run before the long work and not after it."""
+    for prompt in (p for p in prompts[:1] if p.references):
+        (score,) = scorer.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
+        if score.value is None:
+            raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
 
 
 def _prompts(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:

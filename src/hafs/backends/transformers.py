@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from hafs.backends import Answer, Capabilities, Request
 from hafs.chat import decode_answer, encode_prompt, stop_ids
 from hafs.config import GenerateConfig
+from hafs.errors import UsageError
 from hafs.loading import load_model, load_tokenizer
 from hafs.models import model_hash, resolve
 from hafs.types import content_id
@@ -40,8 +41,13 @@ class TransformersBackend:
         return self
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
-        """Batches of at most `config.batch_size` answers, prompts of like length together, longest first."""
-        ordered = sorted(requests, key=lambda r: (-len(encode_prompt(self.tokenizer, r.text, r.system)), r.text))
+        """Batches of at most `config.batch_size` answers, prompts of like length together, longest first.
+
+        Raises UsageError when a prompt and its answer may be longer than what the model was made for.
+        """
+        lengths = {r: len(encode_prompt(self.tokenizer, r.text, r.system)) for r in requests}
+        ordered = sorted(requests, key=lambda r: (-lengths[r], r.text))
+        self._check_length(lengths[ordered[0]] + config.max_new_tokens if ordered else 0, config)
         batches: list[list[Request]] = []
         size = config.batch_size
         for request in ordered:
@@ -65,6 +71,15 @@ class TransformersBackend:
                 out.append(Answer(request.key, index, text, tuple(ids), logprob, finish))
                 row += 1
         return out
+
+    def _check_length(self, tokens: int, config: GenerateConfig) -> None:
+        limit = getattr(self._net.config, "max_position_embeddings", None)
+        if limit is not None and tokens > limit:
+            raise UsageError(
+                f"the longest prompt ({tokens - config.max_new_tokens} tokens) and {config.max_new_tokens} new tokens"
+                f" are more than the {limit} tokens that {self.name} was made for",
+                "leave long prompts out, or lower max_new_tokens",
+            )
 
     def _stops(self) -> list[int]:
         return stop_ids(self.tokenizer, getattr(self._net, "generation_config", None))
@@ -103,22 +118,22 @@ def _decode(
     cache.batch_select_indices(repeat)
     logits, mask, position = first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
     stop = torch.tensor(list(stops), device=device)
-    alive = list(range(len(repeat)))
-    tokens: list[list[int]] = [[] for _ in alive]
-    logprobs, finish = [0.0] * len(alive), ["length"] * len(alive)
+    present = list(range(len(repeat)))  # the answers that go on
+    tokens: list[list[int]] = [[] for _ in present]
+    logprobs, finish = [0.0] * len(present), ["length"] * len(present)
     for step in range(config.max_new_tokens):
         chosen, chosen_logprob = _sample(logits, config, generator)
-        ended = torch.isin(chosen, stop)
-        for row, token, lp, end in zip(alive, chosen.tolist(), chosen_logprob.tolist(), ended.tolist(), strict=True):
+        ended = torch.isin(chosen, stop).tolist()
+        for row, token, lp, end in zip(present, chosen.tolist(), chosen_logprob.tolist(), ended, strict=True):
             tokens[row].append(token)
             logprobs[row] += lp
-            if end:
-                finish[row] = "stop"
-        keep = (~ended).nonzero().flatten()
-        if not len(keep) or step + 1 == config.max_new_tokens:
+            finish[row] = "stop" if end else "length"
+        going = [i for i, row in enumerate(present) if finish[row] != "stop"]
+        if not going or step + 1 == config.max_new_tokens:
             break
-        if len(keep) < len(alive):
-            alive = [alive[i] for i in keep.tolist()]
+        if len(going) < len(present):
+            keep = torch.tensor(going, device=device)
+            present = [present[i] for i in keep.tolist()]
             cache.batch_select_indices(keep)
             mask, position, chosen = mask[keep], position[keep], chosen[keep]
         position = position + 1

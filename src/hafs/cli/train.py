@@ -52,19 +52,23 @@ def dpo(
     lora_rank: LoraRank = None,
     precision: Precision = None,
     seed: Seed = None,
+    eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
                                             " for N prompts of a pack's validation split."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:  # fmt: skip
     """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
+    if sft_model is None:
+        raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
     run_training(
         "dpo", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
         validate=validate,
         flags={"beta": beta, "loss": loss.replace("-", "_") if loss else None, "nll_weight": nll_weight,
                "learning_rate": learning_rate, "num_epochs": num_epochs, "batch_size": batch_size,
                "gradient_accumulation_steps": gradient_accumulation_steps, "lora.rank": lora_rank,
-               "lora.alpha": 2 * lora_rank if lora_rank else None, "precision": precision, "seed": seed},
+               "lora.alpha": 2 * lora_rank if lora_rank else None, "precision": precision, "seed": seed,
+               "eval_steps": eval_steps},
     )  # fmt: skip
 
 
@@ -100,7 +104,8 @@ def run_training(
                "seconds": round(result.seconds, 1), "tokens": result.tokens, "too_long": result.dropped,
                "validation": result.best, "warnings": result.warnings}  # fmt: skip
     figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
-    text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step} ({figures})\n"
+    text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step}"
+            f" ({figures or 'no prompt was held out to choose by'})\n"
             f"model: {directory / 'model'}")  # fmt: skip
     emit(summary, text, as_json)
 

@@ -26,8 +26,9 @@ def examples(prompts: Iterable[Prompt]) -> list[PreferenceGroup]:
 
 
 def _of_prompt(prompt: Prompt) -> PreferenceGroup:
-    texts = dict.fromkeys(r.text for r in prompt.references)
-    return _group(prompt.text, prompt.system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split)
+    texts = dict.fromkeys(_text(r.text, "references") for r in prompt.references)
+    text, system = _text(prompt.text, "text"), _text(prompt.system, "system")
+    return _group(text, system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split)
 
 
 def _group(text: str, system: str, answers: Iterable[str], **more: Any) -> PreferenceGroup:
@@ -47,10 +48,16 @@ def _parse(row: Mapping[str, Any]) -> PreferenceGroup:
     text = row["prompt"] if "prompt" in row else row["instruction"] if "instruction" in row else row["prompt"]
     if isinstance(text, list):
         return _conversation([*text, *row["completion"]])
-    answer = next((row[k] for k in _ANSWER if k in row), None)
-    if answer is None:
+    answer = next((k for k in _ANSWER if k in row), "")
+    if not answer:
         raise KeyError("completion")
-    return _group(str(text), str(row.get("system", "")), [str(answer)])
+    return _group(_text(text, "prompt"), _text(row.get("system") or "", "system"), [_text(row[answer], answer)])
+
+
+def _text(value: Any, column: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"the column {column!r} is {type(value).__name__}, not a text")
+    return value
 
 
 def _conversation(messages: Any) -> PreferenceGroup:
@@ -58,8 +65,9 @@ def _conversation(messages: Any) -> PreferenceGroup:
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
         raise ValueError("messages must be a list of turns")
     roles = [m["role"] for m in messages]
-    system = str(messages[0]["content"]) if roles[:1] == ["system"] else ""
-    turns = messages[1:] if system else messages
+    texts = [_text(m["content"], "content") for m in messages]
+    system = texts[0] if roles[:1] == ["system"] else ""
+    turns = messages[1:] if roles[:1] == ["system"] else messages
     if [m["role"] for m in turns] != ["user", "assistant"]:
-        raise ValueError(f"only one user turn and one answer are understood, here are {', '.join(roles)}")
-    return _group(str(turns[0]["content"]), system, [str(turns[1]["content"])])
+        raise ValueError(f"only one user turn and one answer are understood, here are {', '.join(map(str, roles))}")
+    return _group(texts[-2], system, texts[-1:])
