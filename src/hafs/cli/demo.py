@@ -1,4 +1,4 @@
-"""`hafs demo`: the whole path on the embedded model and a dozen easy families of the `asm` pack."""
+"""`hafs demo`: the whole path on the embedded model and a 13 easy families of the `asm` pack."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
     total = sum(s.seconds for s in outcome.stages)
     closing = (
         f"Kept: {outcome.promoted} ({outcome.promoted_path}). {outcome.comparison.reason}\n"
-        f"The demo's dozen easy families are not the `asm` benchmark. It took {total / 60:.1f} minutes.\n"
+        f"The demo's 13 easy families are not the `asm` benchmark. It took {total / 60:.1f} minutes.\n"
         f"Report: {outcome.report}"
     )
     emit(outcome.to_dict(), Group(to_rich(outcome.comparison), closing), json)

@@ -44,6 +44,7 @@ def build(
     scheme: Scheme = None,
     references: References = None,
     split: Split = "train",
+    model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -58,7 +59,8 @@ def build(
     space = workspace_at(workspace)
     pairing = _pairing(space.config, scheme, references)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
-        groups, report = preference_groups(store, judge, pairing, split=split)
+        only = model_hash(resolve(model)) if model else None
+        groups, report = preference_groups(store, judge, pairing, split=split, model=only)
     _finish(groups, report, output, pairs, json)
 
 
@@ -79,6 +81,7 @@ def generate(
     """The three verbs in one: generate candidates, score them, build the groups. Exit code 1 when no group comes."""
     from hafs.backends import open_backend
     from hafs.config import override
+    from hafs.models import model_hash, resolve
     from hafs.generate import generate_candidates
     from hafs.pipeline import preference_groups, score_candidates, scorer_for
 
