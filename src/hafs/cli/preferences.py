@@ -54,6 +54,7 @@ def build(
 
     Exit code 1 when no group comes of it.
     """
+    from hafs.models import model_hash, resolve
     from hafs.pipeline import preference_groups, scorer_for
 
     space = workspace_at(workspace)
@@ -81,7 +82,6 @@ def generate(
     """The three verbs in one: generate candidates, score them, build the groups. Exit code 1 when no group comes."""
     from hafs.backends import open_backend
     from hafs.config import override
-    from hafs.models import model_hash, resolve
     from hafs.generate import generate_candidates
     from hafs.pipeline import preference_groups, score_candidates, scorer_for
 
