@@ -86,7 +86,21 @@ def load_tasks(path: str | Path) -> Loaded[Prompt]:
     return read_jsonl(path, _parse)
 
 
+_WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
+_COLUMNS: dict[str, type] = {
+    **dict.fromkeys(("system", "family", "category", "split", "source", "checker"), str),
+    **dict.fromkeys(("references", "tags"), list),
+    "check": dict,
+}
+
+
 def _parse(row: dict[str, object]) -> Prompt:
     if not isinstance(row["text"], str) or not row["text"].strip():
         raise ValueError("the column 'text' is empty or no text")
+    for name, kind in _COLUMNS.items():
+        if not isinstance(row.get(name, kind()), kind):
+            raise ValueError(f"the column {name!r} is no {_WORDS[kind]}")
+    for reference in row.get("references", []):  # type: ignore[attr-defined]
+        if not isinstance(reference, dict) or {"name", "text"} - set(reference):
+            raise ValueError("a reference needs 'name' and 'text'")
     return Prompt.from_dict(row)

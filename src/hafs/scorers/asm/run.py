@@ -25,6 +25,7 @@ from hafs.scorers.asm.screen import screen
 __all__ = ["Bench", "Report"]
 
 START, END = "__hafs_start", "__hafs_end"
+LONGEST_ANSWER = 100_000  # characters
 
 
 @dataclass
@@ -96,6 +97,12 @@ class Bench:
         Raises AssemblerFailed or EmulatorDied when a tool broke, DataError when the check's own code is
         wrong.
         """
+        if len(answer) > LONGEST_ANSWER:  # looking for code in megabytes costs minutes
+            return Report(
+                total=len(check.vectors),
+                stopped="screened: too long",
+                errors=[f"the answer has {len(answer)} characters"],
+            )
         if check.kind == "value":
             return Report(answer=number(answer), total=len(check.vectors))
         found = extract(answer, check.entry)
@@ -110,12 +117,12 @@ class Bench:
             report.stopped = "no code"
             return report
         screened = screen(code, patch=check.kind == "patch")
-        report.findings = lint(screened.code, check.vectors[0].registers["P"])
         if screened.errors:
             kind = screened.errors[0][0]
             report.stopped = f"{'does not assemble' if kind == 'unknown instruction' else 'screened'}: {kind}"
             report.errors = [text for _, text in screened.errors[:5]]
             return report
+        report.findings = lint(screened.code, check.vectors[0].registers["P"])
         if check.kind == "patch":
             self._patch(check, seed, screened.code, report)
         else:
