@@ -61,8 +61,9 @@ def generate_candidates(
 
 
 def sampling_of(config: GenerateConfig) -> dict[str, Any]:
-    """The settings that a candidate's text depends on, beside model, prompt and seed."""
-    return config.model_dump(include={"candidates", "temperature", "top_p", "max_new_tokens", "batch_size"})
+    """The settings that a candidate's text depends on, beside model, prompt and seed; in the store's order of keys."""
+    names = ("batch_size", "candidates", "max_new_tokens", "temperature", "top_p")
+    return {name: getattr(config, name) for name in names}
 
 
 def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]) -> Candidate:
