@@ -523,10 +523,7 @@ def test_training_goes_on_when_there_is_space_again(inside: Path, tiny_model: Pa
     assert {**again, "seconds": 0} == {**quiet, "seconds": 0}
 
 
-UNNAMED = pytest.mark.xfail(strict=True, reason="a checkpoint's SafetensorError ends in a traceback")
-
-
-@pytest.mark.parametrize("size", [pytest.param(WEIGHTS, marks=UNNAMED), STATE, MODEL])
+@pytest.mark.parametrize("size", [WEIGHTS, STATE, MODEL])
 def test_a_full_disk_while_training_is_named(inside: Path, tiny_model: Path, size: int) -> None:
     train_sft(tiny_model, size).failed(1, "could not", "fix: free space")
     assert not list((inside / "run").rglob("*.part"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hafs.errors import HafsError, UsageError
@@ -34,7 +35,7 @@ class RunDirectory:
         Raises UsageError naming what differs (data, model, template, settings) from the run that is here.
         """
         if not self._run.is_file():
-            if self.path.is_dir() and any(self.path.iterdir()):
+            if self.path.is_dir() and any(not p.match(".*.part") for p in self.path.iterdir()):
                 raise UsageError(f"{self.path} is not empty and holds no training run", "choose another --output_dir")
             with atomic_write(self._run) as f:
                 json.dump({"identity": dict(identity)}, f, indent=1)
@@ -75,7 +76,7 @@ class RunDirectory:
             torch.save(dict(state), part / "state.pt")
             shutil.rmtree(self._at(step), ignore_errors=True)
             part.replace(self._at(step))
-        except (OSError, RuntimeError) as e:
+        except (OSError, RuntimeError, SafetensorError) as e:
             shutil.rmtree(part, ignore_errors=True)
             raise HafsError(
                 f"the checkpoint of step {step} could not be written: {e}",
