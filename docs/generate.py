@@ -10,9 +10,9 @@ from typing import Any
 
 from typer.main import get_command
 
+from hafs import registry
 from hafs.cli import app
 from hafs.config import Config
-from hafs.training.losses import LOSSES
 
 PAGE = Path(__file__).parent / "cli.md"
 
@@ -46,7 +46,7 @@ def page() -> str:
     for name, command in verbs(get_command(app), "hafs"):
         lines += verb_lines(name, command)
     lines += ["## Losses of `hafs train dpo --loss`", "", "| loss | what it is |", "| --- | --- |"]
-    lines += [f"| `{n.replace('_', '-')}` | {' '.join((inspect.getdoc(f) or '').split())} |" for n, f in LOSSES.items()]
+    lines += [f"| `{n.replace('_', '-')}` | {registry.load('losses', n).doc} |" for n in registry.names("losses")]
     lines += ["", "## Settings of `hafs.toml`", "", "| setting | default | meaning |", "| --- | --- | --- |"]
     return "\n".join([*lines, *setting_lines(Config, "")]) + "\n"
 

@@ -1,4 +1,4 @@
-"""One door for everything that can be added: scorers, backends, task packs.
+"""One door for everything that can be added: scorers, backends, task packs, losses.
 
 A name maps to `module:attribute`; the module is imported only when the name is used. An outside package adds names
 through the entry-point group `hafs.<kind>`; the built-ins are the table below and are loaded the same way.
@@ -24,7 +24,22 @@ BUILTIN: dict[str, dict[str, str]] = {
         "asm": "hafs.tasks.snes:asm",
         "rom_hack": "hafs.tasks.snes:rom_hack",
     },
+    "losses": {
+        name: f"hafs.training.losses:{name}"
+        for name in (
+            "sigmoid",
+            "sigmoid_norm",
+            "robust",
+            "ipo",
+            "hinge",
+            "apo_zero",
+            "simpo",
+            "plackett_luce",
+        )
+    },
 }
+
+_ONE = {"scorers": "scorer", "backends": "backend", "tasks": "task", "losses": "loss"}
 
 
 @cache
@@ -34,7 +49,7 @@ def _table(kind: str) -> dict[str, str]:
 
 
 def names(kind: str) -> list[str]:
-    """The names known for `kind` ("scorers", "backends", "tasks"), sorted."""
+    """The names known for `kind` ("scorers", "backends", "tasks", "losses"), sorted."""
     return sorted(_table(kind))
 
 
@@ -42,6 +57,6 @@ def load(kind: str, name: str) -> Any:
     """The object registered under `name`; raises UsageError naming what exists when there is none."""
     table = _table(kind)
     if name not in table:
-        raise UsageError(f"there is no {kind[:-1]} named {name!r}", f"use one of: {', '.join(sorted(table))}")
+        raise UsageError(f"there is no {_ONE[kind]} named {name!r}", f"use one of: {', '.join(sorted(table))}")
     module, _, attribute = table[name].partition(":")
     return getattr(import_module(module), attribute)

@@ -18,17 +18,22 @@ Sums = dict[str, tuple[float, float]]
 
 
 class Objective(Protocol):
-    """What a training run minimises. `uses_reference` asks the loop for reference log-probabilities."""
+    """What a training run minimises.
+
+    `uses_reference` asks the loop for the reference's log-probabilities: sums [candidates], or [labels] with
+    `reference_by_token`.
+    """
 
     name: str
     uses_reference: bool
+    reference_by_token: bool
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         """What the losses of a step's rows are divided by (a property of all its groups together)."""
         ...
 
     def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
-        """The summed loss of a row (before normalising) and its metrics; both inputs are [candidates] in nats."""
+        """The summed loss of a row (before normalising) and its metrics; `logps` are [labels] in nats."""
         ...
 
 

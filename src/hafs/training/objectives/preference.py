@@ -7,60 +7,94 @@ harder than a prompt with one.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from hafs import registry
+from hafs.config import DPOConfig
 from hafs.errors import UsageError
-from hafs.training.losses import LOSSES, Edges
+from hafs.training.losses import Edges, Loss, Strength, tiers_of
 from hafs.training.objectives import Sums
 from hafs.training.packing import Row, TokenGroup
 
 
 class PreferenceObjective:
-    """A loss of the registry at `beta`, plus `nll_weight` times the winners' mean NLL per token."""
+    """A loss of the registry, plus `nll_weight` times the winners' mean NLL per token.
+
+    With `ld_alpha` below 1 an answer's tokens beyond the length of the one it is compared with weigh that much in its
+    log-probability (Liu et al. 2024, "Length Desensitization in Direct Preference Optimization", eq. 9).
+    """
 
     name = "dpo"
 
-    def __init__(
-        self, loss: str = "sigmoid", beta: float = 0.1, label_smoothing: float = 0.0, nll_weight: float = 0.0,
-        reference_free: bool = False,
-    ) -> None:  # fmt: skip
-        if loss not in LOSSES:
-            raise UsageError(f"there is no loss named {loss!r}", f"use one of: {', '.join(LOSSES)}")
-        self._loss, self.beta, self.smoothing, self.nll_weight = (
-            LOSSES[loss],
-            beta,
-            label_smoothing,
-            nll_weight,
-        )
-        self.uses_reference = not reference_free
+    def __init__(self, config: DPOConfig | None = None, **settings: Any) -> None:
+        """`config`, or single `settings` of it; raises UsageError for a loss that is not in the registry."""
+        config = config or DPOConfig(**settings)
+        self._loss: Loss = registry.load("losses", config.loss)
+        if self._loss.kind == "listwise" and config.ld_alpha < 1:
+            raise UsageError(f"ld_alpha compares two answers, {config.loss} whole rankings", "leave ld_alpha at 1")
+        self.beta, self.nll_weight, self.ld_alpha = config.beta, config.nll_weight, config.ld_alpha
+        self._strength = Strength(config.beta, config.label_smoothing, config.simpo_gamma)
+        self.uses_reference = self._loss.uses_reference and not config.reference_free
+        self.reference_by_token = self.uses_reference and config.ld_alpha < 1
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return float(len(groups))
 
     def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
         winner, loser, weight, p = _edge_tensors(row)
-        lengths = row.lengths.to(logps.dtype)
+        sums, lengths = row.sums(logps), row.lengths.to(logps.dtype)
+        before = row.sums(reference) if self.reference_by_token else reference
         edges = Edges(
-            logps[winner],
-            logps[loser],
-            reference[winner],
-            reference[loser],
-            lengths[winner],
-            lengths[loser],
-            p,
-        )
-        per_edge = self._loss(edges, self.beta, self.smoothing)
-        loss = (weight * per_edge).sum()
-        nll = -(weight * logps[winner] / lengths[winner]).sum()
+            sums[winner], sums[loser], before[winner], before[loser], lengths[winner], lengths[loser],
+            p.to(logps.dtype),
+        )  # fmt: skip
+        if self._loss.kind == "listwise":
+            loss = self._listwise(self.beta * (sums - before), row)
+        else:
+            compared = self._desensitised(edges, logps, reference, row, winner, loser) if self.ld_alpha < 1 else edges
+            loss = (weight * self._loss(compared, self._strength)).sum()
+        nll = -(weight * edges.winner / edges.winner_length).sum()
         total = loss + self.nll_weight * nll if self.nll_weight else loss
-        return total, self._metrics(edges, weight, loss, nll)
+        metrics = self._metrics(edges, weight, loss, nll)
+        if self.uses_reference:  # nats a token; it is KL(reference || policy) where the reference sampled the answers
+            metrics["kl"] = (float(((before - sums.detach()) / lengths).sum()), len(lengths))
+        return total, metrics
+
+    def _listwise(self, rewards: torch.Tensor, row: Row) -> torch.Tensor:
+        losses, first = [], 0
+        for group in row.groups:
+            n = len(group.candidates)
+            won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
+            losses.append(self._loss(rewards[first : first + n], tiers_of(won, n)))
+            first += n
+        return torch.stack(losses).sum()
+
+    def _desensitised(
+        self, e: Edges, logps: torch.Tensor, reference: torch.Tensor, row: Row, winner: torch.Tensor,
+        loser: torch.Tensor,
+    ) -> Edges:  # fmt: skip
+        """The edges with log-probabilities in which the longer answer's surplus tokens weigh `ld_alpha`."""
+        shorter = torch.minimum(row.lengths[winner], row.lengths[loser])
+
+        def weighed(tokens: torch.Tensor, candidate: torch.Tensor) -> torch.Tensor:
+            total = torch.cat([tokens.new_zeros(1), tokens.cumsum(0)])
+            start = (row.lengths.cumsum(0) - row.lengths)[candidate]
+            both, whole = total[start + shorter] - total[start], total[start + row.lengths[candidate]] - total[start]
+            return both + self.ld_alpha * (whole - both)
+
+        before = reference if self.reference_by_token else torch.zeros_like(logps)
+        return Edges(
+            weighed(logps, winner), weighed(logps, loser), weighed(before, winner), weighed(before, loser),
+            e.winner_length, e.loser_length, e.p,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _metrics(self, e: Edges, weight: torch.Tensor, loss: torch.Tensor, nll: torch.Tensor) -> Sums:
         """TRL's names, so that curves from elsewhere can be laid beside these."""
         n = float(weight.sum())
-        chosen, rejected = self.beta * (e.winner - e.winner_ref), self.beta * (e.loser - e.loser_ref)
+        chosen, rejected = self.beta * e.won, self.beta * e.lost
         per_edge = {
             "rewards/chosen": chosen,
             "rewards/rejected": rejected,
@@ -69,6 +103,7 @@ class PreferenceObjective:
             "logps/chosen": e.winner,
             "logps/rejected": e.loser,
             "length_gap": e.winner_length - e.loser_length,
+            "length_preference": torch.sign(chosen - rejected) * torch.sign(e.winner_length - e.loser_length),
         }
         out = {name: (float((weight * value).sum()), n) for name, value in per_edge.items()}
         return {"loss": (float(loss), n), "nll": (float(nll), n), **out}

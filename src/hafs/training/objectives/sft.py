@@ -15,6 +15,7 @@ class SFTObjective:
 
     name = "sft"
     uses_reference = False
+    reference_by_token = False
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return float(sum(len(c) for g in groups for c in g.candidates))
