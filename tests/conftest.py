@@ -47,7 +47,20 @@ def tiny_config(model_type: str = "llama", **changes: Any) -> Any:
         sizes = {"vocab_size": 260, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512,
                  "bos_token_id": 256, "eos_token_id": 257,
                  "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}  # fmt: skip
-    return AutoConfig.for_model(model_type, **{**sizes, **changes})
+    return AutoConfig.for_model(model_type, **{**sizes, **PECULIAR.get(model_type, {}), **changes})
+
+
+MIXED = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4}
+PECULIAR: dict[str, dict[str, Any]] = {
+    "qwen3_moe": {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "mistral": {"sliding_window": 4},
+    "gemma2": {**MIXED, "query_pre_attn_scalar": 16},
+    "gemma3_text": MIXED,
+    "olmo3": MIXED,
+    "cohere2": MIXED,
+    "gpt_oss": {**MIXED, "num_local_experts": 4, "num_experts_per_tok": 2},
+}
+"""What a family's tiny configuration needs beside the sizes: experts, and windows shorter than the tests' texts."""
 
 
 def tiny_network(model_type: str = "llama", seed: int = 0, **changes: Any) -> Any:
@@ -56,7 +69,11 @@ def tiny_network(model_type: str = "llama", seed: int = 0, **changes: Any) -> An
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(tiny_config(model_type, **changes), attn_implementation="sdpa").eval()
+    config = tiny_config(model_type, **changes)
+    try:
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    except ValueError:  # families without SDPA
+        return AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +83,17 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_network().save_pretrained(str(path))
     byte_tokenizer().save_pretrained(str(path))
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the tests that need a GPU out where there is none."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason="torch sees no GPU"))
 
 
 @pytest.fixture(autouse=True)

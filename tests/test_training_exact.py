@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_network
-from hafs.training.logprobs import SHARED_LAYOUT, CandidateLogps, ReferenceCache, self_test
+from hafs.training.attention import SHARED_LAYOUT, masks
+from hafs.training.logprobs import CandidateLogps, _plain, self_test
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
-from hafs.training.packing import TokenGroup, fit, pack, shared_row, unshared_row
+from hafs.training.packing import Row, TokenGroup, fit, pack, shared_row, unshared_row
+from hafs.training.reference import ReferenceCache
 from hafs.types import Edge
 
 token = st.integers(0, 255)
@@ -41,21 +43,33 @@ def plain(net: Any, group: TokenGroup) -> list[torch.Tensor]:
     return out
 
 
-@pytest.fixture(scope="module", params=sorted(SHARED_LAYOUT))
+EXPERTS = {"qwen3_moe", "gpt_oss"}
+WINDOWS: dict[str, dict[str, Any]] = {
+    "qwen2, windows": {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "phi3, windows": {"sliding_window": 4},
+}
+
+
+@pytest.fixture(scope="module", params=sorted([*SHARED_LAYOUT, *WINDOWS]))
 def family(request: pytest.FixtureRequest) -> Any:
-    more = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32} if "moe" in request.param else {}
-    net = tiny_network(request.param, **more)
-    return net if more else net.double()  # the grouped matrix product of the experts takes no float64
+    name = request.param.split(",")[0]
+    net = tiny_network(name, **WINDOWS.get(request.param, {}))
+    return net if name in EXPERTS else net.double()  # the grouped matrix product of experts takes no float64
 
 
 @settings(max_examples=8, deadline=None)
 @given(st.lists(groups(), min_size=1, max_size=3))
 def test_shared_layout_is_the_plain_forward_pass(family: Any, members: list[TokenGroup]) -> None:
     model = CandidateLogps(family, shared=True)
-    got = model(shared_row(members))
+    got = sums(model, shared_row(members))
     want = torch.stack([x for g in members for x in plain(family, g)])
-    tolerance = 1e-9 if got.dtype == torch.float64 else 1e-5
+    exact = got.dtype == torch.float64 and family.config._attn_implementation != "eager"  # eager's softmax is float32
+    tolerance = 1e-9 if exact else 1e-5
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
+
+
+def sums(model: CandidateLogps, row: Row) -> torch.Tensor:
+    return row.sums(model(row))
 
 
 def gradients(net: Any, loss: torch.Tensor) -> torch.Tensor:
@@ -83,7 +97,7 @@ def test_gradients_are_those_of_the_unshared_layout(net: Any, members: list[Toke
     for layout in (shared_row, unshared_row):
         row = layout(members)
         logps = model(row)
-        by_layout.append(gradients(net, objective.loss(logps, logps.detach() * 0.9, row)[0]))
+        by_layout.append(gradients(net, objective.loss(logps, row.sums(logps).detach() * 0.9, row)[0]))
     same(*by_layout)
 
 
@@ -93,9 +107,9 @@ def test_a_candidate_does_not_see_another_nor_another_group(net: Any) -> None:
     b = TokenGroup((1, 2, 3), ((9, 9, 9, 9), (6, 7, 8)))
     other = TokenGroup((50, 51), ((52,),))
     changed = TokenGroup((60, 61, 62), ((63, 64),))
-    torch.testing.assert_close(model(shared_row([a]))[1], model(shared_row([b]))[1], rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sums(model, shared_row([a]))[1], sums(model, shared_row([b]))[1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(
-        model(shared_row([other, a]))[1:], model(shared_row([changed, a]))[1:], rtol=1e-9, atol=1e-9
+        sums(model, shared_row([other, a]))[1:], sums(model, shared_row([changed, a]))[1:], rtol=1e-9, atol=1e-9
     )
 
 
@@ -131,7 +145,7 @@ def test_loss_is_ln_2_when_policy_is_reference(net: Any) -> None:
     model, objective = CandidateLogps(net, shared=True), PreferenceObjective()
     row = shared_row([TokenGroup((1, 2), ((3,), (4, 5)), (Edge(0, 1),))])
     logps = model(row)
-    loss, metrics = objective.loss(logps, logps.detach(), row)
+    loss, metrics = objective.loss(logps, row.sums(logps).detach(), row)
     assert float(loss) == pytest.approx(math.log(2))
     assert metrics["rewards/margins"][0] == 0
 
@@ -142,26 +156,70 @@ def test_swapping_an_edge_swaps_the_gradient_at_the_start(net: Any) -> None:
     for edge in (Edge(0, 1), Edge(1, 0)):
         row = shared_row([TokenGroup((1, 2), ((3,), (4, 5)), (edge,))])
         logps = model(row)
-        both.append(gradients(net, objective.loss(logps, logps.detach(), row)[0]))
+        both.append(gradients(net, objective.loss(logps, row.sums(logps).detach(), row)[0]))
     same(both[0], -both[1])
 
 
-def test_a_hybrid_family_is_not_trusted_with_the_shared_layout() -> None:
-    hybrid = tiny_network("llama")
-    hybrid.config.model_type = "lfm2"
-    assert CandidateLogps(hybrid).shared is False
-    sliding = tiny_network("qwen2", use_sliding_window=True, sliding_window=4)
-    assert CandidateLogps(sliding).shared is False
+def test_a_hybrid_family_falls_back_by_itself() -> None:
+    hybrid = tiny_network("lfm2", layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False).double()
+    model = CandidateLogps(hybrid)
+    assert model.shared is False
+    members = [TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8))), TokenGroup((9, 8), ((7,), (6, 5, 4, 3)))]
+    row = model.row(members)
+    assert len(row.input_ids) == 4  # each unique candidate once
+    want = torch.stack([x for g in members for x in plain(hybrid, g)])
+    torch.testing.assert_close(sums(model, row), want, rtol=1e-6, atol=1e-6)
+    assert self_test(model, members, 1e-4) is False
 
 
-def test_the_self_test_switches_a_wrong_layout_off(net: Any) -> None:
+def test_the_self_test_switches_a_wrong_layout_off(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     group = TokenGroup(tuple(range(12)), ((40, 41, 42), (50, 51)))
     assert self_test(CandidateLogps(net, shared=True), [group], 1e-4) is True
-    eager = tiny_network()  # eager attention adds a boolean mask instead of applying it
-    eager.set_attn_implementation("eager")
-    broken = CandidateLogps(eager, shared=True)
+
+    def everyone_sees_what_came_before(row: Row, config: Any) -> torch.Tensor:
+        length = row.input_ids.shape[1]
+        return torch.ones(length, length, dtype=torch.bool).tril()[None, None]
+
+    monkeypatch.setattr("hafs.training.logprobs.masks", everyone_sees_what_came_before)
+    broken = CandidateLogps(tiny_network(), shared=True)
     assert self_test(broken, [group], 1e-4) is False
     assert broken.shared is False
+
+
+def test_attention_by_blocks_is_attention_under_the_whole_mask(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8))), TokenGroup((9, 8), ((7,), (6, 5, 4, 3)))]
+    model, row = CandidateLogps(net, shared=True), shared_row(members)
+    assert len(masks(row, model.config).spans) == 2
+    by_blocks = gradients(net, model(row).sum())
+    monkeypatch.setattr("hafs.training.logprobs.masks", lambda row, config: masks(row, config).clone())  # no spans
+    same(gradients(net, model(row).sum()), by_blocks)
+
+
+def test_flex_attention_is_given_the_same_rule() -> None:
+    """FlexAttention has no backward pass on a CPU; its mask is compared with the boolean one, place by place."""
+    from torch.nn.attention.flex_attention import create_mask
+
+    row = shared_row([TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8))), TokenGroup((9, 8), ((7,), (6, 5, 4, 3)))])
+    config = tiny_network("mistral").config
+    boolean = masks(row, config)
+    config._attn_implementation = "flex_attention"
+    block = masks(row, config)
+    length = row.input_ids.shape[1]
+    assert torch.equal(create_mask(block.mask_mod, 1, 1, length, length, device="cpu"), boolean)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("attention", ["sdpa", "flex_attention"])
+def test_the_layout_is_exact_on_a_gpu(attention: str) -> None:
+    gpu = tiny_network().cuda()
+    gpu.set_attn_implementation(attention)
+    members = [TokenGroup(tuple(range(1, 40)), (tuple(range(40, 75)), (6, 7, 8))), TokenGroup((9, 8), ((7,), (6, 5)))]
+    model = CandidateLogps(gpu)
+    row = model.row(members)
+    logps = model(row)
+    want = [_plain(gpu, g.prompt, c) for g in members for c in g.candidates]
+    torch.testing.assert_close(row.sums(logps), torch.stack(want), rtol=1e-3, atol=1e-3)
+    logps.sum().backward()
 
 
 def test_long_answers_are_computed_in_chunks(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,13 +250,13 @@ def test_packing_keeps_every_group_and_the_budget(members: list[TokenGroup], row
 
 
 def test_the_reference_cache_outlives_the_process_and_a_cut_line(tmp_path: Any) -> None:
-    path = tmp_path / "reference.jsonl"
     a, b = TokenGroup((1,), ((2,), (3, 4))), TokenGroup((5,), ((6,),))
-    ReferenceCache(path, ["model"]).put([a, b], [-1.5, -2.25, -0.1])
+    ReferenceCache(tmp_path, ["model"]).put([a, b], [-1.5, -2.25, -0.1])
+    (path,) = tmp_path.iterdir()
     with path.open("a") as f:
         f.write('["cut')
-    again = ReferenceCache(path, ["model"])
+    again = ReferenceCache(tmp_path, ["model"])
     assert again.get(a) == [-1.5, -2.25]
     again.put([TokenGroup((7,), ((8,),))], [-3.0])
-    assert ReferenceCache(path, ["model"]).get(TokenGroup((7,), ((8,),))) == [-3.0]
-    assert ReferenceCache(path, ["another model"]).get(b) is None
+    assert ReferenceCache(tmp_path, ["model"]).get(TokenGroup((7,), ((8,),))) == [-3.0]
+    assert ReferenceCache(tmp_path, ["another model"]).get(b) is None

@@ -216,3 +216,174 @@ def test_the_learning_rate_rises_then_falls_and_never_leaves_its_bounds(schedule
     assert rates[:5] == sorted(rates[:5])
     assert rates[5:] == sorted(rates[5:], reverse=True)
     assert all(0 < r <= 1 for r in rates)
+
+
+def run_with(model: Path, tmp_path: Path, name: str, **changes: Any) -> Path:
+    """Train on the preferences with changed settings; the run's directory."""
+    out = tmp_path / name
+    train_dpo(str(model), preferences(), DPOConfig(**{**SMALL, "lora": {**LORA, "dropout": 0.0}, **changes}), out)
+    return out
+
+
+def curves(path: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in r.items() if not isinstance(v, str)} for r in log_of(path)]
+
+
+def close(a: Path, b: Path) -> None:
+    """Equal curves and weights, to rounding."""
+    for x, y in zip(curves(a), curves(b), strict=True):
+        assert x == pytest.approx(y, rel=1e-3, abs=1e-4)
+    for name, tensor in weights_of(a).items():
+        torch.testing.assert_close(weights_of(b)[name], tensor, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"two_pass": True, "row_tokens": 48},  # every group is split
+        {"activation_checkpointing": True},
+        {"batch_size": 4, "gradient_accumulation_steps": 1},
+        {"row_tokens": 24},
+    ],
+    ids=["two passes", "checkpointing", "accumulation", "rows"],
+)
+def test_how_a_step_is_computed_changes_nothing(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    close(run_with(tiny_model, tmp_path, "plain"), run_with(tiny_model, tmp_path, "other", **changes))
+
+
+def test_a_group_in_two_passes_with_dropout_sees_the_same_dropout_twice(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the two passes' dropout not the same, the loss would not go down its gradient: the runs would differ."""
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    settings = {"lora": {**LORA, "dropout": 0.3}, "row_tokens": 48, "two_pass": True}
+    close(run_with(tiny_model, tmp_path, "a", **settings), run_with(tiny_model, tmp_path, "b", **settings))
+
+
+@pytest.mark.parametrize("method", ["dora", "full"])
+def test_other_ways_to_train_learn_resume_and_load(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    from hafs.loading import load_model
+
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    settings = {**SMALL, "method": method, "learning_rate": 3e-3, "num_epochs": 3}
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_dpo(str(tiny_model), preferences(), DPOConfig(**settings), whole)
+    with pytest.raises(Killed):
+        train_dpo(str(tiny_model), preferences(), DPOConfig(**settings), cut, progress=kill_at(4))
+    train_dpo(str(tiny_model), preferences(), DPOConfig(**settings), cut)
+    rows = [r for r in log_of(whole) if "loss" in r]
+    assert rows[0]["loss"] == pytest.approx(0.6931472, abs=1e-5)  # the reference is the start, whatever is trained
+    assert rows[-1]["loss"] < 0.65
+    assert log_of(cut) == log_of(whole)
+    assert all(torch.equal(t, weights_of(cut)[n]) for n, t in weights_of(whole).items())
+    load_model(whole / "model", "fp32")
+
+
+def test_a_base_in_four_bits_is_trained_and_its_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import byte_tokenizer, tiny_network
+    from hafs.loading import load_model
+
+    pytest.importorskip("bitsandbytes")
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    tiny_network(hidden_size=128, intermediate_size=128).save_pretrained(str(tmp_path / "base"))
+    byte_tokenizer().save_pretrained(str(tmp_path / "base"))
+    out = run_with(tmp_path / "base", tmp_path, "run", quantize="nf4", num_epochs=3, learning_rate=5e-3)
+    rows = [r for r in log_of(out) if "loss" in r]
+    assert rows[0]["loss"] == pytest.approx(0.6931472, abs=1e-4)
+    assert rows[-1]["loss"] < 0.68
+    assert (out / "model" / "adapter_model.safetensors").is_file()
+    net = load_model(out / "model", "fp32")  # on the base as it was before it was put into 4 bits
+    assert not any(type(m).__module__.startswith("bitsandbytes") for m in net.modules())
+
+
+def test_a_named_reference_is_what_margins_are_measured_against(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round two: training starts from the model of round one, the reference stays the SFT model."""
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    lively = {"learning_rate": 5e-3, "num_epochs": 4, "validation_share": 0.0}
+    one = run_with(tiny_model, tmp_path, "one", **lively)
+    two = run_with(one / "model", tmp_path, "two", reference=str(tiny_model), **lively)
+    last, first = [r for r in log_of(one) if "loss" in r][-1], next(r for r in log_of(two) if "loss" in r)
+    assert first["rewards/margins"] > 0.5 * last["rewards/margins"] > 0.05
+    fresh = run_with(one / "model", tmp_path, "fresh", **lively)
+    assert next(r for r in log_of(fresh) if "loss" in r)["rewards/margins"] == pytest.approx(0, abs=1e-4)
+
+
+def test_without_a_reference_margins_are_log_probabilities(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    out = run_with(tiny_model, tmp_path, "free", reference_free=True, loss="simpo", beta=2.0)
+    first = next(r for r in log_of(out) if "loss" in r)
+    assert first["rewards/chosen"] == pytest.approx(2.0 * first["logps/chosen"], rel=1e-5)
+    assert not (tmp_path / "cache" / "reference").exists()
+
+
+def test_the_reference_is_computed_once_for_all_runs_on_it(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    asked: list[str] = []
+
+    def progress(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        asked.append(what)
+
+    for name, beta in (("a", 0.1), ("b", 0.5)):
+        config = DPOConfig(**{**SMALL, "beta": beta, "row_tokens": 64 if name == "b" else 128})
+        train_dpo(str(tiny_model), preferences(), config, tmp_path / name, progress=progress)
+    assert asked.count("reference") == asked[: asked.index("training")].count("reference") > 0
+
+
+def test_what_has_changed_is_named(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import byte_tokenizer, tiny_network
+
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    train_sft(str(tiny_model), examples(), SFTConfig(**SMALL), tmp_path / "run")
+    other = tmp_path / "other"
+    tiny_network(seed=1).save_pretrained(str(other))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "model")
+    tokenizer.add_tokens(["LDA"])
+    tokenizer.save_pretrained(str(other))
+    with pytest.raises(UsageError) as said:
+        train_sft(str(other), examples(9), SFTConfig(**{**SMALL, "lora": {**LORA, "rank": 2}}), tmp_path / "run")
+    for what in ("data (was", "model (was", "template (was", "tokenizer (was", "settings.lora.rank (was 4, is 2)"):
+        assert what in said.value.what
+
+
+def test_a_tracker_gets_the_curves(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    out = run_with(tiny_model, tmp_path, "run", trackers=["tensorboard"])
+    seen = reader.EventAccumulator(str(out / "trackers" / "hafs"))
+    seen.Reload()
+    losses = [e.value for e in seen.Scalars("loss")]
+    assert losses == pytest.approx([r["loss"] for r in log_of(out) if "loss" in r], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([{"rewards/chosen": -0.1 * i} for i in range(20)], "likelihood displacement"),
+        ([{"length_preference": 0.9} for _ in range(8)], "the longer answer gets the higher reward"),
+        ([{"length_preference": -0.9} for _ in range(8)], "the shorter answer gets the higher reward"),
+        ([{"eval/tokens": 40.0}, {"eval/tokens": 61.0}], "grew from 40 to 61 tokens"),
+        ([{"eval/loss": x} for x in (0.69, 0.5, 0.56, 0.6)], "lowest at step 1 (0.500) and ended at 0.600"),
+    ],
+)
+def test_trouble_is_said_in_words(tmp_path: Path, rows: list[dict[str, float]], words: str) -> None:
+    from hafs.training.advice import signs_of_trouble
+
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"step": i, "loss": 0.5, **r}) + "\n" for i, r in enumerate(rows)))
+    (said,) = signs_of_trouble(log, 1)
+    assert words in said
+    calm = [{"step": i, "loss": 0.6, "rewards/chosen": 0.1, "length_preference": 0.1} for i in range(9)]
+    log.write_text("".join(json.dumps(r) + "\n" for r in calm))
+    assert signs_of_trouble(log, 1) == []

@@ -68,8 +68,8 @@ def test_loss_and_gradient_are_trls(tmp_path: Path, loss: str) -> None:
     row = shared_row(groups)
     model = CandidateLogps(net)
     with torch.no_grad(), net.disable_adapter():
-        reference = model(row)
-    total, _ = PreferenceObjective(loss, beta, smoothing).loss(model(row), reference, row)
+        reference = row.sums(model(row))
+    total, _ = PreferenceObjective(loss=loss, beta=beta, label_smoothing=smoothing).loss(model(row), reference, row)
     ours = total / len(groups)
     ours.backward()
     assert ours.item() == pytest.approx(their_loss.item(), rel=1e-5)

@@ -75,3 +75,9 @@ def template_hash(tokenizer: Tokenizer) -> str:
     """Identity of how text becomes tokens here: the template and the ids of a probe text."""
     probe = encode_prompt(tokenizer, "LDA.w $0E20 ; é\n\tSTA.b $00", "probe")
     return content_id("template", str(tokenizer.chat_template), probe, tokenizer.eos_token_id)
+
+
+def tokenizer_hash(tokenizer: Any) -> str:
+    """Identity of the vocabulary and of how text is cut into it."""
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    return content_id("tokenizer", inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items()))

@@ -35,11 +35,15 @@ class ModelConfig(_Section):
 
 
 class LoraConfig(_Section):
-    """The adapter: rank, alpha (scale = alpha / rank), dropout, and which linear layers carry it."""
+    """The adapter: rank, alpha (scale = alpha / rank), dropout, and which linear layers carry it.
+
+    Dropout is off by default: a margin is a difference of log-probabilities, and noise in it is noise in every edge
+    (TRL, too, switches it off for DPO). It also costs time and memory.
+    """
 
     rank: int = Field(32, ge=1)
     alpha: int = Field(64, ge=1)
-    dropout: float = Field(0.05, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     targets: str = "all-linear"
 
 
@@ -58,15 +62,23 @@ class TrainConfig(_Section):
     row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
     precision: Precision = "auto"
     seed: int = 0
+    attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="flex: FlexAttention, on CUDA only")
+    activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    two_pass: bool = Field(False, description="split a group longer than a row: any number of candidates, fixed memory")
     validation_share: float = Field(0.1, ge=0, lt=1)
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
     save_steps: int = Field(100, ge=1)
+    method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
+    quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
-    save: Literal["merged", "adapter"] = "merged"
+    save: Literal["merged", "adapter"] = Field("merged", description="an adapter on a 4-bit base is saved as adapter")
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
 
 
 class SFTConfig(TrainConfig):
     """Supervised fine-tuning on prompt and answer."""
+
+    answers: int = Field(0, ge=0, description="right answers of a prompt that are learnt, the first ones; 0: all")
 
 
 class DPOConfig(TrainConfig):
@@ -77,7 +89,11 @@ class DPOConfig(TrainConfig):
     loss: str = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
+    simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
+    ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
+    reference: str = Field("", description="the reference model; empty: the model that training starts from")
     reference_free: bool = False
+    engine: Literal["hafs", "trl"] = Field("hafs", description="trl: TRL's own DPOTrainer (extra `trl`)")
 
 
 class GenerateConfig(_Section):

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hafs.errors import HafsError, UsageError
+from hafs.errors import HafsError, MissingTool, UsageError
 from hafs.models import resolve
 
 
@@ -39,39 +39,75 @@ def load_tokenizer(path: str | Path) -> Any:
     return tokenizer
 
 
-def load_model(path: str | Path, precision: str = "auto") -> Any:
+def load_model(
+    path: str | Path, precision: str = "auto", attention: str = "auto", quantize: str = "none", device: Any = None
+) -> Any:
     """A causal language model in evaluation mode; an adapter directory is loaded on its base and merged into it.
 
-    Raises UsageError when there is no model at `path`, or not all of it.
+    `attention`: "sdpa" or "flex"; "auto" is SDPA, and what the model has where it has no SDPA. `quantize`: "nf4" keeps
+    the weights of the linear layers in 4 bits. Raises UsageError when there is no model at `path`, or not all of it,
+    MissingTool when 4 bits need a package.
     """
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
 
     quiet()
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[pick_precision(precision)]
     adapter = Path(path) / "adapter_config.json"
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         if adapter.is_file():
-            return _load_adapter(Path(path), json.loads(adapter.read_text()), precision)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=dtype, attn_implementation="sdpa", output_loading_info=True
-        )
+            if quantize != "none":
+                raise UsageError(f"{path} is an adapter: it cannot be merged into a 4-bit base", "merge it first")
+            return _load_adapter(Path(path), json.loads(adapter.read_text()), precision, device)
+        net, info = _from_pretrained(path, precision, attention, quantize, device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
-    net, info = loaded
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
         raise UsageError(f"{path} lacks {len(missing)} weights that its config.json asks for, as {missing[0]}", _FIX)
-    return net.to(device).eval()
+    return (net if quantize != "none" else net.to(device)).eval()
 
 
-def _load_adapter(path: Path, config: dict[str, Any], precision: str) -> Any:
+def _from_pretrained(path: str | Path, precision: str, attention: str, quantize: str, device: Any) -> Any:
+    """(model, loading info)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    more: dict[str, Any] = {}
+    if quantize == "nf4":
+        more = {"quantization_config": _four_bits(precision), "device_map": {"": device}}
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[pick_precision(precision)]
+    wanted = {"auto": "sdpa", "flex": "flex_attention"}.get(attention, attention)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=dtype, attn_implementation=wanted, output_loading_info=True, **more
+        )
+    except ValueError as e:
+        if attention != "auto" or "attention implementation" not in str(e):
+            raise
+        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, output_loading_info=True, **more)
+
+
+def _four_bits(precision: str) -> Any:
+    """NF4 with double quantisation (Dettmers et al. 2023, "QLoRA")."""
+    import importlib.util
+
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingTool("a 4-bit base needs the package bitsandbytes", "pip install 'hafs[quant]'")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if pick_precision(precision) == "bf16" else torch.float32,
+    )  # fmt: skip
+
+
+def _load_adapter(path: Path, config: dict[str, Any], precision: str, device: Any) -> Any:
     from peft import PeftModel
 
     if not config.get("base_model_name_or_path"):
         raise UsageError(f"{path}/adapter_config.json does not name the base model", _FIX)
-    base = load_model(resolve(config["base_model_name_or_path"]), precision)
+    base = load_model(resolve(config["base_model_name_or_path"]), precision, device=device)
     return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
 
 

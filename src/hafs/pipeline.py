@@ -190,12 +190,8 @@ class PassRate:
                 why = "; ".join(now.unscored())
                 raise HafsError(f"no answer to the validation prompts could be scored: {why}", "hafs doctor")
             return {}
-        if self.before is None:
-            if step == 0:
-                self.before = now
-            else:  # resumed: the start is the model without its adapter
-                with net.disable_adapter():
-                    self.before = self._answered(net)
+        if self.before is None:  # training asks about the model that it starts from first, when it resumes too
+            self.before = now
         wins = [winner(new, old) for new, old in pair_up(now, self.before)[0]]
         net_wins = sum(wins) / max(1, len(wins))
         rate = now.passed / now.scored

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,22 @@ class RunDirectory:
         self._run = path / "run.json"
         self._checkpoints = path / "checkpoints"
 
-    def claim(self, identity: Mapping[str, Any]) -> None:
-        """Make this the run of `identity`, or check that it already is.
+    def claim(self, identity: Mapping[str, Any], writes: bool = True) -> None:
+        """Make this the run of `identity` (if this process `writes`), or check that it already is.
 
         Raises UsageError naming what differs (data, model, template, settings) from the run that is here.
         """
         if not self._run.is_file():
             if self.path.is_dir() and any(not p.match(".*.part") for p in self.path.iterdir()):
                 raise UsageError(f"{self.path} is not empty and holds no training run", "choose another --output_dir")
-            with atomic_write(self._run) as f:
-                json.dump({"identity": dict(identity)}, f, indent=1)
+            if writes:
+                with atomic_write(self._run) as f:
+                    json.dump({"identity": dict(identity)}, f, indent=1)
             return
         before = json.loads(self._run.read_text(encoding="utf-8"))["identity"]
-        changed = sorted(k for k in {*before, *identity} if before.get(k) != identity.get(k))
+        changed = list(_changes(before, identity))
         if changed:
-            words = ", ".join(f"{k} (was {before.get(k)!r}, is {identity.get(k)!r})" for k in changed)
+            words = ", ".join(changed)
             raise UsageError(
                 f"{self.path} holds a run that differs in: {words}",
                 "choose another --output_dir, or delete that one to train anew",
@@ -103,6 +104,16 @@ class RunDirectory:
 
     def _steps(self) -> list[int]:
         return sorted(int(p.name[5:]) for p in self._checkpoints.glob("step-*"))
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """What differs, in words: "data (was 'a', is 'b')"; of the settings, which."""
+    for key in sorted({*before, *now}):
+        was, is_ = before.get(key), now.get(key)
+        if isinstance(was, dict) and isinstance(is_, dict):
+            yield from _changes(was, is_, f"{prefix}{key}.")
+        elif was != is_:
+            yield f"{prefix}{key} (was {was!r}, is {is_!r})"
 
 
 def trim_log(path: Path, step: int) -> list[dict[str, Any]]:

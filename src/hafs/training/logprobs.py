@@ -1,4 +1,4 @@
-"""Log-probabilities of candidates: computed from hidden states in chunks, and cached for the reference.
+"""Log-probabilities of candidates, computed from hidden states in chunks.
 
 The output layer runs only where a label is, on `CHUNK` numbers at a time: a processor spends more on fetching fresh
 pages for a large tensor than on filling it (see docs/log.md).
@@ -6,31 +6,27 @@ pages for a large tensor than on filling it (see docs/log.md).
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hafs.loading import pick_precision
+from hafs.training.attention import masks, takes_shared_layout, use_blocks
 from hafs.training.packing import Row, TokenGroup, shared_row, unshared_row
-from hafs.types import content_id
 
 CHUNK = 1 << 22
 
-SHARED_LAYOUT = frozenset(
-    ["llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "phi3", "smollm3", "olmo2", "granite", "gpt2"]
-)
-"""Model types whose every layer takes the group mask. The start-up self-test checks each model all the same."""
-
 
 class CandidateLogps(nn.Module):
-    """A causal language model seen as a function from a row to the log-probability of each candidate.
+    """A causal language model seen as a function from a row to the log-probability of each label.
 
-    `forward(row)` returns [candidates] in float32 (float64 for a float64 model): sums over tokens in nats.
+    `forward(row)` returns [labels] in float32 (float64 for a float64 model), in nats; `row.sums` adds them up by
+    candidate.
     """
 
     def __init__(self, net: Any, shared: bool | None = None) -> None:
@@ -38,10 +34,12 @@ class CandidateLogps(nn.Module):
         self.net = net
         causal = net.get_base_model() if hasattr(net, "get_base_model") else net
         self.config = causal.config
+        self._no_split_modules = getattr(causal, "_no_split_modules", None)  # what FSDP wraps
         self._backbone: Callable[..., Any] = causal.base_model
         self._head: Any = causal.get_output_embeddings()
-        sliding = getattr(self.config, "sliding_window", None) and getattr(self.config, "use_sliding_window", True)
-        self.shared = (self.config.model_type in SHARED_LAYOUT and not sliding) if shared is None else shared
+        self.shared = takes_shared_layout(self.config) if shared is None else shared
+        if self.shared:
+            use_blocks(causal)
 
     def row(self, groups: Sequence[TokenGroup]) -> Row:
         """The layout that this model takes."""
@@ -50,16 +48,17 @@ class CandidateLogps(nn.Module):
 
     def forward(self, row: Row) -> torch.Tensor:
         hidden = self._backbone(
-            input_ids=row.input_ids, attention_mask=row.mask, position_ids=row.positions, use_cache=False
+            input_ids=row.input_ids,
+            attention_mask=masks(row, self.config) if row.padding is None else row.padding,
+            position_ids=row.positions,
+            use_cache=False,
         ).last_hidden_state
-        picked = hidden.reshape(-1, hidden.shape[-1])[row.where]
-        per_token = self._token_logps(picked, row.labels)
-        return per_token.new_zeros(len(row.lengths)).index_add(0, row.owner, per_token)
+        return self._token_logps(hidden.reshape(-1, hidden.shape[-1])[row.where], row.labels)
 
     def _token_logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """[labels] log-probability of each label; logits exist for one chunk at a time."""
         size = max(1, CHUNK // self.config.get_text_config().vocab_size)
-        plain = self._scaling() == (None, 1.0) and isinstance(self._head, nn.Linear) and self._head.bias is None
+        plain = self._scaling() == (None, 1.0) and type(self._head) is nn.Linear and self._head.bias is None
         if plain and not self._head.weight.requires_grad:
             return _FrozenHead.apply(hidden, self._head.weight, labels, size)
         if len(labels) <= size:
@@ -119,15 +118,16 @@ class _FrozenHead(torch.autograd.Function):
 
 @torch.no_grad()
 def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: float) -> bool:
-    """Whether the shared layout gives this model's own log-probabilities, on the first groups of the data.
+    """Whether the shared layout gives this model's own log-probabilities, on the first group and on the longest.
 
     The truth is the model's plain forward pass, one candidate at a time. When they differ by more than `tolerance`
     nats a token on average, `model.shared` is switched off.
     """
     if not model.shared or not groups:
         return model.shared
-    sample = list(groups[:2])
-    shared = model(model.row(sample))
+    sample = [groups[0], max(groups, key=lambda g: g.shared_tokens)]  # the longest may exceed a window
+    row = model.row(sample)
+    shared = row.sums(model(row))
     truth = torch.stack([_plain(model.net, g.prompt, c) for g in sample for c in g.candidates])
     lengths = shared.new_tensor([len(c) for g in sample for c in g.candidates])
     model.shared = bool(((shared - truth).abs() / lengths).max() <= tolerance)
@@ -137,48 +137,15 @@ def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: fl
 def _plain(net: Any, prompt: Sequence[int], candidate: Sequence[int]) -> torch.Tensor:
     device = next(net.parameters()).device
     ids = torch.tensor([[*prompt, *candidate]], device=device)
-    logits = net(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
+    logits = net(input_ids=ids, logits_to_keep=len(candidate) + 1).logits[0, :-1].float()
     return logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None]).sum()
 
 
-class ReferenceCache:
-    """Reference log-probabilities on disk, one JSON line per candidate, shared by every run on the same reference.
-
-    The key is the reference model's content hash, the precision and the token ids; the value is the plain sum in nats
-    and the number of tokens, nothing scaled. A line cut short by a crash is ignored and computed again.
-    """
-
-    def __init__(self, path: Path | None, identity: Sequence[Any]) -> None:
-        self._identity = list(identity)
-        self._known: dict[str, float] = {}
-        self._path = path
-        if path is not None and path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    key, total, _ = json.loads(line)
-                    self._known[key] = total
-                except (ValueError, TypeError):
-                    continue
-
-    def _key(self, prompt: Sequence[int], candidate: Sequence[int]) -> str:
-        return content_id(self._identity, list(prompt), list(candidate))
-
-    def get(self, group: TokenGroup) -> list[float] | None:
-        """The sums of the group's candidates in order, or None when one is missing."""
-        found = [self._known.get(self._key(group.prompt, c)) for c in group.candidates]
-        return None if any(f is None for f in found) else [f for f in found if f is not None]
-
-    def put(self, groups: Sequence[TokenGroup], sums: Sequence[float]) -> None:
-        """Remember the sums of all candidates of `groups`, in order, in one append."""
-        lines, values = [], iter(sums)
-        for group in groups:
-            for candidate in group.candidates:
-                key, value = self._key(group.prompt, candidate), next(values)
-                self._known[key] = value
-                lines.append(json.dumps([key, value, len(candidate)]))
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as f:
-                f.write("\n".join(["", *lines, ""]))
-                f.flush()
-                os.fsync(f.fileno())
+@contextmanager
+def autocast(model: CandidateLogps, precision: str) -> Iterator[None]:
+    """Compute in the run's precision; an adapter then needs no float32 copy of its input."""
+    if pick_precision(precision) != "bf16":
+        yield
+        return
+    with torch.autocast(next(model.parameters()).device.type, dtype=torch.bfloat16), disable_input_dtype_casting(model):
+        yield

@@ -1,8 +1,9 @@
 """One training loop for every objective: step, clip, log, validate, checkpoint, exact resume.
 
 A step takes `batch_size` x `gradient_accumulation_steps` groups in a seeded order, packs them into rows, and sums
-their losses, so the result does not depend on how the step was split. On one CPU in fp32 a run that was killed and
-started again ends bit for bit like one that was not.
+their losses, so the result does not depend on how the step was split, nor over how many processes (started by
+`accelerate launch` or `torchrun`). On one CPU in fp32 a run that was killed and started again ends bit for bit like
+one that was not.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft.helpers import disable_input_dtype_casting
+from accelerate.utils import broadcast_object_list, gather_object
 
 from hafs.config import TrainConfig
 from hafs.errors import UsageError
-from hafs.loading import pick_precision
 from hafs.training.checkpoints import RunDirectory, trim_log
-from hafs.training.logprobs import CandidateLogps, ReferenceCache
+from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.objectives import Objective, Sums, add, means
-from hafs.training.packing import Row, TokenGroup, pack
+from hafs.training.packing import Piece, Row, StepRows, TokenGroup
+from hafs.training.reference import ReferenceCache
+from hafs.training.sharding import is_sharded, like, like_parameters, whole
 from hafs.types import Progress, silent
 
 Validate = Callable[[int, Any], Mapping[str, float]]
@@ -60,31 +62,42 @@ class Trainer:
         reference: ReferenceCache | None = None,
         validate: Validate | None = None,
         progress: Progress = silent,
+        accelerator: Accelerator | None = None,
     ) -> None:
         if not train:
             raise UsageError("there is nothing to train on", "check the data and max_length")
-        self.accelerator = Accelerator()
-        if self.accelerator.num_processes > 1:
-            raise UsageError("training runs in one process", "start it without accelerate launch or torchrun")
-        self.objective, self.train, self.valid, self.config, self.run = objective, train, valid, config, run
-        self._reference, self._validate, self._progress = reference, validate, progress
-        self.parameters = {n: p for n, p in model.net.named_parameters() if p.requires_grad}
+        self.accelerator = accelerator or Accelerator()
+        self.network, self.objective, self.train, self.valid = model, objective, train, valid
+        self.config, self.run, self._reference = config, run, reference
+        self._validate, self._progress = validate, progress if self.accelerator.is_main_process else silent
+        trained = {n: p for n, p in model.net.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+            trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.parameters = {n: p for n, p in model.net.named_parameters() if p.requires_grad}  # FSDP has replaced them
         self.groups_per_step = config.batch_size * config.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(train) / self.groups_per_step)
         self.total = max(1, math.ceil(self.steps_per_epoch * config.num_epochs))
         self._state: dict[str, Any] = {"step": 0, "best_step": 0, "best": {}, "seconds": 0.0, "tokens": 0}
 
+    @property
+    def best_step(self) -> int:
+        """The step whose weights are the best so far."""
+        return int(self._state["best_step"])
+
     def fit(self) -> TrainResult:
         """Train to the end (from the newest checkpoint if there is one); leaves the best weights in the model."""
-        torch.manual_seed(self.config.seed)
-        self._prepare_reference()
-        if not self._resume():
+        if self.run.latest() is None:
+            if self.accelerator.is_main_process:
+                trim_log(self.run.log, -1)
             self._check(0)
             self._save()
+        else:
+            if self._validate is not None:
+                self.model.eval()
+                self._asked(0)  # what later steps are compared with, while the model is still the one it began as
+            self._resume()
         started = time.monotonic() - self._state["seconds"]
         while self._state["step"] < self.total:
             step = self._state["step"] = self._state["step"] + 1
@@ -109,25 +122,86 @@ class Trainer:
     def _step(self, step: int) -> dict[str, float]:
         """One optimiser step; returns its mean metrics."""
         groups = self._batch(step)
-        normaliser = self.objective.normaliser(groups)
         rate = learning_rate(self.config, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        sums: Sums = {}
-        for members in pack(groups, self.config.row_tokens):
-            row = self.model.row(members)
-            with self._autocast():
-                logps = self.model(row)
-                loss, metrics = self.objective.loss(logps, self._reference_of(row), row)
-            self.accelerator.backward(loss / normaliser)
-            add(sums, metrics)
-            self._state["tokens"] += row.input_ids.numel()
+        rows = self._rows(groups)
+        scale = self.accelerator.num_processes / self.objective.normaliser(groups)  # processes' gradients are averaged
+        work = rows.of(self.accelerator.process_index)
+        sums = (self._two_passes if rows.split else self._one_pass)(work, scale, step)
+        sums["tokens"] = (float(sum(r.tokens for r in work if r.counts)), 0.0)
+        sums = self._of_all(sums)
+        self._state["tokens"] += int(sums.pop("tokens")[0])
         norm = self.accelerator.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         epoch = step / self.steps_per_epoch
-        return {**means(sums), "grad_norm": float(norm), "learning_rate": rate, "epoch": round(epoch, 4)}
+        return {**means(sums), "grad_norm": float(whole(norm)), "learning_rate": rate, "epoch": round(epoch, 4)}
+
+    def _one_pass(self, work: Sequence[Piece], scale: float, step: int) -> Sums:
+        """Forward and backward, row by row."""
+        sums: Sums = {}
+        for i, piece in enumerate(work):
+            row = self.network.row(piece.groups)
+            with self._gradients(last=i + 1 == len(work)):
+                loss, metrics = self.objective.loss(self._logps(row, piece, step), self._reference_of(row), row)
+                self.accelerator.backward(loss * (scale if piece.counts else 0.0))
+            if piece.counts:
+                add(sums, metrics)
+        return sums
+
+    def _two_passes(self, work: Sequence[Piece], scale: float, step: int) -> Sums:
+        """First every log-probability without gradients, then row by row the gradient that the loss has for its part.
+
+        The activations of one row are all that is kept, however many candidates a group has. (Gao et al. 2021,
+        "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", do so for contrastive losses.)
+        """
+        parts = self._forward(work, step)
+        leaves = [part.requires_grad_() for part in parts]
+        loss, sums = self._loss_of(work, leaves)
+        if sums:
+            loss.backward()
+        for i, (leaf, piece) in enumerate(zip(leaves, work, strict=True)):
+            slope = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            with self._gradients(last=i + 1 == len(work)):
+                self.accelerator.backward(
+                    (self._logps(self.network.row(piece.groups), piece, step) * slope).sum() * scale
+                )
+        return sums
+
+    @torch.no_grad()
+    def _forward(self, work: Sequence[Piece], step: int) -> list[torch.Tensor]:
+        """Each piece's log-probabilities [labels], without gradients."""
+        return [self._logps(self.network.row(piece.groups), piece, step) for piece in work]
+
+    def _loss_of(self, work: Sequence[Piece], parts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, Sums]:
+        """The loss of the pieces that count, taken together, and its metrics."""
+        mine = [(piece, part) for piece, part in zip(work, parts, strict=True) if piece.counts]
+        if not mine:
+            return torch.zeros(()), {}
+        whole_row = self.network.row([g for piece, _ in mine for g in piece.whole])
+        return self.objective.loss(torch.cat([part for _, part in mine]), self._reference_of(whole_row), whole_row)
+
+    def _logps(self, row: Row, piece: Piece, step: int) -> torch.Tensor:
+        """[labels] of the model in training. Dropout is a matter of seed, step and row alone: not of what ran before,
+        nor of which process computes the row."""
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * 100_003 + piece.index)
+        with autocast(self.network, self.config.precision):
+            return self.model(row)
+
+    @contextmanager
+    def _gradients(self, last: bool) -> Iterator[None]:
+        """Processes exchange their gradients once a step, with the last row."""
+        with nullcontext() if last else self.accelerator.no_sync(self.model):
+            yield
+
+    def _of_all(self, sums: Sums) -> Sums:
+        """The metric sums of all processes together."""
+        total: Sums = {}
+        for part in gather_object([sums]):
+            add(total, part)
+        return total
 
     def _batch(self, step: int) -> list[TokenGroup]:
         """The groups of a step: a slice of the epoch's seeded permutation."""
@@ -146,7 +220,7 @@ class Trainer:
         self.model.eval()
         metrics = {f"eval/{k}": v for k, v in self._held_out().items()}
         if self._validate is not None:
-            metrics |= {f"eval/{k}": float(v) for k, v in self._validate(step, self.model.net).items()}
+            metrics |= {f"eval/{k}": float(v) for k, v in self._asked(step).items()}
         score = metrics.get("eval/score", -metrics.get("eval/loss", -float(step)))
         best = self._state["best"].get("score")
         if best is None or score > best:
@@ -154,75 +228,63 @@ class Trainer:
         self._log({"step": step, **metrics})
         self._progress("validated", step, self.total, metrics)
 
+    def _asked(self, step: int) -> Mapping[str, float]:
+        """What the caller's validation says; one process asks, unless each holds only a part of the model."""
+        assert self._validate is not None
+        said: list[Any] = [None]
+        if self.accelerator.is_main_process or is_sharded(self.parameters.values()):
+            said = [dict(self._validate(step, self.network.net))]
+        return broadcast_object_list(said)[0]
+
     @torch.no_grad()
     def _held_out(self) -> dict[str, float]:
-        sums: Sums = {}
-        for members in pack(self.valid, self.config.row_tokens):
-            row = self.model.row(members)
-            with self._autocast():
-                add(sums, self.objective.loss(self.model(row), self._reference_of(row), row)[1])
-        return means(sums)
+        """The objective on the validation groups."""
+        work = self._rows(self.valid).of(self.accelerator.process_index)
+        return means(self._of_all(self._loss_of(work, self._forward(work, 0))[1]))
 
-    @torch.no_grad()
-    def _prepare_reference(self) -> None:
-        """Reference log-probabilities of all groups into the cache, row by row in a fixed plan."""
-        if not self.objective.uses_reference or self._reference is None:
-            return
-        self.model.eval()
-        rows = pack([*self.train, *self.valid], self.config.row_tokens)
-        for done, members in enumerate(rows, 1):
-            if any(self._reference.get(g) is None for g in members):
-                with self.model.net.disable_adapter(), self._autocast():
-                    self._reference.put(members, self.model(self.model.row(members)).tolist())
-            self._progress("reference", done, len(rows), {})
+    def _rows(self, groups: Sequence[TokenGroup]) -> StepRows:
+        return StepRows(groups, self.config.row_tokens, self.config.two_pass, self.accelerator.num_processes)
 
     def _reference_of(self, row: Row) -> torch.Tensor:
-        """[candidates] reference log-probabilities of a row; zeros for an objective without a reference."""
+        """The row's reference log-probabilities from the cache; zeros for an objective without a reference."""
+        by_token = self.objective.reference_by_token
         if not self.objective.uses_reference or self._reference is None:
-            return torch.zeros(len(row.lengths), device=row.lengths.device)
-        sums: list[float] = []
+            return torch.zeros(len(row.labels if by_token else row.lengths), device=row.lengths.device)
+        found: list[float] = []
         for group in row.groups:
-            sums += self._reference.get(group) or []
-        return torch.tensor(sums, device=row.lengths.device)
-
-    @contextmanager
-    def _autocast(self) -> Iterator[None]:
-        """Compute in the run's precision; an adapter then needs no float32 copy of its input."""
-        if pick_precision(self.config.precision) != "bf16":
-            yield
-            return
-        device = self.accelerator.device.type
-        with torch.autocast(device, dtype=torch.bfloat16), disable_input_dtype_casting(self.model):
-            yield
+            found += self._reference.get(group) or []
+        return torch.tensor(found, device=row.lengths.device)
 
     def _log(self, row: Mapping[str, Any]) -> None:
-        with self.run.log.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(dict(row)) + "\n")
+        if self.accelerator.is_main_process:
+            with self.run.log.open("a", encoding="utf-8") as f:
+                f.write(json.dumps(dict(row)) + "\n")
+        if self.config.trackers:
+            figures = {k: v for k, v in row.items() if k != "step"}
+            self.accelerator.log(figures, step=row["step"])
 
     def _save(self) -> None:
-        state = {**self._state, "optimizer": self.optimizer.state_dict(), "rng": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            state["cuda_rng"] = torch.cuda.get_rng_state_all()
-        self.run.save(self._state["step"], self.parameters, state, keep={self._state["best_step"]})
+        """A checkpoint: whole tensors, whichever way the processes have shared them, so any number of them resumes."""
+        weights = {n: whole(p) for n, p in self.parameters.items()}
+        state = {**self._state, "optimizer": whole(self.optimizer.state_dict())}
+        if self.accelerator.is_main_process:
+            self.run.save(self._state["step"], weights, state, keep={self._state["best_step"]})
+        self.accelerator.wait_for_everyone()
 
-    def _resume(self) -> bool:
+    def _resume(self) -> None:
         found = self.run.latest()
-        trim_log(self.run.log, found[1]["step"] if found else -1)
-        if found is None:
-            return False
+        assert found is not None
         weights, state = found
+        if self.accelerator.is_main_process:
+            trim_log(self.run.log, state["step"])
         self._load(weights)
-        self.optimizer.load_state_dict(state.pop("optimizer"))
-        torch.set_rng_state(state.pop("rng"))
-        if "cuda_rng" in state:
-            torch.cuda.set_rng_state_all(state.pop("cuda_rng"))
+        self.optimizer.load_state_dict(like_parameters(state.pop("optimizer"), list(self.parameters.values())))
         self._state = state
-        return True
 
     @torch.no_grad()
     def _load(self, weights: Mapping[str, torch.Tensor]) -> None:
         for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(like(weights[name], parameter))
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:

@@ -1,0 +1,216 @@
+"""One training run from model and groups to a saved model: reference, adapter, loop, result.
+
+The order keeps one copy of the model in memory: the reference's log-probabilities are computed on the model as it is
+loaded (or on the one named, which is then let go), before it gets its adapter and is trained.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig as PeftLora
+from peft import get_peft_model
+
+from hafs.chat import template_hash, tokenizer_hash
+from hafs.config import DPOConfig, TrainConfig
+from hafs.errors import UsageError
+from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models import model_hash, resolve
+from hafs.tools import cache_root
+from hafs.training.advice import recipe_advice, signs_of_trouble
+from hafs.training.checkpoints import RunDirectory
+from hafs.training.logprobs import CandidateLogps, self_test
+from hafs.training.loop import Trainer, TrainResult, Validate, result_dict
+from hafs.training.objectives import Objective
+from hafs.training.objectives.preference import PreferenceObjective
+from hafs.training.packing import TokenGroup, fit, tokenize
+from hafs.training.reference import ReferenceCache, fill_reference
+from hafs.training.sharding import is_sharded
+from hafs.types import PreferenceGroup, Progress, content_id, silent
+
+
+def train(
+    kind: str, model: str, groups: Sequence[PreferenceGroup], objective: Objective, config: TrainConfig, output: Path,
+    *, validate: Validate | None = None, progress: Progress = silent,
+) -> TrainResult:  # fmt: skip
+    """Train `model` on `groups`; the run's files and the result are in `output`. A finished run is returned at once.
+
+    Raises UsageError for an unknown model or a run in `output` that differs in what it is trained on.
+    """
+    path = resolve(model)
+    tokenizer = load_tokenizer(path)
+    run = RunDirectory(output)
+    accelerator = _accelerator(config, output)
+    with accelerator.main_process_first():
+        run.claim(identity(kind, path, tokenizer, groups, config), writes=accelerator.is_main_process)
+        done = run.finished()
+    if done is not None:
+        return TrainResult(**done)
+    train, valid, dropped = split(groups, tokenizer, config)
+    cache = _reference(path, objective, [*train, *valid], config, accelerator, progress)
+    network = _network(path, config, accelerator, train)
+    if cache is not None and not getattr(config, "reference", ""):
+        fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
+    network = CandidateLogps(with_adapter(network.net, config), network.shared)
+    trainer = Trainer(
+        network, objective, train, valid, config, run,
+        reference=cache, validate=validate, progress=progress, accelerator=accelerator,
+    )  # fmt: skip
+    if config.trackers:
+        accelerator.init_trackers("hafs", config={"kind": kind, **_flat(config.model_dump(mode="json"))})
+    result = trainer.fit()
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    result.dropped = dropped
+    result.warnings = [*recipe_advice(config, len(train)), *signs_of_trouble(run.log, result.best_step)]
+    if not network.shared:
+        result.warnings.append(f"{network.config.model_type} does not take the shared layout: each candidate was"
+                               " computed with its own copy of the prompt")  # fmt: skip
+    if accelerator.is_main_process:
+        _save(trainer, path, tokenizer, config, output / "model")
+        run.finish(result_dict(result))
+    accelerator.wait_for_everyone()
+    return result
+
+
+def _accelerator(config: TrainConfig, output: Path) -> Accelerator:
+    """The processes of this run, and its trackers. Without a GPU the processes talk over gloo."""
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(), log_with=config.trackers or None,
+        project_dir=str(output / "trackers"),
+    )  # fmt: skip
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != started:
+        raise UsageError(f"{started} processes were started and {accelerator.num_processes} found each other",
+                         "start them with torchrun or accelerate launch")  # fmt: skip
+    return accelerator
+
+
+def identity(
+    kind: str, path: Path, tokenizer: Any, groups: Sequence[PreferenceGroup], config: TrainConfig
+) -> dict[str, Any]:
+    """What makes a run the run it is; where one of these has changed, it cannot go on."""
+    settings = config.model_dump(mode="json", exclude={"trackers"})
+    if name := settings.get("reference"):
+        settings["reference"] = model_hash(resolve(name))
+    return {
+        "kind": kind, "model": model_hash(path), "tokenizer": tokenizer_hash(tokenizer),
+        "template": template_hash(tokenizer), "data": content_id(sorted(g.id for g in groups)), "settings": settings,
+    }  # fmt: skip
+
+
+def _network(path: Path, config: TrainConfig, accelerator: Accelerator, groups: Sequence[TokenGroup]) -> CandidateLogps:
+    """The model at `path` on this process's device, with the layout that it takes."""
+    precision = "fp32" if config.method == "full" else config.precision  # weights in training are kept exact
+    net = load_model(path, precision, config.attention, config.quantize, accelerator.device)
+    network = CandidateLogps(net)
+    self_test(network, groups, 1e-3 if pick_precision(precision) == "fp32" else 0.1)
+    return network
+
+
+def _reference(
+    path: Path, objective: Objective, groups: Sequence[TokenGroup], config: TrainConfig, accelerator: Accelerator,
+    progress: Progress,
+) -> ReferenceCache | None:  # fmt: skip
+    """The cache of the run's reference, filled when the reference is a model of its own."""
+    if not objective.uses_reference:
+        return None
+    name = getattr(config, "reference", "")
+    reference = resolve(name) if name else path
+    about = [model_hash(reference), pick_precision(config.precision), config.attention, config.quantize]
+    cache = ReferenceCache(cache_root() / "reference", about, objective.reference_by_token)
+    if name and any(cache.get(g) is None for g in groups):
+        network = _network(reference, config, accelerator, groups)
+        fill_reference(cache, network, groups, config, accelerator, progress)
+        del network
+        gc.collect()
+    return cache
+
+
+def with_adapter(net: Any, config: TrainConfig) -> Any:
+    """`net` with what is trained: a new LoRA or DoRA adapter in float32 on the frozen base, or all of its weights.
+
+    LoRA: Hu et al. 2021; DoRA: Liu et al. 2024; on a 4-bit base, QLoRA: Dettmers et al. 2023.
+    """
+    torch.manual_seed(config.seed)
+    if config.method == "full":
+        net.requires_grad_(True)
+    else:
+        net = _adapted(net, config)
+    if config.activation_checkpointing:
+        net.gradient_checkpointing_enable({"use_reentrant": False})
+    return net
+
+
+def _adapted(net: Any, config: TrainConfig) -> Any:
+    lora = config.lora
+    targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    try:
+        return get_peft_model(net, PeftLora(
+            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
+            use_dora=config.method == "dora", task_type="CAUSAL_LM",
+        ))  # fmt: skip
+    except ValueError as e:
+        raise UsageError(f"no adapter could be put on the model: {e}", "check lora.targets") from e
+
+
+def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, output: Path) -> None:
+    """Write the trained model: merged into its base, or as an adapter on it."""
+    net = trainer.network.net
+    if is_sharded(trainer.parameters.values()):  # this process holds a part: the whole is in the checkpoint
+        net = with_adapter(load_model(path, config.precision, device="cpu"), config)
+        weights = trainer.run.weights(trainer.best_step)
+        with torch.no_grad():
+            for name, parameter in net.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(weights[name])
+    merge = config.method != "full" and config.save == "merged" and config.quantize == "none"
+    save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+
+
+def split(
+    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig
+) -> tuple[list[TokenGroup], list[TokenGroup], int]:
+    """Token groups for training and validation, and how many were dropped as too long; split by prompt.
+
+    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does.
+    """
+    marked = any(g.split == "validation" for g in groups)
+    limit = round(config.validation_share * 1000)
+    train: list[TokenGroup] = []
+    valid: list[TokenGroup] = []
+    dropped = 0
+    for group in groups:
+        tokens = fit(tokenize(tokenizer, group), config.max_length)
+        if tokens is None:
+            dropped += 1
+            continue
+        held = int(content_id("validation", group.system, group.prompt)[:8], 16) % 1000 < limit
+        (valid if (group.split == "validation" if marked else held) else train).append(tokens)
+    return train, valid, dropped
+
+
+def token_groups(
+    kind: str, model: str, groups: Sequence[PreferenceGroup], config: TrainConfig
+) -> tuple[list[TokenGroup], bool]:
+    """The groups that `train` would train on, and whether it would need a reference; only the tokenizer is loaded."""
+    train, _, _ = split(groups, load_tokenizer(resolve(model)), config)
+    needs = isinstance(config, DPOConfig) and PreferenceObjective(config).uses_reference
+    return train, kind != "sft" and needs
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings as one level of plain values, which is what trackers take."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            out |= _flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value if isinstance(value, int | float | str | bool) else str(value)
+    return out
