@@ -140,7 +140,12 @@ def _stages(r: _Run, scorer: Scorer) -> Outcome:
                 for b, prompts in benchmarks.items()]  # fmt: skip
 
     results = {"baseline": r.stage("evaluate the baseline", 1, 7, lambda: judged("baseline", recipe.model))}
-    r.stage("SFT", 2, 7, lambda: train_sft(recipe.model, examples(taught), config.sft, sft, progress=r.progress))
+    r.stage(
+        "SFT",
+        2,
+        7,
+        lambda: train_sft(recipe.model, examples(taught, config.sft.answers), config.sft, sft, progress=r.progress),
+    )
     results["sft"] = r.stage("evaluate SFT", 3, 7, lambda: judged("sft", str(sft / "model")))
     r.stage("candidates", 4, 7, lambda: _candidates(r, scorer, sft / "model", asked))
     groups, report = r.stage("preferences", 5, 7, lambda: _groups(r, scorer, sft / "model", asked))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json as jsonlib
+import os
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hafs import registry
 from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts
 from hafs.errors import HafsError, UsageError
+from hafs.presets import PRESETS
 
 if TYPE_CHECKING:
-    from hafs.config import Config
+    from hafs.config import Config, TrainConfig
+    from hafs.training import TrainResult
     from hafs.types import PreferenceGroup
 
 Output = Annotated[
@@ -26,8 +31,32 @@ Accumulation = Annotated[
     int | None, typer.Option("--gradient-accumulation-steps", help="Passes a step.", show_default=False)
 ]
 LoraRank = Annotated[int | None, typer.Option("--lora-rank", help="Alpha is twice this.", show_default=False)]
+Method = Annotated[str | None, typer.Option("--method", help="lora, dora, or full (every weight).", show_default=False)]
+Quantize = Annotated[
+    str | None, typer.Option("--quantize", help="nf4: the frozen base in 4 bits (QLoRA).", show_default=False)
+]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default=False)]
+RowTokens = Annotated[int | None, typer.Option("--row-tokens", help="Tokens of a forward pass.", show_default=False)]
+Checkpointing = Annotated[
+    bool | None,
+    typer.Option("--activation-checkpointing/--keep-activations", help="Less memory, a third more time.",
+                 show_default=False),
+]  # fmt: skip
+Tracker = Annotated[
+    list[str] | None,
+    typer.Option("--tracker", help="tensorboard, wandb, mlflow or trackio; may be repeated.", show_default=False),
+]
 Seed = Annotated[int | None, typer.Option("--seed", show_default=False)]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what the run would take in memory and time; no weights are loaded.")
+]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option("--memory-limit", help="Plan for a card of this size, as 16GB; by default this machine.",
+                 show_default=False),
+]  # fmt: skip
+
+_PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.items())
 
 
 def register(app: typer.Typer) -> None:
@@ -42,19 +71,34 @@ def dpo(
     preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
                                                     " Without it: the groups that were built last."),
     output_dir: Output = None,
+    preset: str = typer.Option(None, help=_PRESET_HELP),
     beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
-    loss: str = typer.Option(None, help="sigmoid, sigmoid-norm, robust, ipo or hinge."),
+    loss: str = typer.Option(None, help=f"{', '.join(registry.names('losses'))}."),
+    label_smoothing: float = typer.Option(None, help="The share of labels taken to be flipped."),
     nll_weight: float = typer.Option(None, help="Weight of the winners' NLL beside the loss; keeps them likely."),
+    ld_alpha: float = typer.Option(None, help="Weight of an answer's tokens beyond the shorter one's length."),
+    simpo_gamma: float = typer.Option(None, help="Target margin per token of the loss simpo."),
+    reference: str = typer.Option(None, help="Another reference model than the one that training starts from."),
+    reference_free: bool = typer.Option(None, "--reference-free/--with-reference", help="Train without a reference."),
     learning_rate: LearningRate = None,
     num_epochs: Epochs = None,
     batch_size: BatchSize = None,
     gradient_accumulation_steps: Accumulation = None,
+    method: Method = None,
     lora_rank: LoraRank = None,
+    quantize: Quantize = None,
     precision: Precision = None,
+    row_tokens: RowTokens = None,
+    activation_checkpointing: Checkpointing = None,
+    two_pass: bool = typer.Option(None, "--two-pass/--one-pass", help="Any number of candidates in fixed memory."),
+    engine: str = typer.Option(None, help="hafs, or trl for TRL's own DPOTrainer."),
+    tracker: Tracker = None,
     seed: Seed = None,
     eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
                                             " for N prompts of a pack's validation split."),
+    dry_run: DryRun = False,
+    memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:  # fmt: skip
@@ -63,28 +107,50 @@ def dpo(
         raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
     run_training(
         "dpo", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
-        validate=validate,
-        flags={"beta": beta, "loss": loss.replace("-", "_") if loss else None, "nll_weight": nll_weight,
-               "learning_rate": learning_rate, "num_epochs": num_epochs, "batch_size": batch_size,
-               "gradient_accumulation_steps": gradient_accumulation_steps, "lora.rank": lora_rank,
-               "lora.alpha": 2 * lora_rank if lora_rank else None, "precision": precision, "seed": seed,
-               "eval_steps": eval_steps},
+        validate=validate, dry_run=dry_run, memory_limit=memory_limit,
+        flags={**_preset(preset), **given(
+            beta=beta, loss=loss.replace("-", "_") if loss else None, label_smoothing=label_smoothing,
+            nll_weight=nll_weight, ld_alpha=ld_alpha, simpo_gamma=simpo_gamma, reference=reference,
+            reference_free=reference_free, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps, method=method, quantize=quantize,
+            precision=precision, row_tokens=row_tokens, activation_checkpointing=activation_checkpointing,
+            two_pass=two_pass, engine=engine, trackers=tracker, seed=seed, eval_steps=eval_steps), **lora(lora_rank)},
     )  # fmt: skip
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def lora(rank: int | None) -> dict[str, Any]:
+    """The settings that `--lora-rank` stands for."""
+    return {"lora.rank": rank, "lora.alpha": 2 * rank} if rank is not None else {}
+
+
+def _preset(name: str | None) -> dict[str, float]:
+    if name is not None and name not in PRESETS:
+        raise UsageError(f"there is no preset {name!r}", f"use one of: {', '.join(PRESETS)}")
+    return PRESETS[name][0] if name else {}
 
 
 def run_training(
     kind: str, *, model: str | None, data: Path | None, output: Path | None, workspace: Path | None, as_json: bool,
-    flags: dict[str, Any], validate: str | None = None,
+    flags: dict[str, Any], validate: str | None = None, dry_run: bool = False, memory_limit: str | None = None,
 ) -> None:  # fmt: skip
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
     from hafs.training import train_dpo, train_sft
 
     config, root = _settings(workspace)
-    groups = _read(kind, data) if data else _stored(kind, workspace)
+    section = override(getattr(config, kind), **flags)
+    answers = getattr(section, "answers", 0)
+    groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
-    section = override(getattr(config, kind), **flags)
+    if dry_run:
+        _plan(kind, chosen, groups, section, memory_limit, as_json)
+        return
     train = train_sft if kind == "sft" else train_dpo
     finished = _finished(directory)
     with ExitStack() as stack:
@@ -92,8 +158,18 @@ def run_training(
         if validate is not None and not finished:
             hooks["validate"] = check = _pass_rate(config, chosen, validate)
             stack.enter_context(closing(check.scorer))
-        progress = stack.enter_context(progress_bars(quiet=as_json))
+        progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
+    if MAIN_PROCESS:
+        _report(kind, result, directory, finished, as_json)
+
+
+MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
+"""Whether this is the process that prints, of those that `accelerate launch` or `torchrun` started."""
+
+
+def _report(kind: str, result: TrainResult, directory: Path, finished: bool, as_json: bool) -> None:
+    """Say how the training ended."""
     if finished:
         note("this run was finished before: nothing was trained now")
     for warning in result.warnings:
@@ -137,11 +213,11 @@ def _settings(workspace: Path | None) -> tuple[Config, Path]:
     return found.config, found.root
 
 
-def _read(kind: str, data: Path) -> list[PreferenceGroup]:
+def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:
     if kind == "sft":
         from hafs.training.data import read_sft
 
-        loaded = read_sft(data)
+        loaded = read_sft(data, answers)
         bad_lines(data, loaded.bad)
         return loaded.rows
     from hafs.preferences import read_preferences
@@ -151,14 +227,14 @@ def _read(kind: str, data: Path) -> list[PreferenceGroup]:
     return preferences.groups
 
 
-def _stored(kind: str, workspace: Path | None) -> list[PreferenceGroup]:
+def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:
     from hafs.cli.common import workspace_at
     from hafs.pipeline import newest_groups
     from hafs.training.data import examples
 
     with workspace_at(workspace).open_store() as store:
         if kind == "sft":
-            found = examples(store.prompts(split=["train", "validation"]))
+            found = examples(store.prompts(split=["train", "validation"]), answers)
             missing = "prompts with references: `hafs tasks generate`, or give --data"
         else:
             found = newest_groups(store)
@@ -166,6 +242,22 @@ def _stored(kind: str, workspace: Path | None) -> list[PreferenceGroup]:
     if not found:
         raise UsageError(f"{store.where} has nothing to train on", f"it needs {missing}")
     return found
+
+
+def _plan(
+    kind: str, model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, limit: str | None, as_json: bool
+) -> None:
+    """What the run would take; exit code 1 when it does not fit."""
+    from hafs.training.plan import parse_size, plan, to_rich
+    from hafs.training.run import token_groups
+
+    train, uses_reference = token_groups(kind, model, groups, config)
+    made = plan(
+        model, config, train, uses_reference=uses_reference, limit=parse_size(limit) if limit is not None else None
+    )
+    emit(made.to_dict(), to_rich(made), as_json)
+    if not made.fits:
+        raise typer.Exit(1)
 
 
 def _pass_rate(config: Config, model: str, spec: str) -> Any:

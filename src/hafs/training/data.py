@@ -12,21 +12,23 @@ from hafs.types import GroupCandidate, PreferenceGroup, Prompt
 _ANSWER = ("completion", "response", "output", "answer", "chosen")
 
 
-def read_sft(path: str | Path) -> Loaded[PreferenceGroup]:
+def read_sft(path: str | Path, answers: int = 0) -> Loaded[PreferenceGroup]:
     """Read examples: task rows with references, prompt and completion columns, or a `messages` conversation.
 
-    Each becomes a group without edges. Raises UsageError when the file is missing, DataError when no line is usable.
+    Each becomes a group without edges; of a task row's references the first `answers` are learnt (0: all). Raises
+    UsageError when the file is missing, DataError when no line is usable.
     """
-    return read_jsonl(path, _parse)
+    return read_jsonl(path, lambda row: _parse(row, answers))
 
 
-def examples(prompts: Iterable[Prompt]) -> list[PreferenceGroup]:
-    """One example for each prompt that has references: all its right answers are learnt, the prompt computed once."""
-    return [_of_prompt(p) for p in prompts if p.references]
+def examples(prompts: Iterable[Prompt], answers: int = 0) -> list[PreferenceGroup]:
+    """One example for each prompt that has references: the first `answers` of them (0: all), the prompt computed
+    once."""
+    return [_of_prompt(p, answers) for p in prompts if p.references]
 
 
-def _of_prompt(prompt: Prompt) -> PreferenceGroup:
-    texts = dict.fromkeys(_text(r.text, "references") for r in prompt.references)
+def _of_prompt(prompt: Prompt, answers: int = 0) -> PreferenceGroup:
+    texts = dict.fromkeys(_text(r.text, "references") for r in prompt.references[: answers or None])
     text, system = _text(prompt.text, "text"), _text(prompt.system, "system")
     return _group(text, system, texts, prompt_id=prompt.id, family=prompt.family, split=prompt.split)
 
@@ -40,11 +42,11 @@ def _group(text: str, system: str, answers: Iterable[str], **more: Any) -> Prefe
     return PreferenceGroup(text, candidates, (), system=system, **more)
 
 
-def _parse(row: Mapping[str, Any]) -> PreferenceGroup:
+def _parse(row: Mapping[str, Any], answers: int) -> PreferenceGroup:
     if "messages" in row:
         return _conversation(row["messages"])
     if "text" in row and "references" in row:
-        return _of_prompt(Prompt.from_dict(row))
+        return _of_prompt(Prompt.from_dict(row), answers)
     text = row["prompt"] if "prompt" in row else row["instruction"] if "instruction" in row else row["prompt"]
     if isinstance(text, list):
         return _conversation([*text, *row["completion"]])
