@@ -143,7 +143,7 @@ PIECES = st.sampled_from([
     "if 1", "endif", "org $8000", "struct s $00", "namespace on", "@", "[", "$12",
 ])  # fmt: skip
 DANGER = re.compile(
-    r"(?i)^(incsrc|incbin|include\w*|table|while|for|macro|if|function|struct|namespace|rep(?=\s+[^#\s]))\b(?!:)"
+    r"(?i)^(incsrc|incbin|include(?:from|once)?|table|while|for|macro|if|function|struct|namespace|rep(?=\s+[^#\s]))\b(?!:)"
 )
 
 
