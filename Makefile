@@ -2,7 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-EXTRAS := --extra asm --extra gguf --extra trl --extra dev
+DEVELOP := .venv/.develop
+USE := --extra asm --extra gguf
+ALL := $(USE) --extra quant --extra trackers --extra trl --extra dev
+# Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo setup assets test check format docs bench bench-train bench-generate bench-score clean
 
@@ -11,46 +15,53 @@ demo: assets          ## the whole path on the embedded model: SFT, preferences,
 
 setup: $(READY)       ## just make .venv
 
+install = $(BIN)/uv export -q --locked --no-emit-project --prune torch $(1) -o .venv/requirements.txt && \
+	$(BIN)/uv pip install -q --python $(BIN)/python -r .venv/requirements.txt
+
 # torch comes through pip, which takes the CPU build where the machine's pip is set up with one; the rest is the lock.
 $(READY): pyproject.toml uv.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing into .venv (about a minute)"
 	@$(BIN)/python -m pip install -q uv "torch==$$(sed -n '/^name = "torch"$$/{n;s/.*"\(.*\)"/\1/p;}' uv.lock)"
-	@$(BIN)/uv export -q --locked --no-emit-project --prune torch $(EXTRAS) -o .venv/requirements.txt
-	@$(BIN)/uv pip install -q --python $(BIN)/python -r .venv/requirements.txt
+	@$(call install,$(USE))
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# What tests and checks need beside: linters, the peers that results are compared with, the optional extras.
+$(DEVELOP): $(READY)
+	@$(call install,$(ALL))
 	@touch $@
 
 assets: $(READY)
 	@$(BIN)/hafs tools install >/dev/null
 	@$(BIN)/hafs models pull >/dev/null
 
-test: assets          ## the tests, in under 15 minutes on 2 cores
+test: assets $(DEVELOP)          ## the tests, in under 15 minutes on 2 cores
 	@$(BIN)/python -m pytest -n 2 $(PYTEST)
 
-check: $(READY)       ## lint, types, import rules, generated docs
+check: $(DEVELOP)       ## lint, types, import rules, generated docs
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python docs/generate.py --check
 
-format: $(READY)
+format: $(DEVELOP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(READY)        ## write docs/cli.md from the code
+docs: $(DEVELOP)        ## write docs/cli.md from the code
 	@$(BIN)/python docs/generate.py
 
 bench: bench-train bench-generate bench-score   ## every benchmark; each ends with one RESULT line
 
-bench-train: assets
+bench-train: assets $(DEVELOP)
 	@$(BIN)/python benchmarks/train.py
 
-bench-generate: assets
+bench-generate: assets $(DEVELOP)
 	@$(BIN)/python benchmarks/generate.py
 
-bench-score: assets
+bench-score: assets $(DEVELOP)
 	@$(BIN)/python benchmarks/score.py
 
 clean:
