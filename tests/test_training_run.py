@@ -218,6 +218,18 @@ def test_the_learning_rate_rises_then_falls_and_never_leaves_its_bounds(schedule
     assert all(0 < r <= 1 for r in rates)
 
 
+def test_sft_may_learn_one_of_a_prompts_right_answers(tmp_path: Path) -> None:
+    from hafs.training.data import examples as of_prompts
+    from hafs.training.data import read_sft
+    from hafs.types import Prompt, Reference
+
+    prompt = Prompt("add", references=(Reference("short", "ADC"), Reference("long", "CLC\nADC")))
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(prompt.to_dict()) + "\n")
+    for answers, texts in ((0, ["ADC", "CLC\nADC"]), (1, ["ADC"]), (2, ["ADC", "CLC\nADC"])):
+        for group in (*of_prompts([prompt], answers), *read_sft(tmp_path / "tasks.jsonl", answers).rows):
+            assert [c.text for c in group.candidates] == texts
+
+
 def run_with(model: Path, tmp_path: Path, name: str, **changes: Any) -> Path:
     """Train on the preferences with changed settings; the run's directory."""
     out = tmp_path / name
