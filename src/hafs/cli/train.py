@@ -149,7 +149,7 @@ def run_training(
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     if dry_run:
-        _plan(kind, chosen, groups, section, memory_limit, as_json)
+        _plan(chosen, groups, section, memory_limit, as_json)
         return
     train = train_sft if kind == "sft" else train_dpo
     finished = _finished(directory)
@@ -244,14 +244,12 @@ def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceG
     return found
 
 
-def _plan(
-    kind: str, model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, limit: str | None, as_json: bool
-) -> None:
+def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, limit: str | None, as_json: bool) -> None:
     """What the run would take; exit code 1 when it does not fit."""
     from hafs.training.plan import parse_size, plan, to_rich
     from hafs.training.run import token_groups
 
-    train, uses_reference = token_groups(kind, model, groups, config)
+    train, uses_reference = token_groups(model, groups, config)
     made = plan(
         model, config, train, uses_reference=uses_reference, limit=parse_size(limit) if limit is not None else None
     )

@@ -22,9 +22,9 @@ from hafs.types import Progress, content_id, silent
 class ReferenceCache:
     """Reference log-probabilities on disk, one JSON line per candidate, shared by every run on the same reference.
 
-    The key is `identity` (the reference model's content hash, the precision, the layout, the attention) and the token
-    ids. The value is the plain sum in nats and the number of tokens, nothing scaled; with `by_token` it is the list of
-    the tokens' log-probabilities. A line cut short by a crash is ignored and computed again.
+    The key is `identity` (the reference model's content hash, the precision, the attention, the quantisation) and the
+    token ids. The value is the plain sum in nats and the number of tokens, nothing scaled; with `by_token` it is the
+    list of the tokens' log-probabilities. A line cut short by a crash is ignored and computed again.
     """
 
     def __init__(self, folder: Path | None, identity: Sequence[Any], by_token: bool = False) -> None:

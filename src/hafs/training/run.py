@@ -196,13 +196,10 @@ def split(
     return train, valid, dropped
 
 
-def token_groups(
-    kind: str, model: str, groups: Sequence[PreferenceGroup], config: TrainConfig
-) -> tuple[list[TokenGroup], bool]:
+def token_groups(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig) -> tuple[list[TokenGroup], bool]:
     """The groups that `train` would train on, and whether it would need a reference; only the tokenizer is loaded."""
     train, _, _ = split(groups, load_tokenizer(resolve(model)), config)
-    needs = isinstance(config, DPOConfig) and PreferenceObjective(config).uses_reference
-    return train, kind != "sft" and needs
+    return train, isinstance(config, DPOConfig) and PreferenceObjective(config).uses_reference
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
