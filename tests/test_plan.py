@@ -150,7 +150,7 @@ def test_the_rows_are_the_loops(tiny_model: Path, tmp_path: Path, monkeypatch: p
         for i in range(13)
     ]  # fmt: skip
     config = settings(batch_size=2, gradient_accumulation_steps=2, row_tokens=120, two_pass=True, validation_share=0.2)
-    groups, uses_reference = token_groups("dpo", str(tiny_model), data, config)
+    groups, uses_reference = token_groups(str(tiny_model), data, config)
     made = plan(tiny_model, config, groups, uses_reference=uses_reference)
     result = train_dpo(str(tiny_model), data, config, tmp_path / "run")
     assert (made.tokens_per_epoch, made.steps) == (result.tokens, result.steps)
