@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from hafs.evals.statistics import (
+from hafs.statistics import (
     bootstrap_mean,
     clopper_pearson,
     holm,

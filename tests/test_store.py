@@ -26,7 +26,19 @@ from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.store import Run, Store, find_workspace, init_workspace, open_store, open_workspace, schema
 from hafs.store import engine as engine_module
 from hafs.store import store as store_module
-from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Reference, Score
+from hafs.store.rows import KINDS
+from hafs.types import (
+    Annotation,
+    Candidate,
+    Edge,
+    GroupCandidate,
+    PreferenceGroup,
+    Prompt,
+    Ranking,
+    Reference,
+    Score,
+    Verdict,
+)
 
 SERVER = os.environ.get("HAFS_TEST_POSTGRES", "")
 
@@ -115,6 +127,8 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
     members = (GroupCandidate(drawn.draw(anything) + "1", c.id), GroupCandidate("2", "", True))
     edge = Edge(0, 1, 0.25, drawn.draw(st.floats(0, 1)), drawn.draw(anything))
     g = PreferenceGroup(p.text, members, (edge,), p.system, p.id, p.family, p.split)
+    v = Verdict(p.id, drawn.draw(anything), "pairwise@1", (c.id, "x"), "ranked", ((c.id,), ("x",)), reason=r.source)
+    a = Annotation(p.id, drawn.draw(anything), (c.id, "x"), "ranked", (("x",), (c.id,)), note=r.source, submitted=1.5)
     run = Run(drawn.draw(anything), drawn.draw(data), {"prompt": p.id}, started=1.5)
     for item, add, get in (
         (p, store.add_prompts, store.get_prompt),
@@ -122,6 +136,8 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
         (s, store.add_scores, store.get_score),
         (r, store.add_rankings, store.get_ranking),
         (g, store.add_groups, store.get_group),
+        (v, store.add_verdicts, lambda id: next(store.verdicts(ids=id), None)),
+        (a, store.add_annotations, lambda id: next(store.annotations(ids=id), None)),
         (run, store.add_runs, store.get_run),
     ):
         assert get(item.id) is None
@@ -129,6 +145,27 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
         assert add([item]) == 0
         found = get(item.id)
         assert found == item and found is not None and found.id == item.id
+
+
+def test_a_malformed_verdict_gives_way_to_one_that_could_be_read(store: Store) -> None:
+    (p, *_), (a, b, *_) = filled(store)
+    cut = Verdict(p.id, "j", "pairwise@1", (a.id, b.id), "malformed", reason="cut off")
+    read = replace(cut, outcome="ranked", tiers=((b.id,), (a.id,)), reason="")
+    assert (cut.id, store.add_verdicts([cut]), store.add_verdicts([read])) == (read.id, 1, 1)
+    assert store.add_verdicts([cut]) == store.add_verdicts([replace(read, tiers=((a.id,), (b.id,)))]) == 0
+    assert list(store.verdicts()) == [read]
+
+
+def test_an_annotation_that_was_taken_back_counts_for_nothing_and_is_kept(store: Store) -> None:
+    (p, *_), (a, b, *_) = filled(store)
+    said = Annotation(p.id, "ann", (a.id, b.id), "ranked", ((b.id,), (a.id,)), submitted=3.0)
+    store.add_annotations([said])
+    ranking = said.ranking()
+    assert ranking is not None and (ranking.source, ranking.tiers) == ("human:ann", ((b.id,), (a.id,)))
+    assert store.undo_annotation(said.id) and not store.undo_annotation(said.id)
+    assert list(store.annotations()) == []
+    (kept,) = store.annotations(undone=True)
+    assert kept.undone and kept.ranking() is None and kept.id == said.id
 
 
 def test_a_prompt_keeps_the_data_it_was_first_added_with(store: Store) -> None:
@@ -388,6 +425,9 @@ def test_opening_again_changes_nothing_and_many_may_open_a_new_database_at_once(
         assert opened.counts()["prompts"] == 8
 
 
+NEXT = schema.MIGRATIONS[-1][0] + 1
+
+
 def test_a_database_of_a_newer_hafs_is_refused_and_left_alone(url: str) -> None:
     with open_store(url) as opened, opened._engine.connect() as conn, conn.begin():
         conn.execute(text("UPDATE schema_version SET version = 99"))
@@ -398,19 +438,19 @@ def test_a_database_of_a_newer_hafs_is_refused_and_left_alone(url: str) -> None:
 def test_an_older_database_is_brought_up_by_the_missing_migrations(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_store(url) as opened:
         opened.add_prompts([prompt(1)])
-    later = (*schema.MIGRATIONS, (2, ("CREATE TABLE extra (id TEXT PRIMARY KEY)",)))
+    later = (*schema.MIGRATIONS, (NEXT, ("CREATE TABLE extra (id TEXT PRIMARY KEY)",)))
     monkeypatch.setattr(schema, "MIGRATIONS", later)
     with open_store(url) as opened:
         assert inspect(opened._engine).has_table("extra")
         assert opened.counts()["prompts"] == 1
         with opened._engine.connect() as conn:
-            assert schema.schema_version(conn) == 2
+            assert schema.schema_version(conn) == NEXT
 
 
 def test_a_migration_that_fails_is_undone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(url).close()
     statements = ("CREATE TABLE extra (id TEXT)", "CREATE TABLE prompts (id TEXT)")
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (2, statements)))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, (NEXT, statements)))
     with pytest.raises(HafsError, match="already exists"):
         open_store(url)
     monkeypatch.undo()
@@ -579,10 +619,12 @@ def test_a_server_that_does_not_answer_is_named_without_its_password() -> None:
 # ---- JSON lines
 
 
-@pytest.mark.parametrize("kind", ["prompts", "candidates", "scores", "rankings", "groups", "runs"])
+@pytest.mark.parametrize("kind", list(KINDS))
 def test_each_kind_goes_out_and_comes_back(store: Store, tmp_path: Path, kind: str) -> None:
     prompts, made = filled(store)
     store.add_rankings([Ranking(prompts[0].id, ((made[0].id,), (made[1].id,)), "asm@1")])
+    store.add_verdicts([Verdict(prompts[0].id, "j", "pairwise@1", (made[0].id, made[1].id), "tie")])
+    store.add_annotations([Annotation(prompts[0].id, "ann", (made[0].id, made[1].id), "all_bad")])
     store.add_groups([PreferenceGroup("p", (GroupCandidate("a"), GroupCandidate("b")), (Edge(0, 1),))])
     store.finish_run(store.start_run("sft", {"x": [1, 2]}), metrics={"loss": 1.0})
     rows = list(getattr(store, kind)())
@@ -591,7 +633,7 @@ def test_each_kind_goes_out_and_comes_back(store: Store, tmp_path: Path, kind: s
     again = store.import_jsonl(kind, file)
     assert (again.read, again.added, again.bad) == (len(rows), 0, [])
     with open_store(tmp_path / "other.db") as other:
-        if kind in ("candidates", "rankings", "scores"):
+        if kind in ("candidates", "rankings", "scores", "verdicts", "annotations"):
             other.add_prompts(prompts)
         if kind == "scores":
             other.add_candidates(made)

@@ -149,7 +149,12 @@ def benchmarks() -> dict[str, list[Prompt]]:
 
 
 def test_benchmarks_are_held_out_and_large_enough(benchmarks: dict[str, list[Prompt]]) -> None:
-    assert {name: len(prompts) for name, prompts in benchmarks.items()} == {"asm": 320, "rom_hack": 120, "demo": 96}
+    assert {name: len(prompts) for name, prompts in benchmarks.items()} == {
+        "asm": 320,
+        "rom_hack": 120,
+        "easy": 320,
+        "demo": 96,
+    }
     for prompts in benchmarks.values():
         assert len({p.id for p in prompts}) == len(prompts)
         assert all(p.split == "test" and HELD_OUT in p.tags for p in prompts)

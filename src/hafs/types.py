@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 __all__ = [
+    "Annotation",
     "Candidate",
     "Edge",
     "GroupCandidate",
@@ -23,6 +24,7 @@ __all__ = [
     "Ranking",
     "Reference",
     "Score",
+    "Verdict",
     "content_id",
     "silent",
 ]
@@ -186,15 +188,112 @@ class Ranking(_Row):
         return super().from_dict({**row, "tiers": tuple(tuple(t) for t in row["tiers"])})
 
 
+OUTCOMES = ("ranked", "tie", "abstain", "malformed")
+
+
+@dataclass(frozen=True)
+class Verdict(_Row):
+    """What a judge said in one asking, or that it said nothing usable. Outcomes are never collapsed into each other.
+
+    `shown` are the candidates in the order the judge saw them. `outcome` is "ranked" (`tiers` holds their ids, best
+    first), "tie" (all are equal), "abstain" (it would not say, or refused) or "malformed" (its answer could not be
+    read, `reason` says why). `judge` names the model, `protocol` how it was asked and in which version
+    ("pairwise@1"). `strength` is 1 for a slight and 2 for a clear preference, `value` a grade in [0, 1] where the
+    protocol grades one candidate alone. `shuffle` numbers the orders in which the same candidates were shown.
+    """
+
+    prompt_id: str
+    judge: str
+    protocol: str
+    shown: tuple[str, ...]
+    outcome: str
+    tiers: tuple[tuple[str, ...], ...] = ()
+    strength: float = 1.0
+    value: float | None = None
+    shuffle: int = 0
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise ValueError(f"a verdict cannot be {self.outcome!r}")
+        if self.outcome == "ranked" and not self.tiers and self.value is None:
+            raise ValueError("a ranked verdict needs its tiers or a value")
+
+    @property
+    def id(self) -> str:
+        return content_id("verdict", self.prompt_id, self.judge, self.protocol, self.shown, self.shuffle)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Verdict:
+        tiers = tuple(tuple(tier) for tier in row.get("tiers", ()))
+        return super().from_dict({**row, "shown": tuple(row["shown"]), "tiers": tiers})
+
+
+@dataclass(frozen=True)
+class Annotation(_Row):
+    """What a person said of a prompt's candidates in one sitting.
+
+    `mode` is "rank", "ab" (two models side by side), "rate" (one candidate) or "review" (of a judge's verdict).
+    `shown` are the candidates in the order the person saw them. `answer` is "ranked" (`tiers`, best first; what is
+    in no tier was left unranked), "all_bad", "cannot_judge", "skipped" or "flagged"; a rating is in `value`.
+    `confidence` is "slight", "clear" or empty, `seconds` the time it took, `submitted` seconds since 1970 (UTC),
+    `serial` the person's how-manieth look at this prompt (0 first; later ones are repeats for consistency).
+    An annotation that was taken back is not deleted: `undone` is when.
+    """
+
+    prompt_id: str
+    annotator: str
+    shown: tuple[str, ...]
+    answer: str
+    tiers: tuple[tuple[str, ...], ...] = ()
+    mode: str = "rank"
+    value: float | None = None
+    confidence: str = ""
+    seconds: float | None = None
+    submitted: float = 0.0
+    serial: int = 0
+    note: str = ""
+    undone: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return content_id("annotation", self.prompt_id, self.annotator, self.mode, self.shown, self.submitted)
+
+    def ranking(self) -> Ranking | None:
+        """The ranking it makes, of source "human:NAME"; None when it ranks fewer than two candidates."""
+        if self.answer != "ranked" or self.undone is not None or sum(map(len, self.tiers)) < 2:
+            return None
+        about = {"annotation": self.id, "confidence": self.confidence, "mode": self.mode}
+        return Ranking(self.prompt_id, self.tiers, f"human:{self.annotator}", about)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Annotation:
+        tiers = tuple(tuple(tier) for tier in row.get("tiers", ()))
+        return super().from_dict({**row, "shown": tuple(row["shown"]), "tiers": tiers})
+
+
 @dataclass(frozen=True)
 class Edge(_Row):
-    """`winner` beats `loser` (indices into a group's candidates) with a weight and a probability that this is right."""
+    """`winner` beats `loser` (indices into a group's candidates) with a weight and a probability that this is right.
+
+    `source` says who said so: a scorer ("asm@1"), a person ("human:ann"), a judge ("judge:claude-opus-4-5@1") or
+    "reference". `calibrated` is None except for a judge's edges: whether the judge was calibrated on people's labels.
+    """
 
     winner: int
     loser: int
     weight: float = 1.0
     p: float = 1.0
     source: str = ""
+    calibrated: bool | None = None
 
     def __post_init__(self) -> None:
         if self.winner == self.loser:

@@ -28,7 +28,7 @@ def counts(workspace: WorkspaceDir = None, json: Json = False) -> None:
 
 
 def import_(
-    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, groups or runs."),
+    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, verdicts, annotations, groups or runs."),
     file: Path = typer.Argument(help="JSON lines."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -42,7 +42,7 @@ def import_(
 
 
 def export(
-    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, groups or runs."),
+    kind: str = typer.Argument(help="prompts, candidates, scores, rankings, verdicts, annotations, groups or runs."),
     file: Path = typer.Argument(help="Where the JSON lines go."),
     workspace: WorkspaceDir = None,
     json: Json = False,

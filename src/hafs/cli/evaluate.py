@@ -34,10 +34,10 @@ def evaluate(
     Answers that cannot be checked stay unscored, with the reason; exit code 1 when that is all of them.
     """
     from hafs.config import override
-    from hafs.evals.statistics import wilson
     from hafs.evals.words import interval, percent
     from hafs.jsonl import atomic_write
     from hafs.pipeline import evaluate, scorer_for
+    from hafs.statistics import wilson
 
     space = workspace_at(workspace)
     chosen = space.config.model.name if model is None else model

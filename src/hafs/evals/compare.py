@@ -26,7 +26,8 @@ from typing import Any, Literal
 
 from hafs.errors import UsageError
 from hafs.evals.results import EvalResult, PromptResult, parse
-from hafs.evals.statistics import (
+from hafs.evals.words import interval, model_title, p_value, percent, points, title
+from hafs.statistics import (
     Estimate,
     holm,
     mcnemar,
@@ -35,7 +36,6 @@ from hafs.evals.statistics import (
     paired_difference,
     wilson,
 )
-from hafs.evals.words import interval, model_title, p_value, percent, points, title
 
 __all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "winner"]
 

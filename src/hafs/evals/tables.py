@@ -12,8 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hafs.evals.compare import Benchmark, Comparison, Paired, Wins
-from hafs.evals.statistics import Estimate
 from hafs.evals.words import interval, model_title, p_value, percent, points, tokens
+from hafs.statistics import Estimate
 
 __all__ = [
     "Cell",

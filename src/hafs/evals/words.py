@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hafs.evals.statistics import Estimate
+from hafs.statistics import Estimate
 
 __all__ = ["interval", "model_title", "p_value", "percent", "points", "seconds", "title", "tokens"]
 

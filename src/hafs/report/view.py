@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hafs.evals.compare import Benchmark, Comparison, Paired
-from hafs.evals.statistics import Estimate
 from hafs.evals.tables import (
     Cell,
     Table,
@@ -36,6 +35,7 @@ from hafs.report.blocks import (
 )
 from hafs.report.curves import charts_of
 from hafs.report.data import Answer, Example, Failures, Pairs, ReportData, Rerun, Stage, Training
+from hafs.statistics import Estimate
 
 __all__ = ["build_page", "headline"]
 

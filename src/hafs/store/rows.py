@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Column, Table
 
 from hafs.store import schema
-from hafs.types import Candidate, PreferenceGroup, Prompt, Ranking, Score, content_id
+from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict, content_id
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ KINDS: dict[str, Kind] = {
     "candidates": Kind(schema.candidates, Candidate),
     "scores": Kind(schema.scores, Score),
     "rankings": Kind(schema.rankings, Ranking),
+    "verdicts": Kind(schema.verdicts, Verdict),
+    "annotations": Kind(schema.annotated, Annotation),
     "groups": Kind(schema.groups, PreferenceGroup),
     "runs": Kind(schema.runs, Run),
 }

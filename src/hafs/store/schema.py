@@ -168,6 +168,39 @@ rankings = _table(
     Column("details", Json),
 )
 
+verdicts = _table(
+    "verdicts",
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("judge", AnyText),
+    Column("protocol", AnyText),
+    Column("shown", Json(tuple)),
+    Column("outcome", AnyText),
+    Column("tiers", Json(_tiers)),
+    Column("strength", Double),
+    Column("value", Double),
+    Column("shuffle", BigInteger),
+    Column("reason", AnyText),
+    Column("details", Json),
+)
+
+annotated = _table(
+    "annotations",
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("annotator", AnyText),
+    Column("shown", Json(tuple)),
+    Column("answer", AnyText),
+    Column("tiers", Json(_tiers)),
+    Column("mode", AnyText),
+    Column("value", Double),
+    Column("confidence", AnyText),
+    Column("seconds", Double),
+    Column("submitted", Double),
+    Column("serial", BigInteger),
+    Column("note", AnyText),
+    Column("undone", Double),
+    Column("details", Json),
+)
+
 groups = _table(
     "preference_groups",
     Column("prompt", AnyText),
@@ -237,6 +270,21 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             run_id TEXT NOT NULL REFERENCES runs (id),
             group_id TEXT NOT NULL REFERENCES preference_groups (id),
             PRIMARY KEY (run_id, group_id))""",
+    )),
+    (2, (
+        """CREATE TABLE verdicts (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), judge TEXT NOT NULL,
+            protocol TEXT NOT NULL, shown TEXT NOT NULL, outcome TEXT NOT NULL, tiers TEXT NOT NULL,
+            strength DOUBLE PRECISION NOT NULL, value DOUBLE PRECISION, shuffle BIGINT NOT NULL,
+            reason TEXT NOT NULL, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX verdicts_by_prompt ON verdicts (prompt_id, judge)",
+        """CREATE TABLE annotations (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), annotator TEXT NOT NULL,
+            shown TEXT NOT NULL, answer TEXT NOT NULL, tiers TEXT NOT NULL, mode TEXT NOT NULL,
+            value DOUBLE PRECISION, confidence TEXT NOT NULL, seconds DOUBLE PRECISION,
+            submitted DOUBLE PRECISION NOT NULL, serial BIGINT NOT NULL, note TEXT NOT NULL,
+            undone DOUBLE PRECISION, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
     )),
 )  # fmt: skip
 

@@ -27,7 +27,7 @@ from hafs.store.engine import connect, database_url, transaction
 from hafs.store.files import Imported, Parent, read_rows, value_problem
 from hafs.store.query import Matching, by_scorer, in_prompts, matches
 from hafs.store.rows import KINDS, Run, columns, to_row
-from hafs.types import Candidate, PreferenceGroup, Prompt, Ranking, Score
+from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
 
 BATCH = 2000
 """Rows in one write transaction."""
@@ -122,6 +122,31 @@ class Store:
         """Add rankings; returns how many were new. Raises DataError when a prompt is not in the store."""
         return self._add("rankings", rankings)
 
+    def add_verdicts(self, verdicts: Iterable[Verdict]) -> int:
+        """Add a judge's verdicts; returns how many were new or read where the earlier one was malformed.
+
+        A verdict that could be read is never replaced. Raises DataError when a prompt is not in the store.
+        """
+        table = schema.verdicts
+        insert = self._insert(table)
+        statement = insert.on_conflict_do_update(
+            index_elements=["id"],
+            set_={c.name: insert.excluded[c.name] for c in table.c if c.name != "id"},
+            where=and_(table.c.outcome == "malformed", insert.excluded.outcome != "malformed"),
+        )
+        return self._add("verdicts", verdicts, statement)
+
+    def add_annotations(self, annotations: Iterable[Annotation]) -> int:
+        """Add what people said; returns how many were new. Raises DataError when a prompt is not in the store."""
+        return self._add("annotations", annotations)
+
+    def undo_annotation(self, id: str) -> bool:
+        """Take an annotation back; it stays as a row that counts for nothing. False when there is none to undo."""
+        t = schema.annotated
+        statement = update(t).where(t.c.id == id, t.c.undone.is_(None)).values(undone=time.time())
+        with self._writing() as conn:
+            return bool(conn.execute(statement).rowcount)
+
     def add_groups(self, groups: Iterable[PreferenceGroup], run: str | None = None) -> int:
         """Add preference groups; returns how many were new. `run` is the id of the run that made them.
 
@@ -199,6 +224,30 @@ class Store:
         query = self._select("rankings", ((t.id, ids), (t.prompt_id, prompt_ids), (t.source, source)))
         query = query.where(*in_prompts(t.prompt_id, split, family, self._dialect))
         return self._stream("rankings", query.order_by(t.prompt_id, t.id))
+
+    def verdicts(
+        self, *, ids: Matching = None, prompt_ids: Matching = None, judge: Matching = None, protocol: Matching = None
+    ) -> Iterator[Verdict]:
+        """A judge's verdicts, by prompt."""
+        t = schema.verdicts.c
+        wanted = ((t.id, ids), (t.prompt_id, prompt_ids), (t.judge, judge), (t.protocol, protocol))
+        return self._stream("verdicts", self._select("verdicts", wanted).order_by(t.prompt_id, t.judge, t.id))
+
+    def annotations(
+        self,
+        *,
+        ids: Matching = None,
+        prompt_ids: Matching = None,
+        annotator: Matching = None,
+        mode: Matching = None,
+        undone: bool = False,
+    ) -> Iterator[Annotation]:
+        """What people said, in the order they said it; `undone` brings what was taken back too."""
+        t = schema.annotated.c
+        wanted = ((t.id, ids), (t.prompt_id, prompt_ids), (t.annotator, annotator), (t.mode, mode))
+        query = self._select("annotations", wanted)
+        query = query if undone else query.where(t.undone.is_(None))
+        return self._stream("annotations", query.order_by(t.submitted, t.id))
 
     def groups(
         self,
@@ -432,7 +481,11 @@ class Store:
 
     def _parent(self, kind: str) -> Parent | None:
         """What rows of `kind` belong to, with the ids that are in the store."""
-        of = {"candidates": "prompts", "rankings": "prompts", "scores": "candidates"}.get(kind)
+        parents = {
+            "scores": "candidates",
+            **dict.fromkeys(("candidates", "rankings", "verdicts", "annotations"), "prompts"),
+        }
+        of = parents.get(kind)
         if of is None:
             return None
         with self._reading() as conn:
