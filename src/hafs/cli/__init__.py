@@ -21,6 +21,7 @@ from hafs.cli import (
     install,
     preferences,
     report,
+    rlhf,
     score,
     sft,
     tasks,
@@ -42,7 +43,7 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, rlhf, evaluate, compare, report, data,
     config,
 ):  # fmt: skip
     verb.register(app)
