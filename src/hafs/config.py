@@ -133,6 +133,7 @@ class PPOConfig(TrainConfig):
     missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the score of an answer that never ended")
     max_kl: float = Field(60.0, gt=0, description="nats an answer at which training stops")
     min_entropy: float = Field(0.1, ge=0, description="share of the first step's entropy below which training stops")
+    max_minutes: float = Field(0.0, ge=0, description="minutes after which training stops; 0: no limit")
     hacking_patience: int = Field(2, ge=1, description="validations with more reward and fewer right answers to stop")
 
 

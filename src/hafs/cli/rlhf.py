@@ -138,6 +138,7 @@ def ppo(
     row_tokens: common.RowTokens = None,
     activation_checkpointing: common.Checkpointing = None,
     seed: common.Seed = None,
+    max_minutes: float = typer.Option(None, help="Stop after so many minutes of training."),
     eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
                                             " for N prompts of a pack's validation split."),
@@ -160,7 +161,8 @@ def ppo(
         advantage=advantage, kl_weight=kl_weight, kl=kl, rollouts=rollouts, epochs=ppo_epochs, minibatches=minibatches,
         max_new_tokens=max_new_tokens, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
         gradient_accumulation_steps=gradient_accumulation_steps, quantize=quantize, precision=precision,
-        row_tokens=row_tokens, activation_checkpointing=activation_checkpointing, seed=seed, eval_steps=eval_steps),
+        row_tokens=row_tokens, activation_checkpointing=activation_checkpointing, seed=seed, max_minutes=max_minutes,
+        eval_steps=eval_steps),
         **common.lora(lora_rank))  # fmt: skip
     chosen = read_prompts(prompts) if prompts else _stored(workspace)
     directory = (output_dir or root / "models" / "ppo").expanduser()

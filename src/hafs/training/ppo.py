@@ -421,6 +421,8 @@ class PPOTrainer:
         kl, entropy = metrics["objective/kl"], metrics["objective/entropy_per_token"]
         if not math.isfinite(kl) or kl > self.config.max_kl:
             return f"KL to the SFT model is {kl:.0f} nats an answer (limit {self.config.max_kl:g}): it has run away"
+        if self.config.max_minutes and s["seconds"] > 60 * self.config.max_minutes:
+            return f"the {self.config.max_minutes:g} minutes it was given are used"
         if s["first_entropy"] is None:
             s["first_entropy"] = entropy
         s["low_entropy"] = s["low_entropy"] + 1 if entropy < self.config.min_entropy * s["first_entropy"] else 0

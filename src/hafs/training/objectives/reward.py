@@ -53,7 +53,7 @@ class RewardObjective:
         sums: Sums = {
             "loss": (float(fit.detach()), n),
             "rewards/accuracies": (float((weight * (gap > 0)).sum()), n),
-            "rewards/margins": (float((weight * gap).sum()), n),
+            "rewards/margins": (float((weight * gap.detach()).sum()), n),
             "rewards/mean": (float(rewards.detach().sum()), len(rewards)),
         }
         return fit + self.config.centering * centre, sums
