@@ -75,7 +75,7 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     from hafs.training.ppo import Actors, PPOTrainer, RewardAdapter, Sampled
     from hafs.types import Prompt
 
-    net, tokenizer, groups, _ = loaded(_spec(model))
+    net, _, groups, _ = loaded(_spec(model))
     others = [load_model(resolve(model)) for _ in range(copies)]
     for weights in (p for other in others for p in other.parameters()):
         weights.detach().sum()  # weights mapped from a file are in memory once they have been read
