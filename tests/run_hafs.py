@@ -31,6 +31,16 @@ lora = {rank = 4, alpha = 8}
 [dpo]
 precision = "fp32"
 lora = {rank = 4, alpha = 8}
+[reward]
+precision = "fp32"
+batch_size = 2
+lora = {rank = 4, alpha = 8}
+[ppo]
+precision = "fp32"
+batch_size = 4
+rollouts = 2
+max_new_tokens = 8
+lora = {rank = 4, alpha = 8}
 [eval]
 max_new_tokens = 12
 """

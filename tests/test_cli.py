@@ -151,6 +151,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
            "train", "dpo", "--sft_model", "models/sft/model", "--preference_data", "preferences.jsonl",
            "--output_dir", "models/dpo", "--beta", "0.1", "--learning_rate", "5e-6", "--num_epochs", "1",
            "--batch_size", "2", "--gradient_accumulation_steps", "8")  # fmt: skip
+        do("train reward", "train", "reward", "--sft_model", "models/sft/model", "--preference_data",
+           "preferences.jsonl", "--output_dir", "models/reward")  # fmt: skip
+        (root / "answers.jsonl").write_text('{"prompt": "add", "answer": "CLC"}\n')
+        do("reward score", "reward", "score", "answers.jsonl", "--model", "models/reward")
+        do("train ppo", "train", "ppo", "--sft_model", "models/sft/model", "--prompts", "held.jsonl", "--scorer",
+           "asm", "--reward_model", "models/reward", "--output_dir", "models/ppo")  # fmt: skip
+        do("compare-methods", "compare-methods", "--sft_model", "models/sft/model", "--preference_data",
+           "preferences.jsonl", "--prompts", "held.jsonl", "--benchmark", "held.jsonl", "--methods", "rloo",
+           "--seeds", "1", "--markdown", "methods.md")  # fmt: skip
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):
             do("eval", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
                "--output", f"{name}.json")  # fmt: skip
@@ -188,6 +197,11 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     assert said["preferences build"]["edges"] == sum(len(g.edges) for g in built)
     groups = [PreferenceGroup.from_dict(row) for row in lines(root / "preferences.jsonl")]
     assert said["preferences generate"]["groups"] == len(groups) == 6
+    assert said["train ppo"]["steps"] == 2 and len(said["reward score"]["rewards"]) == 1
+    methods = {m["method"]: m for m in said["compare-methods"]["methods"]}
+    assert set(methods) == {"rloo"}
+    assert all(m["peak_mb"] > 100 and m["minutes"] > 0 and len(m["rates"]) == 1 for m in methods.values())
+    assert "| rloo |" in (root / "methods.md").read_text()
     assert said["data export"]["written"] == len(lines(root / "prompts.jsonl")) == 14  # eval has added the held-out six
     assert said["data import"] == {"read": 6, "new": 0, "skipped": 0}
     assert said["data counts"]["prompts"] == 14

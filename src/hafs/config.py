@@ -96,6 +96,47 @@ class DPOConfig(TrainConfig):
     engine: Literal["hafs", "trl"] = Field("hafs", description="trl: TRL's own DPOTrainer (extra `trl`)")
 
 
+class RewardConfig(TrainConfig):
+    """A reward model: a scalar head and an adapter on the SFT model, trained on preference groups."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    margin: float = Field(0.0, ge=0, description="least reward gap asked of a sure edge; an unsure one is asked less")
+    centering: float = Field(0.01, ge=0, description="weight of the squared sum of an edge's two rewards")
+
+
+class PPOConfig(TrainConfig):
+    """PPO from the SFT model: a step samples answers to `batch_size` x `gradient_accumulation_steps` prompts, rates
+    them and makes `epochs` passes over them. KL is in nats an answer, against the frozen SFT model."""
+
+    learning_rate: float = Field(3e-5, gt=0)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    batch_size: int = Field(16, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    rollouts: int = Field(4, ge=1, description="answers sampled for each prompt of a step")
+    max_new_tokens: int = Field(128, ge=1)
+    rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
+    advantage: Literal["gae", "rloo", "grpo"] = Field("gae", description="rloo and grpo need no value function")
+    epochs: int = Field(4, ge=1, description="passes over a step's answers")
+    minibatches: int = Field(2, ge=1, description="optimiser steps of a pass")
+    clip: float = Field(0.2, gt=0, description="how far a token's probability ratio may pull")
+    value_clip: float = Field(0.2, gt=0)
+    value_weight: float = Field(0.1, ge=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1)
+    whiten: bool = Field(True, description="advantages of a step to mean 0 and deviation 1")
+    kl: Literal["fixed", "adaptive"] = "fixed"
+    kl_weight: float = Field(0.05, ge=0, description="reward lost by a nat of KL to the reference")
+    kl_target: float = Field(6.0, gt=0, description="nats an answer that an adaptive weight aims at")
+    kl_horizon: float = Field(10_000, gt=0, description="answers over which an adaptive weight moves")
+    entropy_weight: float = Field(0.0, ge=0, description="reward for a nat of surprise in the policy's own tokens")
+    missing_eos_penalty: float = Field(1.0, ge=0, description="taken from the score of an answer that never ended")
+    max_kl: float = Field(60.0, gt=0, description="nats an answer at which training stops")
+    min_entropy: float = Field(0.1, ge=0, description="share of the first step's entropy below which training stops")
+    max_minutes: float = Field(0.0, ge=0, description="minutes after which training stops; 0: no limit")
+    hacking_patience: int = Field(2, ge=1, description="validations with more reward and fewer right answers to stop")
+
+
 class GenerateConfig(_Section):
     """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy)."""
 
@@ -143,6 +184,8 @@ class Config(_Section):
     preferences: PreferencesConfig = PreferencesConfig()  # type: ignore[call-arg]
     sft: SFTConfig = SFTConfig()  # type: ignore[call-arg]
     dpo: DPOConfig = DPOConfig()  # type: ignore[call-arg]
+    reward: RewardConfig = RewardConfig()  # type: ignore[call-arg]
+    ppo: PPOConfig = PPOConfig()  # type: ignore[call-arg]
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hafs.backends import Request, answers, open_backend
 from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
@@ -24,6 +24,9 @@ from hafs.preferences import BuildReport, groups_from_answers
 from hafs.scorers import Scorer, open_scorer
 from hafs.store import Store
 from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
+
+if TYPE_CHECKING:
+    from hafs.training.ppo import Rater, Sampled, Sampler
 
 SCORE_CHUNK = 64
 
@@ -67,6 +70,37 @@ def scorer_for(config: Config, name: str = "") -> Scorer:
     """The scorer named, or the workspace's; "automatic" means the workspace's."""
     chosen = config.score.scorer if name in ("", "automatic", "auto") else name
     return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
+
+
+def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int) -> Sampler:
+    """A sampler of rollouts for PPO: the model in training, at temperature 1, as the transformers backend decodes."""
+    from hafs.backends.transformers import TransformersBackend
+    from hafs.training.ppo import Sampled
+
+    def sample(net: Any, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Sampled]]:
+        backend = TransformersBackend.of(net, tokenizer)
+        config = GenerateConfig(
+            candidates=n, temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
+        )
+        found: list[list[Sampled]] = [[] for _ in prompts]
+        requests = [Request(str(i), p.text, p.system, n) for i, p in enumerate(prompts)]
+        for batch in answers(backend, requests, config):
+            for a in batch:
+                found[int(a.key)].append(Sampled(a.token_ids, a.text, a.finish))
+        return found
+
+    return sample
+
+
+def rater(scorer: Scorer) -> Rater:
+    """A scorer's values as PPO takes them; None where an answer is unscored."""
+
+    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        items = [(p, Candidate(p.id, t)) for p, row in zip(prompts, texts, strict=True) for t in row]
+        values = iter([score.value for score in scorer.score(items)])
+        return [[next(values) for _ in row] for row in texts]
+
+    return rate
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from hafs.cli import (
     generate,
     init,
     install,
+    methods,
     preferences,
     report,
+    rlhf,
     score,
     sft,
     tasks,
@@ -42,8 +44,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
-    config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, rlhf, evaluate, compare, methods,
+    report, data, config,
 ):  # fmt: skip
     verb.register(app)
 

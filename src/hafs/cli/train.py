@@ -60,9 +60,13 @@ _PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.item
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Preference training.", no_args_is_help=True)
+    from hafs.cli import rlhf  # which takes its options from here
+
+    group = typer.Typer(help="Training on preferences.", no_args_is_help=True)
     group.callback()(lambda: None)
     group.command("dpo")(dpo)
+    group.command("reward")(rlhf.reward)
+    group.command("ppo")(rlhf.ppo)
     app.add_typer(group, name="train")
 
 
@@ -140,9 +144,9 @@ def run_training(
 ) -> None:  # fmt: skip
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
-    from hafs.training import train_dpo, train_sft
+    from hafs.training import train_dpo, train_reward, train_sft
 
-    config, root = _settings(workspace)
+    config, root = settings(workspace)
     section = override(getattr(config, kind), **flags)
     answers = getattr(section, "answers", 0)
     groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
@@ -151,24 +155,24 @@ def run_training(
     if dry_run:
         _plan(chosen, groups, section, memory_limit, as_json)
         return
-    train = train_sft if kind == "sft" else train_dpo
-    finished = _finished(directory)
+    train: Any = {"sft": train_sft, "dpo": train_dpo, "reward": train_reward}[kind]
+    done = finished(directory)
     with ExitStack() as stack:
         hooks: dict[str, Any] = {}
-        if validate is not None and not finished:
-            hooks["validate"] = check = _pass_rate(config, chosen, validate)
+        if validate is not None and not done:
+            hooks["validate"] = check = pass_rate(config, chosen, validate)
             stack.enter_context(closing(check.scorer))
         progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
     if MAIN_PROCESS:
-        _report(kind, result, directory, finished, as_json)
+        report(kind, result, directory, done, as_json)
 
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"
 """Whether this is the process that prints, of those that `accelerate launch` or `torchrun` started."""
 
 
-def _report(kind: str, result: TrainResult, directory: Path, finished: bool, as_json: bool) -> None:
+def report(kind: str, result: TrainResult, directory: Path, finished: bool, as_json: bool) -> None:
     """Say how the training ended."""
     if finished:
         note("this run was finished before: nothing was trained now")
@@ -176,7 +180,13 @@ def _report(kind: str, result: TrainResult, directory: Path, finished: bool, as_
         note(f"note: {warning}")
     if not result.best_step:
         note("note: no later step was better than the start, so the model that was kept is the one it began with")
-    summary = {"model": str(directory / "model"), "steps": result.steps, "best_step": result.best_step,
+    if result.report:
+        r = result.report
+        note(f"on {r['prompts']} held-out prompts: accuracy {r['accuracy']:.1%} ({r['accuracy_low']:.1%} to"
+             f" {r['accuracy_high']:.1%}), ECE {r['ece']:.3f}, rewards {r['mean']:+.2f} ± {r['deviation']:.2f},"
+             f" correlation with length {r['length_correlation'] or 0:+.2f}")  # fmt: skip
+    summary = {"model": str(directory / "model"), "report": result.report, "stopped": result.stopped,
+               "steps": result.steps, "best_step": result.best_step,
                "seconds": round(result.seconds, 1), "tokens": result.tokens, "too_long": result.dropped,
                "validation": result.best, "warnings": result.warnings}  # fmt: skip
     figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
@@ -190,7 +200,7 @@ _FIGURES = ("pass_rate", "net_wins", "builds", "tokens", "loss", "rewards/accura
 """The validation figures that are printed; --json and the run's log have all."""
 
 
-def _finished(run: Path) -> bool:
+def finished(run: Path) -> bool:
     """Whether the directory holds a training run that has ended."""
     try:
         return bool(jsonlib.loads((run / "run.json").read_text(encoding="utf-8")).get("result"))
@@ -198,7 +208,7 @@ def _finished(run: Path) -> bool:
         return False
 
 
-def _settings(workspace: Path | None) -> tuple[Config, Path]:
+def settings(workspace: Path | None) -> tuple[Config, Path]:
     """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
     from hafs.config import Config
     from hafs.store import find_workspace, open_workspace
@@ -258,7 +268,7 @@ def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, li
         raise typer.Exit(1)
 
 
-def _pass_rate(config: Config, model: str, spec: str) -> Any:
+def pass_rate(config: Config, model: str, spec: str) -> Any:
     """A `PassRate` on the prompts that `spec` names."""
     from hafs import tasks
     from hafs.loading import load_tokenizer

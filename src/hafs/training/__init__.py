@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hafs.config import DPOConfig, SFTConfig
+from hafs.config import DPOConfig, RewardConfig, SFTConfig
 from hafs.training.loop import TrainResult, Validate
 from hafs.training.objectives.preference import PreferenceObjective
+from hafs.training.objectives.reward import RewardObjective
 from hafs.training.objectives.sft import SFTObjective
 from hafs.training.run import train
 from hafs.types import PreferenceGroup
 
-__all__ = ["TrainResult", "Validate", "train_dpo", "train_sft"]
+__all__ = ["TrainResult", "Validate", "train_dpo", "train_reward", "train_sft"]
 
 
 def train_sft(
@@ -43,3 +44,13 @@ def train_dpo(
 
         return train_dpo_trl(model, groups, config, output, **hooks)
     return train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+
+
+def train_reward(
+    model: str, groups: Sequence[PreferenceGroup], config: RewardConfig, output: Path, **hooks: Any
+) -> TrainResult:
+    """Train a reward model on `model` and preference groups; a sequence-classification checkpoint is in `output`.
+
+    `hooks` as in `train_sft`. The result's `report` says what it reached on the held-out prompts.
+    """
+    return train("reward", model, groups, RewardObjective(config), config, output, **hooks)

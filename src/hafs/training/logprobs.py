@@ -47,13 +47,17 @@ class CandidateLogps(nn.Module):
         return row.to(next(self.net.parameters()).device)
 
     def forward(self, row: Row) -> torch.Tensor:
+        return self._token_logps(self.hidden(row), row.labels)
+
+    def hidden(self, row: Row) -> torch.Tensor:
+        """[labels, width] last hidden state before each label."""
         hidden = self._backbone(
             input_ids=row.input_ids,
             attention_mask=masks(row, self.config) if row.padding is None else row.padding,
             position_ids=row.positions,
             use_cache=False,
         ).last_hidden_state
-        return self._token_logps(hidden.reshape(-1, hidden.shape[-1])[row.where], row.labels)
+        return hidden.reshape(-1, hidden.shape[-1])[row.where]
 
     def _token_logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """[labels] log-probability of each label; logits exist for one chunk at a time."""

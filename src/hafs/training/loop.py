@@ -36,7 +36,10 @@ Validate = Callable[[int, Any], Mapping[str, float]]
 
 @dataclass
 class TrainResult:
-    """How a run ended: the step whose weights are kept, its validation metrics, and the whole log."""
+    """How a run ended: the step whose weights are kept, its validation metrics, warnings in words.
+
+    `report` is what a reward model reached on the held-out prompts; `stopped` why a run ended before its last step.
+    """
 
     steps: int
     best_step: int
@@ -45,6 +48,8 @@ class TrainResult:
     tokens: int
     dropped: int = 0
     warnings: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+    stopped: str = ""
 
 
 class Trainer:

@@ -25,12 +25,14 @@ from hafs.models import model_hash, resolve
 from hafs.tools import cache_root
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
+from hafs.training.heads import CandidateRewards, save_classifier
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import Trainer, TrainResult, Validate, result_dict
 from hafs.training.objectives import Objective
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import TokenGroup, fit, tokenize
 from hafs.training.reference import ReferenceCache, fill_reference
+from hafs.training.reward import reward_report
 from hafs.training.sharding import is_sharded
 from hafs.types import PreferenceGroup, Progress, content_id, silent
 
@@ -57,7 +59,7 @@ def train(
     network = _network(path, config, accelerator, train)
     if cache is not None and not getattr(config, "reference", ""):
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
-    network = CandidateLogps(with_adapter(network.net, config), network.shared)
+    network = objective.network(with_adapter(network.net, config), network.shared)
     trainer = Trainer(
         network, objective, train, valid, config, run,
         reference=cache, validate=validate, progress=progress, accelerator=accelerator,
@@ -68,6 +70,8 @@ def train(
     for tracker in accelerator.trackers:
         tracker.finish()
     result.dropped = dropped
+    if isinstance(network, CandidateRewards):
+        result.report = reward_report(network, valid, config.row_tokens)
     result.warnings = [*recipe_advice(config, len(train)), *signs_of_trouble(run.log, result.best_step)]
     if not network.shared:
         result.warnings.append(f"{network.config.model_type} does not take the shared layout: each candidate was"
@@ -148,28 +152,40 @@ def with_adapter(net: Any, config: TrainConfig) -> Any:
     return net
 
 
-def _adapted(net: Any, config: TrainConfig) -> Any:
+def adapter_config(config: TrainConfig) -> PeftLora:
+    """The adapter that the settings describe."""
     lora = config.lora
     targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
+    return PeftLora(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
+        use_dora=config.method == "dora", task_type="CAUSAL_LM",
+    )  # fmt: skip
+
+
+def _adapted(net: Any, config: TrainConfig) -> Any:
     try:
-        return get_peft_model(net, PeftLora(
-            r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
-            use_dora=config.method == "dora", task_type="CAUSAL_LM",
-        ))  # fmt: skip
+        return get_peft_model(net, adapter_config(config))
     except ValueError as e:
         raise UsageError(f"no adapter could be put on the model: {e}", "check lora.targets") from e
 
 
 def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, output: Path) -> None:
     """Write the trained model: merged into its base, or as an adapter on it."""
-    net = trainer.network.net
-    if is_sharded(trainer.parameters.values()):  # this process holds a part: the whole is in the checkpoint
-        net = with_adapter(load_model(path, config.precision, device="cpu"), config)
+    network, head = trainer.network, isinstance(trainer.network, CandidateRewards)
+    if is_sharded(trainer.parameters.values()) or (head and config.quantize != "none"):
+        # this process holds a part, or a base that nothing can be merged into: the whole is in the checkpoint
+        base = load_model(path, config.precision, device="cpu")
+        network = type(network)(with_adapter(base, config), network.shared)
         weights = trainer.run.weights(trainer.best_step)
         with torch.no_grad():
-            for name, parameter in net.named_parameters():
+            for name, parameter in network.net.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(weights[name])
+    net = network.net
+    if isinstance(network, CandidateRewards):
+        score = net.score
+        save_classifier(net.merge_and_unload() if config.method != "full" else net, score, tokenizer, output)
+        return
     merge = config.method != "full" and config.save == "merged" and config.quantize == "none"
     save_model(net.merge_and_unload() if merge else net, tokenizer, output)
 

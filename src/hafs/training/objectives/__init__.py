@@ -6,11 +6,12 @@ the step was split into rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
 
+from hafs.training.logprobs import CandidateLogps
 from hafs.training.packing import Row, TokenGroup
 
 Sums = dict[str, tuple[float, float]]
@@ -20,6 +21,7 @@ Sums = dict[str, tuple[float, float]]
 class Objective(Protocol):
     """What a training run minimises.
 
+    `network` is what the model is read through: its log-probabilities [labels], or rewards [candidates].
     `uses_reference` asks the loop for the reference's log-probabilities: sums [candidates], or [labels] with
     `reference_by_token`.
     """
@@ -27,6 +29,9 @@ class Objective(Protocol):
     name: str
     uses_reference: bool
     reference_by_token: bool
+
+    @property
+    def network(self) -> Callable[..., CandidateLogps]: ...
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         """What the losses of a step's rows are divided by (a property of all its groups together)."""

@@ -14,6 +14,7 @@ import torch
 from hafs import registry
 from hafs.config import DPOConfig
 from hafs.errors import UsageError
+from hafs.training.logprobs import CandidateLogps
 from hafs.training.losses import Edges, Loss, Strength, tiers_of
 from hafs.training.objectives import Sums
 from hafs.training.packing import Row, TokenGroup
@@ -27,6 +28,7 @@ class PreferenceObjective:
     """
 
     name = "dpo"
+    network = CandidateLogps
 
     def __init__(self, config: DPOConfig | None = None, **settings: Any) -> None:
         """`config`, or single `settings` of it; raises UsageError for a loss that is not in the registry."""
@@ -43,7 +45,7 @@ class PreferenceObjective:
         return float(len(groups))
 
     def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
-        winner, loser, weight, p = _edge_tensors(row)
+        winner, loser, weight, p = edge_tensors(row)
         sums, lengths = row.sums(logps), row.lengths.to(logps.dtype)
         before = row.sums(reference) if self.reference_by_token else reference
         edges = Edges(
@@ -109,7 +111,7 @@ class PreferenceObjective:
         return {"loss": (float(loss), n), "nll": (float(nll), n), **out}
 
 
-def _edge_tensors(row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def edge_tensors(row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(winner index, loser index, weight, p) of a row's edges; the weights of each group sum to 1."""
     winner: list[int] = []
     loser: list[int] = []

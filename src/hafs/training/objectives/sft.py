@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hafs.training.logprobs import CandidateLogps
 from hafs.training.objectives import Sums
 from hafs.training.packing import Row, TokenGroup
 
@@ -14,6 +15,7 @@ class SFTObjective:
     """Cross-entropy on the answer only; every token of the step weighs the same."""
 
     name = "sft"
+    network = CandidateLogps
     uses_reference = False
     reference_by_token = False
 

@@ -1,0 +1,52 @@
+"""`hafs compare-methods`: when is RLHF worth it? DPO, reward model + PPO, PPO with the checker, RLOO, measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, workspace_at
+from hafs.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare-methods")(compare)
+
+
+def compare(
+    sft_model: str = typer.Option(None, help="The model that every method starts from."),
+    preference_data: Path = typer.Option(None, help="Preference groups or pairs, for DPO and the reward model."),
+    prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file)."),
+    benchmark: str = typer.Option("asm", help="What the results are measured on: a benchmark or a task file."),
+    methods: str = typer.Option("dpo,reward+ppo,ppo,rloo", help="Which, comma-separated."),
+    seeds: int = typer.Option(3, min=1, help="Trainings of each method."),
+    scorer: str = typer.Option("automatic", help="What rates answers in PPO and RLOO without a reward model."),
+    validate: str = typer.Option(None, help="Pick checkpoints by pass rate on these prompts: a task file, or PACK:N."),
+    minutes: float = typer.Option(0.0, min=0, help="A limit for each PPO or RLOO training."),
+    output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
+    markdown: Path = typer.Option(None, help="Also write the table here."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Train every method from one SFT model on the same data, several seeds each; repeated, it goes on."""
+    from hafs.cli.evaluate import benchmark_prompts
+    from hafs.jsonl import atomic_write
+    from hafs.methods import Job, compare_methods, to_markdown
+
+    if sft_model is None or preference_data is None or prompts is None:
+        raise UsageError("`hafs compare-methods` needs a model, preferences and prompts",
+                         "--sft-model DIRECTORY --preference-data FILE --prompts FILE")  # fmt: skip
+    space = workspace_at(workspace)
+    job = Job(sft_model, preference_data.absolute(), prompts.absolute(),
+              (output_dir or space.root / "methods").absolute(), scorer, validate or "", minutes)  # fmt: skip
+    with space.open_store() as store, progress_bars(quiet=json) as progress:
+        sft, found = compare_methods(
+            store, space.config, job, benchmark, benchmark_prompts(benchmark),
+            [m.strip() for m in methods.split(",")], seeds, progress, space.root,
+        )  # fmt: skip
+    table = to_markdown(sft, found)
+    if markdown is not None:
+        with atomic_write(markdown) as f:
+            f.write(table + "\n")
+    emit({"sft": sft.passed / sft.scored if sft.scored else None, "methods": [m.to_dict() for m in found]}, table, json)

@@ -1,0 +1,197 @@
+"""The full RLHF path: `hafs train reward`, `hafs reward score`, `hafs train ppo`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from hafs.cli import train as common
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts, say_unscored
+from hafs.errors import UsageError
+
+if TYPE_CHECKING:
+    from hafs.training import TrainResult
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Reward models.", no_args_is_help=True)
+    group.callback()(lambda: None)
+    group.command("score")(score)
+    app.add_typer(group, name="reward")
+
+
+def reward(
+    sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model."),
+    preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
+                                                    " Without it: the groups that were built last."),
+    output_dir: common.Output = None,
+    loss: str = typer.Option(None, help="bradley-terry (edges) or plackett-luce (whole rankings)."),
+    margin: float = typer.Option(None, help="Least reward gap asked of a sure edge."),
+    centering: float = typer.Option(None, help="Weight of the squared sum of an edge's rewards; keeps them around 0."),
+    learning_rate: common.LearningRate = None,
+    num_epochs: common.Epochs = None,
+    batch_size: common.BatchSize = None,
+    gradient_accumulation_steps: common.Accumulation = None,
+    method: common.Method = None,
+    lora_rank: common.LoraRank = None,
+    quantize: common.Quantize = None,
+    precision: common.Precision = None,
+    row_tokens: common.RowTokens = None,
+    activation_checkpointing: common.Checkpointing = None,
+    tracker: common.Tracker = None,
+    seed: common.Seed = None,
+    dry_run: common.DryRun = False,
+    memory_limit: common.MemoryLimit = None,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Train a reward model on preferences; it is a checkpoint that AutoModelForSequenceClassification loads."""
+    if sft_model is None:
+        raise UsageError("`hafs train reward` needs the model to start from", "--sft-model DIRECTORY")
+    common.run_training(
+        "reward", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
+        dry_run=dry_run, memory_limit=memory_limit,
+        flags={**common.given(
+            loss=loss.replace("-", "_") if loss else None, margin=margin, centering=centering,
+            learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps, method=method, quantize=quantize,
+            precision=precision, row_tokens=row_tokens, activation_checkpointing=activation_checkpointing,
+            trackers=tracker, seed=seed), **common.lora(lora_rank)},
+    )  # fmt: skip
+
+
+def score(
+    file: Path = typer.Argument(help="JSON lines with `prompt` (or `text`), `answer` (or `response`), maybe `system`."),
+    model: str = typer.Option(help="A reward model: the output of `hafs train reward`, or a directory."),
+    output: Path = typer.Option(None, help="Write every row with its `reward` here (JSON lines)."),
+    json: Json = False,
+) -> None:
+    """Score the rows of a file with a reward model; rows that cannot be scored are named and left out."""
+    from hafs.jsonl import read_jsonl, write_jsonl
+    from hafs.scorers.reward import RewardScorer
+    from hafs.types import Candidate, Prompt
+
+    def parse(row: dict[str, Any]) -> tuple[dict[str, Any], Prompt, Candidate]:
+        text, answer = _either(row, "prompt", "text"), _either(row, "answer", "response", "completion")
+        prompt = Prompt(text, str(row.get("system") or ""))
+        return row, prompt, Candidate(prompt.id, answer)
+
+    loaded = read_jsonl(file, parse)
+    bad_lines(file, loaded.bad)
+    with closing(RewardScorer(model)) as scorer, progress_bars(quiet=json) as progress:
+        scores = []
+        for done, found in enumerate(scorer.score([(p, c) for _, p, c in loaded.rows]), 1):
+            scores.append(found)
+            progress("scoring", done, len(loaded.rows), {})
+    rows = [{**row, "reward": s.key[0]} for (row, _, _), s in zip(loaded.rows, scores, strict=True) if s.key]
+    unscored: dict[str, int] = {}
+    for s in scores:
+        if s.value is None:
+            unscored[s.reason] = unscored.get(s.reason, 0) + 1
+    say_unscored(unscored)
+    if output is not None:
+        write_jsonl(output, rows)
+    mean = sum(r["reward"] for r in rows) / len(rows) if rows else None
+    figures = {"scored": len(rows), "unscored": unscored, "bad": len(loaded.bad), "mean": mean,
+               "output": str(output) if output else None}  # fmt: skip
+    if output is None and not json:
+        for row in rows:
+            print(f"{row['reward']:+.3f}  {_either(row, 'answer', 'response', 'completion')[:80]!r}")
+    text = f"{len(rows)} of {len(scores)} rows scored" + (f", mean reward {mean:+.3f}" if rows else "")
+    emit({**figures, **({} if output else {"rewards": [r["reward"] for r in rows]})}, text, json)
+    if not rows:
+        note("error: nothing could be scored\n  fix: see the reasons above")
+        raise typer.Exit(1)
+
+
+def _either(row: dict[str, Any], *names: str) -> str:
+    for name in names:
+        if isinstance(row.get(name), str) and row[name].strip():
+            return str(row[name])
+    raise KeyError(names[0])
+
+
+def ppo(
+    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
+    prompts: Path = typer.Option(None, help="Prompts to sample answers to (a task file). Without it: the workspace's."),
+    reward_model: str = typer.Option(None, help="A run of `hafs train reward` on the same model."),
+    reward_weight: float = typer.Option(1.0, help="What the reward model's scalar weighs beside the scorer's value."),
+    scorer: str = typer.Option(None, help="Any scorer as the reward: `asm`, `automatic`. Added to a reward model's."),
+    output_dir: common.Output = None,
+    advantage: str = typer.Option(None, help="gae (value function), or rloo or grpo without one."),
+    kl_weight: float = typer.Option(None, help="Reward lost by a nat of KL to the SFT model."),
+    kl: str = typer.Option(None, help="fixed, or adaptive (aims at kl_target)."),
+    rollouts: int = typer.Option(None, help="Answers sampled for each prompt of a step."),
+    ppo_epochs: int = typer.Option(None, help="Passes over a step's answers."),
+    minibatches: int = typer.Option(None, help="Optimiser steps of a pass."),
+    max_new_tokens: int = typer.Option(None, help="Tokens after which an answer is cut."),
+    learning_rate: common.LearningRate = None,
+    num_epochs: common.Epochs = None,
+    batch_size: common.BatchSize = None,
+    gradient_accumulation_steps: common.Accumulation = None,
+    lora_rank: common.LoraRank = None,
+    quantize: common.Quantize = None,
+    precision: common.Precision = None,
+    row_tokens: common.RowTokens = None,
+    activation_checkpointing: common.Checkpointing = None,
+    seed: common.Seed = None,
+    max_minutes: float = typer.Option(None, help="Stop after so many minutes of training."),
+    eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
+    validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
+                                            " for N prompts of a pack's validation split."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Improve a model by PPO on its own sampled answers. Repeated, it goes on from the last checkpoint."""
+    from hafs.config import override
+    from hafs.loading import load_tokenizer
+    from hafs.models import resolve
+    from hafs.pipeline import policy_sampler, rater, scorer_for
+    from hafs.training.ppo import train_ppo
+
+    if sft_model is None:
+        raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")
+    if reward_model is None and scorer is None:
+        raise UsageError("PPO needs something that rates answers", "--reward-model RUN, --scorer asm, or both")
+    config, root = common.settings(workspace)
+    section = override(config.ppo, **common.given(
+        advantage=advantage, kl_weight=kl_weight, kl=kl, rollouts=rollouts, epochs=ppo_epochs, minibatches=minibatches,
+        max_new_tokens=max_new_tokens, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps, quantize=quantize, precision=precision,
+        row_tokens=row_tokens, activation_checkpointing=activation_checkpointing, seed=seed, max_minutes=max_minutes,
+        eval_steps=eval_steps),
+        **common.lora(lora_rank))  # fmt: skip
+    chosen = read_prompts(prompts) if prompts else _stored(workspace)
+    directory = (output_dir or root / "models" / "ppo").expanduser()
+    finished = common.finished(directory)
+    with ExitStack() as stack:
+        hooks: dict[str, Any] = {}
+        if scorer is not None:
+            judge = stack.enter_context(closing(scorer_for(config, scorer)))
+            about = {"scorer": f"{judge.name}@{judge.version}", "arguments": dict(judge.arguments)}
+            hooks |= {"rate": rater(judge), "rater": about}
+        if validate is not None and not finished:
+            hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
+            stack.enter_context(closing(check.scorer))
+        sample = policy_sampler(load_tokenizer(resolve(sft_model)), section.max_new_tokens, section.rollout_batch)
+        progress = stack.enter_context(progress_bars(quiet=json))
+        result: TrainResult = train_ppo(
+            sft_model, chosen, section, directory, sample=sample, reward=reward_model or "",
+            reward_weight=reward_weight, progress=progress, **hooks,
+        )  # fmt: skip
+    if result.stopped:
+        note(f"note: stopped at step {result.steps}: {result.stopped}")
+    common.report("ppo", result, directory, finished, json)
+
+
+def _stored(workspace: Path | None) -> list[Any]:
+    from hafs.cli.common import workspace_at
+
+    with workspace_at(workspace).open_store() as store:
+        found = list(store.prompts(split="train"))
+        if not found:
+            raise UsageError(f"{store.where} has no prompts to sample answers to", "hafs tasks generate, or --prompts")
+    return found

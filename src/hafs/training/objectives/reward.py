@@ -1,0 +1,68 @@
+"""Reward modelling on preference groups: every candidate gets one scalar, every edge compares two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from hafs.config import RewardConfig
+from hafs.training.heads import CandidateRewards
+from hafs.training.losses import plackett_luce, tiers_of
+from hafs.training.objectives import Sums
+from hafs.training.objectives.preference import edge_tensors
+from hafs.training.packing import Row, TokenGroup
+
+
+class RewardObjective:
+    """Bradley-Terry on edges or Plackett-Luce on the tiers they make, plus `centering`.
+
+    Bradley-Terry: -p log σ(d) - (1 - p) log σ(-d) with d the winner's reward less the loser's less the margin
+    (Ouyang et al. 2022, "InstructGPT", eq. 1; the margin as in Touvron et al. 2023, "Llama 2", eq. 2, here
+    `margin` times 2p - 1, so that an edge at p = 1/2 says that both are worth the same). Rewards are only known up to a
+    constant; `centering` times (winner + loser)² puts it at zero (Eisenstein et al. 2023, "Helping or Herding?",
+    section 3). Edge weights are normalised within a group and groups weigh alike.
+    """
+
+    name = "reward"
+    network = CandidateRewards
+    uses_reference = False
+    reference_by_token = False
+
+    def __init__(self, config: RewardConfig | None = None, **settings: Any) -> None:
+        self.config = config or RewardConfig(**settings)
+
+    def normaliser(self, groups: Sequence[TokenGroup]) -> float:
+        return float(len(groups))
+
+    def loss(self, rewards: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+        """`rewards` are [candidates]; there is no reference."""
+        winner, loser, weight, p = edge_tensors(row)
+        p, weight = p.to(rewards.dtype), weight.to(rewards.dtype)
+        won, lost = rewards[winner], rewards[loser]
+        gap = won - lost
+        if self.config.loss == "plackett_luce":
+            fit = self._listwise(rewards, row)
+        else:
+            d = gap - self.config.margin * (2 * p - 1)
+            fit = -(weight * (p * F.logsigmoid(d) + (1 - p) * F.logsigmoid(-d))).sum()
+        centre = (weight * (won + lost) ** 2).sum()
+        n = float(weight.sum())
+        sums: Sums = {
+            "loss": (float(fit.detach()), n),
+            "rewards/accuracies": (float((weight * (gap > 0)).sum()), n),
+            "rewards/margins": (float((weight * gap.detach()).sum()), n),
+            "rewards/mean": (float(rewards.detach().sum()), len(rewards)),
+        }
+        return fit + self.config.centering * centre, sums
+
+    def _listwise(self, rewards: torch.Tensor, row: Row) -> torch.Tensor:
+        losses, first = [], 0
+        for group in row.groups:
+            n = len(group.candidates)
+            won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
+            losses.append(plackett_luce(rewards[first : first + n], tiers_of(won, n)))
+            first += n
+        return torch.stack(losses).sum()

@@ -1,0 +1,573 @@
+"""PPO from an SFT model, readable top to bottom: sample answers, rate them, work out advantages, take clipped steps.
+
+Policy, value function and (where one is given) the reward model are adapters and heads on one frozen base; the
+reference is that base with its adapters switched off. So the memory is that of one model, as for DPO.
+
+Details that are known to matter are marked with the number they have in Huang et al. 2024, "The N+ Implementation
+Details of RLHF with PPO: A Case Study on TL;DR Summarization", or in Huang et al. 2022, "The 37 Implementation Details
+of Proximal Policy Optimization" (cited as [37]). The objective is that of Schulman et al. 2017.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLora
+from torch import nn
+
+from hafs.chat import encode_prompt, template_hash, tokenizer_hash
+from hafs.config import PPOConfig
+from hafs.errors import HafsError, UsageError
+from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models import model_hash, resolve
+from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
+from hafs.training.checkpoints import RunDirectory, trim_log
+from hafs.training.heads import CandidateRewards, TokenValues, scalar_head
+from hafs.training.logprobs import CandidateLogps, autocast, self_test
+from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
+from hafs.training.packing import Row, StepRows, TokenGroup
+from hafs.training.run import adapter_config
+from hafs.types import Progress, Prompt, content_id, silent
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One sampled answer: its token ids (the end token included), its text, "stop" or "length"."""
+
+    ids: tuple[int, ...]
+    text: str
+    finish: str
+
+
+Sampler = Callable[[Any, Sequence[Prompt], int, int], list[list[Sampled]]]
+"""(network, prompts, answers a prompt, seed) -> each prompt's answers, sampled at temperature 1."""
+
+Rater = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float | None]]]
+"""(prompts, their answers' texts) -> scores, higher is better; None where an answer could not be rated."""
+
+
+@dataclass(frozen=True)
+class RewardAdapter:
+    """A reward model as an adapter and a head for the base that the policy has, too."""
+
+    weights: Mapping[str, torch.Tensor]
+    rank: int
+    alpha: int
+    targets: str
+    weight: float = 1.0
+
+
+POLICY = "default"
+"""The policy's adapter has the name under which PEFT saves an adapter that stands alone."""
+
+
+class Actors:
+    """The base with its adapters, seen as policy, reference, value function and reward model in turn."""
+
+    def __init__(self, net: Any, config: PPOConfig, reward: RewardAdapter | None, shared: bool | None = None) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.reward_weight = reward.weight if reward else 0.0
+        wanted = adapter_config(config)
+        self.net = _with_adapters(net, {
+            POLICY: wanted,
+            **({"value": wanted} if config.advantage == "gae" else {}),
+            **({"reward": _peft_of(reward)} if reward else {}),
+        })  # fmt: skip
+        self.policy = CandidateLogps(self.net, shared)
+        self.shared = self.policy.shared
+        self.value: TokenValues | None = None
+        self.reward: CandidateRewards | None = None
+        if config.advantage == "gae":
+            self.net.value_head = scalar_head(self.net)
+            nn.init.zeros_(self.net.value_head.weight)  # what is not known yet leaves advantages to the rewards
+            self.value = TokenValues(self.net, self.net.value_head, self.shared)
+        if reward is not None:
+            self._load_reward(reward)
+        if config.activation_checkpointing:
+            self.net.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def _load_reward(self, reward: RewardAdapter) -> None:
+        """Put the reward model's weights in; the value function starts as the reward model where it can (detail 11)."""
+        head = scalar_head(self.net)
+        own = dict(self.net.named_parameters())
+        alike = (reward.rank, reward.targets) == (self.config.lora.rank, self.config.lora.targets)
+        starts = self.value is not None and alike
+        with torch.no_grad():
+            head.weight.copy_(reward.weights["score.weight"])
+            for name, tensor in reward.weights.items():
+                if name == "score.weight":
+                    continue
+                own[name.replace(f".{POLICY}.", ".reward.")].copy_(tensor)
+                if starts:
+                    own[name.replace(f".{POLICY}.", ".value.")].copy_(tensor)
+            if starts:
+                self.net.value_head.weight.copy_(head.weight)
+        self.reward = CandidateRewards(self.net, self.shared, head.requires_grad_(False))
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters of the policy's and the value function's adapters and of the value head, by name."""
+        parts = (f".{POLICY}.", ".value.", "value_head")
+        return {n: p for n, p in self.net.named_parameters() if any(part in n for part in parts)}
+
+    @contextmanager
+    def acting(self, name: str, learning: bool = False) -> Iterator[None]:
+        """Compute as "policy", "value", "reward" or "reference"; `learning` keeps what a backward pass needs.
+
+        Dropout stays off throughout (detail 4): a probability ratio must differ from 1 by what was learnt alone.
+        Activation checkpointing is the one thing that needs the training mode, and a run with it has no dropout.
+        """
+        self.net.train(learning and self.config.activation_checkpointing)
+        with torch.set_grad_enabled(learning), autocast(self.policy, self.config.precision):
+            if name == "reference":
+                with self.net.disable_adapter():
+                    yield
+                return
+            self.net.set_adapter(POLICY if name == "policy" else name)
+            for parameter in self.trained().values():
+                parameter.requires_grad_(True)
+            yield
+
+
+def _with_adapters(net: Any, wanted: Mapping[str, PeftLora]) -> Any:
+    from peft import get_peft_model
+
+    (first, config), *others = wanted.items()
+    try:
+        peft = get_peft_model(net, config, adapter_name=first)
+        for name, other in others:
+            peft.add_adapter(name, other)
+    except ValueError as e:
+        raise UsageError(f"no adapter could be put on the model: {e}", "check lora.targets") from e
+    peft.requires_grad_(False)
+    return peft
+
+
+def _peft_of(reward: RewardAdapter) -> PeftLora:
+    targets = reward.targets if reward.targets == "all-linear" else reward.targets.split(",")
+    return PeftLora(r=reward.rank, lora_alpha=reward.alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+
+@dataclass
+class Batch:
+    """A minibatch's row and what is known of its tokens ([labels] each) when the step began."""
+
+    row: Row
+    old: torch.Tensor
+    reference: torch.Tensor
+    values: torch.Tensor
+    advantages: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    returns: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+
+
+class PPOTrainer:
+    """Trains the policy of `actors` on `prompts`; keeps the best checkpoint by held-out score."""
+
+    def __init__(
+        self, actors: Actors, prompts: Sequence[Prompt], encoded: Sequence[tuple[int, ...]], sample: Sampler,
+        rate: Rater | None, config: PPOConfig, run: RunDirectory, *, validate: Validate | None = None,
+        progress: Progress = silent,
+    ) -> None:  # fmt: skip
+        """`encoded` are the prompts' token ids. `rate` may be None where the actors have a reward model."""
+        if not prompts:
+            raise UsageError("there is no prompt to sample answers to", "check the prompts and max_length")
+        if rate is None and actors.reward is None:
+            raise UsageError("PPO needs something that rates answers", "give a scorer, a reward model, or both")
+        if config.advantage != "gae" and config.rollouts < 2:
+            raise UsageError(f"{config.advantage} compares answers of one prompt", "set rollouts to 2 or more")
+        self.actors, self.prompts, self.encoded, self.config, self.run = actors, prompts, encoded, config, run
+        self._sample, self._rate, self._validate, self._progress = sample, rate, validate, progress
+        self.parameters = actors.trained()
+        # Detail 6: Adam's epsilon is 1e-5 as in OpenAI's code, not PyTorch's 1e-8.
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=config.learning_rate, eps=1e-5, weight_decay=config.weight_decay
+        )
+        self.prompts_per_step = config.batch_size * config.gradient_accumulation_steps
+        self.steps_per_epoch = math.ceil(len(prompts) / self.prompts_per_step)
+        self.total = max(1, math.ceil(self.steps_per_epoch * config.num_epochs))
+        self._state: dict[str, Any] = {
+            "step": 0, "best_step": 0, "best": {}, "seconds": 0.0, "tokens": 0, "unscored": 0, "stopped": "",
+            "kl_weight": config.kl_weight, "first_entropy": None, "low_entropy": 0, "reward": [], "best_reward": None,
+            "hacking": 0,
+        }  # fmt: skip
+
+    @property
+    def best_step(self) -> int:
+        """The step whose weights are the best so far."""
+        return int(self._state["best_step"])
+
+    def fit(self) -> TrainResult:
+        """Train to the end or to a reason to stop; leaves the best policy in the network."""
+        if self.run.latest() is None:
+            trim_log(self.run.log, -1)
+            self._check(0)
+            self._save()
+        else:
+            if self._validate is not None:
+                with self.actors.acting("policy"):
+                    self._validate(0, self.actors.net)  # what later ones are compared with
+            self._resume()
+        started = time.monotonic() - self._state["seconds"]
+        while self._state["step"] < self.total and not self._state["stopped"]:
+            step = self._state["step"] = self._state["step"] + 1
+            metrics = self.step(step)
+            self._state["seconds"] = time.monotonic() - started
+            self._log({"step": step, **metrics, "seconds": round(self._state["seconds"], 2)})
+            self._progress("training", step, self.total, metrics)
+            self._state["stopped"] = self._trouble(metrics)
+            due = step % (self.config.eval_steps or self.steps_per_epoch) == 0 or step == self.total
+            if due or self._state["stopped"]:
+                self._check(step)
+            if due or self._state["stopped"] or step % self.config.save_steps == 0:
+                self._save()
+        self._load(self.run.weights(self.best_step))
+        s = self._state
+        notes = [f"{s['unscored']} sampled answers could not be rated and were left out"] if s["unscored"] else []
+        return TrainResult(
+            s["step"], self.best_step, s["best"], s["seconds"], s["tokens"], warnings=notes, stopped=s["stopped"]
+        )
+
+    # ---- a step
+
+    def step(self, step: int) -> dict[str, float]:
+        """Sample, rate, and make `epochs` passes over the answers; returns the step's metrics under TRL's names."""
+        rate = learning_rate(self.config, step, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        groups, scores, ended = self._rollouts(step)
+        if not groups:
+            raise HafsError("no sampled answer of a step could be rated", "see what the scorer says: `hafs doctor`")
+        minibatches = self._minibatches(groups)
+        metrics = self._rewards([b for m in minibatches for b in m], scores, ended)
+        sums: dict[str, list[float]] = {}
+        for epoch in range(self.config.epochs):
+            generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
+            for i in torch.randperm(len(minibatches), generator=generator).tolist():
+                for name, value in self._update(minibatches[i]).items():
+                    sums.setdefault(name, []).append(value)
+        if self.config.kl == "adaptive":
+            self._state["kl_weight"] = adapted_kl_weight(
+                self._state["kl_weight"], metrics["objective/kl"], self.config.kl_target, len(ended),
+                self.config.kl_horizon,
+            )  # fmt: skip
+        return {**metrics, **{n: sum(v) / len(v) for n, v in sums.items()}, "learning_rate": rate,
+                "epoch": round(step / self.steps_per_epoch, 4)}  # fmt: skip
+
+    def _rollouts(self, step: int) -> tuple[list[TokenGroup], dict[int, list[float]], list[bool]]:
+        """The step's prompts with their rated answers; each group's scores by the group's identity; which ended."""
+        epoch, position = divmod(step - 1, self.steps_per_epoch)
+        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        order = torch.randperm(len(self.prompts), generator=generator).tolist()
+        chosen = order[position * self.prompts_per_step : (position + 1) * self.prompts_per_step]
+        prompts = [self.prompts[i] for i in chosen]
+        with self.actors.acting("policy"):
+            sampled = self._sample(self.actors.net, prompts, self.config.rollouts, self.config.seed * 1_000_003 + step)
+        drafts = [TokenGroup(self.encoded[i], tuple(a.ids for a in row))
+                  for i, row in zip(chosen, sampled, strict=True)]  # fmt: skip
+        rated = self._scores(prompts, sampled, drafts)
+        groups, scores, ended = [], dict[int, list[float]](), []
+        for draft, answers, values in zip(drafts, sampled, rated, strict=True):
+            keep = [j for j, v in enumerate(values) if v is not None]
+            self._state["unscored"] += len(values) - len(keep)  # missing is missing: not a score of 0
+            if len(keep) < (1 if self.config.advantage == "gae" else 2):
+                continue
+            group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
+            groups.append(group)
+            stopped = [answers[j].finish == "stop" for j in keep]
+            ended += stopped
+            # Detail 13: an answer that never ended is worth less, so that ending is learnt.
+            scores[id(group)] = [
+                float(values[j] or 0.0) - (0.0 if good else self.config.missing_eos_penalty)
+                for j, good in zip(keep, stopped, strict=True)
+            ]
+        self._state["tokens"] += sum(g.shared_tokens for g in groups)
+        return groups, scores, ended
+
+    def _scores(
+        self, prompts: Sequence[Prompt], sampled: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup]
+    ) -> list[list[float | None]]:
+        """What the scorer says plus what the reward model says; None where either says nothing."""
+        totals: list[list[float | None]] = [[0.0] * len(row) for row in sampled]
+        if self._rate is not None:
+            totals = self._rate(prompts, [[a.text for a in row] for row in sampled])
+        if self.actors.reward is None:
+            return totals
+        model = self.actors.reward
+        with self.actors.acting("reward"):
+            for piece in StepRows(groups, self.config.row_tokens).of(0):
+                values = model(model.row(piece.groups)).tolist()
+                for group in piece.groups:
+                    i = next(i for i, g in enumerate(groups) if g is group)
+                    mine, values = values[: len(group.candidates)], values[len(group.candidates) :]
+                    totals[i] = [None if t is None else t + self.actors.reward_weight * v
+                                 for t, v in zip(totals[i], mine, strict=True)]  # fmt: skip
+        return totals
+
+    def _minibatches(self, groups: Sequence[TokenGroup]) -> list[list[Batch]]:
+        """The groups in minibatches of rows that stay as they are for the whole step.
+
+        The log-probabilities before the first update come from the same rows as those after it, so the first ratio is
+        exactly 1, not 1 up to rounding.
+        """
+        n = max(1, min(self.config.minibatches, len(groups)))
+        out = []
+        for part in (groups[i::n] for i in range(n)):
+            rows = [self.actors.policy.row(p.groups) for p in StepRows(part, self.config.row_tokens).of(0)]
+            with self.actors.acting("policy"):
+                old = [self.actors.policy(row) for row in rows]
+            with self.actors.acting("reference"):
+                before = [self.actors.policy(row) for row in rows]
+            values = [torch.zeros_like(o) for o in old]
+            if self.actors.value is not None:
+                with self.actors.acting("value"):
+                    values = [self.actors.value(row) for row in rows]
+            out.append([Batch(*parts) for parts in zip(rows, old, before, values, strict=True)])
+        return out
+
+    def _rewards(
+        self, batches: Sequence[Batch], scores: Mapping[int, list[float]], ended: Sequence[bool]
+    ) -> dict[str, float]:
+        """Fill in every batch's advantages and returns; returns the metrics of the answers as they were sampled.
+
+        A token's reward is -β (log π/π_ref) and the answer's score comes with its last token (detail 14); an entropy
+        weight adds what the token surprised by, whose expected gradient is that of the entropy.
+        """
+        beta, config = self._state["kl_weight"], self.config
+        kls, entropies, given, totals = [], [], [], []
+        tables = []
+        for batch in batches:
+            lengths = batch.row.lengths.tolist()
+            score = torch.tensor([s for g in batch.row.groups for s in scores[id(g)]], device=batch.old.device)
+            ratio, surprise = batch.old - batch.reference, -batch.old
+            mask = padded(torch.ones_like(batch.old), lengths)
+            reward = padded(-beta * ratio + config.entropy_weight * surprise, lengths)
+            reward[torch.arange(len(lengths)), batch.row.lengths - 1] += score
+            kls.append(padded(ratio, lengths).sum(1))
+            entropies.append(padded(surprise, lengths).sum(1))
+            given.append(score)
+            totals.append(reward.sum(1))
+            tables.append((reward, mask))
+        self._advantages(batches, tables)
+        sizes = torch.cat([b.row.lengths for b in batches]).float()
+        mean = {name: float(torch.cat(parts).mean()) for name, parts in
+                (("kl", kls), ("entropy", entropies), ("scores", given), ("rlhf_reward", totals))}  # fmt: skip
+        return {
+            **{f"objective/{name}": value for name, value in mean.items()},
+            "objective/entropy_per_token": float(torch.cat(entropies).sum() / sizes.sum()),
+            "objective/kl_weight": beta, "tokens_per_answer": float(sizes.mean()),
+            "ended": sum(ended) / len(ended), "answers": len(ended), "unscored": self._state["unscored"],
+        }  # fmt: skip
+
+    def _advantages(self, batches: Sequence[Batch], tables: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        config = self.config
+        for batch, (reward, mask) in zip(batches, tables, strict=True):
+            if config.advantage == "gae":
+                values = padded(batch.values, batch.row.lengths.tolist())
+                advantages, returns = gae(reward, values, mask, config.gamma, config.lam)
+                batch.returns = flat(returns, mask)
+            else:
+                compare = rloo if config.advantage == "rloo" else grpo
+                parts = reward.sum(1).split([len(g.candidates) for g in batch.row.groups])
+                advantages = torch.cat([compare(part) for part in parts])[:, None] * mask
+            batch.advantages = flat(advantages, mask)
+        if config.whiten and config.advantage == "gae":  # over the whole step ([37] detail 7, here not by minibatch)
+            every = torch.cat([b.advantages for b in batches])
+            whitened = whiten(every, torch.ones_like(every)).split([len(b.advantages) for b in batches])
+            for batch, advantages in zip(batches, whitened, strict=True):
+                batch.advantages = advantages
+
+    def _update(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One optimiser step on a minibatch; every token of it weighs the same."""
+        tokens = sum(len(b.old) for b in batches)
+        sums = dict.fromkeys(("loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "policy/approxkl_avg",
+                              "val/ratio"), 0.0)  # fmt: skip
+        for batch in batches:
+            with self.actors.acting("policy", learning=True):
+                logps = self.actors.policy(batch.row)
+                loss, ratio, clipped = policy_loss(logps, batch.old, batch.advantages, self.config.clip)
+                (loss.sum() / tokens).backward()
+            with torch.no_grad():
+                change = logps - batch.old
+                sums["loss/policy_avg"] += float(loss.sum())
+                sums["policy/clipfrac_avg"] += float(clipped.sum())
+                # Schulman's k3 estimator of KL(old || new): (ratio - 1) - log ratio.
+                sums["policy/approxkl_avg"] += float((ratio - 1 - change).sum())
+                sums["val/ratio"] += float(ratio.sum())
+            if self.actors.value is not None:
+                with self.actors.acting("value", learning=True):
+                    values = self.actors.value(batch.row)
+                    error = value_loss(values, batch.values, batch.returns, self.config.value_clip)
+                    (self.config.value_weight * error.sum() / tokens).backward()
+                sums["loss/value_avg"] += float(error.detach().sum())
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)  # [37] detail 11
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {**{name: value / tokens for name, value in sums.items()}, "grad_norm": float(norm)}
+
+    # ---- when to stop, what to keep
+
+    def _trouble(self, metrics: Mapping[str, float]) -> str:
+        """Why to stop now, in words, or nothing."""
+        s = self._state
+        s["reward"].append(metrics["objective/scores"])
+        kl, entropy = metrics["objective/kl"], metrics["objective/entropy_per_token"]
+        if not math.isfinite(kl) or kl > self.config.max_kl:
+            return f"KL to the SFT model is {kl:.0f} nats an answer (limit {self.config.max_kl:g}): it has run away"
+        if self.config.max_minutes and s["seconds"] > 60 * self.config.max_minutes:
+            return f"the {self.config.max_minutes:g} minutes it was given are used"
+        if s["first_entropy"] is None:
+            s["first_entropy"] = entropy
+        s["low_entropy"] = s["low_entropy"] + 1 if entropy < self.config.min_entropy * s["first_entropy"] else 0
+        if s["low_entropy"] >= 2:
+            return (f"entropy fell from {s['first_entropy']:.3f} to {entropy:.3f} nats a token: the policy says one"
+                    " thing only and learns nothing more")  # fmt: skip
+        return ""
+
+    def _check(self, step: int) -> None:
+        """Validate; remember the step when it is the best so far. Without a validation the newest is the best."""
+        s = self._state
+        reward = sum(s["reward"]) / len(s["reward"]) if s["reward"] else None
+        s["reward"] = []
+        if self._validate is None:
+            s["best_step"] = step
+            return
+        with self.actors.acting("policy"):
+            metrics = {f"eval/{k}": float(v) for k, v in self._validate(step, self.actors.net).items()}
+        score, best = metrics.get("eval/score"), s["best"].get("score")
+        if score is not None and (best is None or score > best):
+            s["best_step"], s["best"], s["best_reward"], s["hacking"] = step, {"score": score, **metrics}, reward, 0
+        elif score is not None and best is not None and reward is not None:
+            # More reward and fewer right answers than the best checkpoint had: the reward is being gamed.
+            rate, before = metrics.get("eval/pass_rate", score), s["best"].get("eval/pass_rate", best)
+            gamed = rate < before and (s["best_reward"] is None or reward > s["best_reward"])
+            s["hacking"] = s["hacking"] + 1 if gamed else 0
+            if s["hacking"] >= self.config.hacking_patience:
+                s["stopped"] = (f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
+                                f" {s['hacking']} validations in a row: the reward is being gamed")  # fmt: skip
+        self._log({"step": step, **metrics})
+        self._progress("validated", step, self.total, metrics)
+
+    def _log(self, row: Mapping[str, Any]) -> None:
+        with self.run.log.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(dict(row)) + "\n")
+
+    def _save(self) -> None:
+        state = {**self._state, "optimizer": self.optimizer.state_dict()}
+        self.run.save(self._state["step"], self.parameters, state, keep={self.best_step})
+
+    def _resume(self) -> None:
+        found = self.run.latest()
+        assert found is not None
+        weights, state = found
+        trim_log(self.run.log, state["step"])
+        self._load(weights)
+        self.optimizer.load_state_dict(state.pop("optimizer"))
+        self._state = state
+
+    @torch.no_grad()
+    def _load(self, weights: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(weights[name])
+
+
+def train_ppo(
+    model: str, prompts: Sequence[Prompt], config: PPOConfig, output: Path, *, sample: Sampler,
+    rate: Rater | None = None, rater: Mapping[str, Any] | None = None, reward: str = "", reward_weight: float = 1.0,
+    validate: Validate | None = None, progress: Progress = silent,
+) -> TrainResult:  # fmt: skip
+    """Train `model` by PPO on `prompts`; the run's files and the trained policy are in `output`.
+
+    `rate` rates answers, `rater` is what makes it the rater it is (name, version, arguments); `reward` is a run of
+    `hafs train reward` on the same model. A finished run is returned at once. Raises UsageError for an unknown model,
+    a reward model of another base, settings that PPO cannot have, or a run in `output` that differs.
+    """
+    path = resolve(model)
+    if config.method == "full":
+        raise UsageError("PPO trains adapters: a fully trained policy would need a second model as reference",
+                         "leave method at lora or dora")  # fmt: skip
+    tokenizer = load_tokenizer(path)
+    adapter = reward_adapter(Path(reward), model_hash(path)) if reward else None
+    if reward and adapter is None:
+        raise UsageError(f"{reward} is no finished reward model with an adapter on {model}",
+                         "train it on the same model, or give it as a scorer: --scorer reward:PATH")  # fmt: skip
+    run = RunDirectory(output)
+    run.claim({
+        "kind": "ppo", "model": model_hash(path), "tokenizer": tokenizer_hash(tokenizer),
+        "template": template_hash(tokenizer), "data": content_id(sorted(p.id for p in prompts)),
+        "rater": dict(rater or {}), "reward": [model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir()
+                                                          else Path(reward)), reward_weight] if reward else [],
+        "settings": config.model_dump(mode="json", exclude={"trackers"}),
+    })  # fmt: skip
+    done = run.finished()
+    if done is not None:
+        return TrainResult(**done)
+    encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]
+    fits = [i for i, ids in enumerate(encoded) if len(ids) + config.max_new_tokens <= config.max_length]
+    net = load_model(path, config.precision, config.attention, config.quantize)
+    adapter = replace(adapter, weight=reward_weight) if adapter else None
+    network = CandidateLogps(net)
+    self_test(network, [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
+              1e-3 if pick_precision(config.precision) == "fp32" else 0.1)  # fmt: skip
+    trainer = PPOTrainer(
+        Actors(net, config, adapter, network.shared), [prompts[i] for i in fits], [encoded[i] for i in fits], sample,
+        rate, config, run, validate=validate, progress=progress,
+    )  # fmt: skip
+    result = trainer.fit()
+    result.dropped = len(prompts) - len(fits)
+    _save_policy(trainer.actors.net, tokenizer, config, output / "model")
+    run.finish(result_dict(result))
+    return result
+
+
+def _save_policy(net: Any, tokenizer: Any, config: PPOConfig, output: Path) -> None:
+    """The policy merged into its base, or as an adapter on it; the other adapters go."""
+    net.set_adapter(POLICY)
+    for name in set(net.peft_config) - {POLICY}:
+        net.delete_adapter(name)
+    merge = config.save == "merged" and config.quantize == "none"
+    save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+
+
+def policy_loss(
+    logps: torch.Tensor, old: torch.Tensor, advantages: torch.Tensor, clip: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(loss, ratio, clipped) by token: max(-A ρ, -A clip(ρ, 1-ε, 1+ε)) with ρ = π/π_old.
+
+    Schulman et al. 2017, "Proximal Policy Optimization Algorithms", eq. 7. `clipped` is 1 where the clip decides.
+    """
+    ratio = (logps - old).exp()
+    plain, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(plain, bounded), ratio.detach(), (bounded > plain).float().detach()
+
+
+def value_loss(values: torch.Tensor, old: torch.Tensor, returns: torch.Tensor, clip: float) -> torch.Tensor:
+    """Half the larger squared error of the value and of the value held within `clip` of the old one ([37] detail 9)."""
+    held = old + (values - old).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
+
+
+def reward_adapter(path: Path, base: str) -> RewardAdapter | None:
+    """The reward model of a finished `hafs train reward` run as an adapter for the base with hash `base`.
+
+    `path` is the run's directory or the model in it. None when it is no such run, or was trained on another base.
+    """
+    run_path = path.parent if path.name == "model" else path
+    if not (run_path / "run.json").is_file():
+        return None
+    identity = json.loads((run_path / "run.json").read_text(encoding="utf-8"))["identity"]
+    run = RunDirectory(run_path)
+    result = run.finished()
+    settings = identity["settings"]
+    fits = identity["kind"] == "reward" and identity["model"] == base and settings["method"] == "lora"
+    if result is None or not fits:
+        return None
+    lora = settings["lora"]
+    return RewardAdapter(run.weights(result["best_step"]), lora["rank"], lora["alpha"], lora["targets"])

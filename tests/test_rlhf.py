@@ -1,0 +1,410 @@
+"""Reward models and PPO: the arithmetic, invariants of the packed computation, toy tasks with a known optimum."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import byte_tokenizer, tiny_network
+from hafs.chat import encode_answer, encode_prompt
+from hafs.config import PPOConfig, RewardConfig
+from hafs.errors import UsageError
+from hafs.loading import load_tokenizer
+from hafs.pipeline import policy_sampler
+from hafs.scorers.reward import RewardScorer
+from hafs.training import train_reward
+from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
+from hafs.training.checkpoints import RunDirectory
+from hafs.training.heads import CandidateRewards
+from hafs.training.objectives.reward import RewardObjective
+from hafs.training.packing import tokenize
+from hafs.training.ppo import Actors, PPOTrainer, Sampled, policy_loss, reward_adapter, train_ppo, value_loss
+from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt
+from run_hafs import hafs
+
+# ---- advantages
+
+
+def test_gae_of_a_hand_worked_answer() -> None:
+    """Three tokens, γ = 0.5, λ = 0.5: δ = (1 + .5·2 - 1, 0 + .5·4 - 2, 3 - 4) = (1, 0, -1)."""
+    rewards, values = torch.tensor([[1.0, 0.0, 3.0]]), torch.tensor([[1.0, 2.0, 4.0]])
+    advantages, returns = gae(rewards, values, torch.ones(1, 3), 0.5, 0.5)
+    assert advantages.tolist() == [[1 + 0.25 * (0 + 0.25 * -1), 0 + 0.25 * -1, -1.0]]
+    assert returns.tolist() == [[advantages[0, 0] + 1, advantages[0, 1] + 2, 3.0]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=5), st.floats(0, 1), st.floats(0.1, 1), st.integers(0, 99))
+def test_gae_is_the_naive_sum(lengths: list[int], lam: float, gamma: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    n = sum(lengths)
+    rewards, values = torch.randn(2, n, generator=generator, dtype=torch.float64)
+    mask = padded(torch.ones(n, dtype=torch.float64), lengths)
+    got, returns = gae(padded(rewards, lengths), padded(values, lengths), mask, gamma, lam)
+    expected, first = [], 0
+    for length in lengths:
+        r, v = rewards[first : first + length].tolist(), [*values[first : first + length].tolist(), 0.0]
+        delta = [r[t] + gamma * v[t + 1] - v[t] for t in range(length)]
+        expected += [sum((gamma * lam) ** (k - t) * delta[k] for k in range(t, length)) for t in range(length)]
+        first += length
+    assert flat(got, mask).tolist() == pytest.approx(expected)
+    assert (flat(returns, mask) - flat(got, mask)).tolist() == pytest.approx(values.tolist())
+    assert float((got * (1 - mask)).abs().sum()) == 0
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(-50, 50).map(lambda n: n / 10), min_size=2, max_size=6))
+def test_group_advantages(returns: list[float]) -> None:
+    r = torch.tensor(returns, dtype=torch.float64)
+    others = [x - (sum(returns) - x) / (len(returns) - 1) for x in returns]
+    assert rloo(r).tolist() == pytest.approx(others)
+    assert float(rloo(r).sum()) == pytest.approx(0, abs=1e-9)
+    assert float(grpo(r).mean()) == pytest.approx(0, abs=1e-6)
+    assert np.argsort(grpo(r).numpy(), kind="stable").tolist() == np.argsort(r.numpy(), kind="stable").tolist()
+
+
+def test_whitening_and_the_adaptive_weight() -> None:
+    mask = torch.tensor([[1.0, 1, 1, 0]])
+    white = whiten(torch.tensor([[1.0, 2, 6, 99]]), mask)
+    assert float(white.sum()) == pytest.approx(0, abs=1e-6) and white[0, 3] == 0
+    assert float(white[0, :3].std()) == pytest.approx(1, rel=1e-4)
+    assert adapted_kl_weight(0.1, 6.0, 6.0, 100, 1000) == 0.1
+    assert adapted_kl_weight(0.1, 600.0, 6.0, 100, 1000) == pytest.approx(0.1 * 1.02)  # the error is clipped to 0.2
+    assert adapted_kl_weight(0.1, 0.0, 6.0, 100, 1000) == pytest.approx(0.1 * 0.98)
+
+
+def test_the_clip_bounds_what_a_token_gains_and_never_what_it_loses() -> None:
+    old = torch.zeros(4)
+    logps = torch.tensor([1.0, -1.0, 1.0, -1.0], requires_grad=True)
+    loss, ratio, clipped = policy_loss(logps, old, torch.tensor([1.0, 1.0, -1.0, -1.0]), 0.2)
+    e = float(np.exp(1))
+    assert loss.tolist() == pytest.approx([-1.2, -1 / e, e, 0.8])
+    assert clipped.tolist() == [1, 0, 0, 1] and ratio.tolist() == pytest.approx([e, 1 / e, e, 1 / e])
+    loss.sum().backward()
+    assert logps.grad is not None and (logps.grad == 0).tolist() == [True, False, False, True]
+    held = value_loss(torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([1.0]), 0.2)
+    assert held.tolist() == pytest.approx([0.5 * 0.8**2])
+
+
+# ---- the reward model
+
+
+def preferences(n: int = 12, split: str = "train") -> list[PreferenceGroup]:
+    """Answers of which the one with more a's is the better."""
+    out = []
+    for i in range(n):
+        texts = [letter * (3 + (i + j) % 4) for j, letter in enumerate("abc")]
+        edges = (Edge(0, 1), Edge(0, 2, weight=2.0), Edge(1, 2, p=0.75))
+        out.append(PreferenceGroup(f"{split} {i}", tuple(GroupCandidate(t) for t in texts), edges, split=split))
+    return out
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox"])
+def test_packed_rewards_and_gradients_are_those_of_single_answers(family: str, loss: str) -> None:
+    net = tiny_network(family).double()
+    network = CandidateRewards(net)
+    net.score = net.score.double()
+    network._score = [net.score]
+    tokenizer = byte_tokenizer()
+    groups = [tokenize(tokenizer, g) for g in preferences(3)]
+    objective = RewardObjective(loss=loss, margin=0.5)
+    row = network.row(groups)
+    got, _ = objective.loss(network(row), torch.zeros(0), row)
+    packed = torch.autograd.grad(got, list(net.parameters()), allow_unused=True)
+
+    singles = []
+    for group in groups:
+        for candidate in group.candidates:
+            out = net.base_model(input_ids=torch.tensor([[*group.prompt, *candidate]])).last_hidden_state
+            singles.append(net.score(out[0, -1])[0])
+    rewards = torch.stack(singles)
+    total = torch.zeros((), dtype=torch.float64)
+    for i, group in enumerate(groups):
+        r = rewards[3 * i : 3 * i + 3]
+        weights = sum(e.weight for e in group.edges)
+        for e in group.edges:
+            d = r[e.winner] - r[e.loser] - 0.5 * (2 * e.p - 1)
+            share = e.weight / weights
+            if loss == "bradley_terry":
+                total = total - share * (e.p * d.sigmoid().log() + (1 - e.p) * (-d).sigmoid().log())
+            total = total + 0.01 * share * (r[e.winner] + r[e.loser]) ** 2
+        if loss == "plackett_luce":
+            total = total - r.log_softmax(0)[0] - r[1:].log_softmax(0)[0]
+    assert float(got) == pytest.approx(float(total), rel=1e-9)
+    plain = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
+    for a, b in zip(packed, plain, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None and b is not None:
+            # llama's norm computes in float32 whatever the model's type
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=2e-6 if family == "llama" else 1e-10)
+
+
+@pytest.fixture(scope="module")
+def reward_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    output = tmp_path_factory.mktemp("reward") / "run"
+    config = RewardConfig(learning_rate=3e-3, num_epochs=4, batch_size=4, gradient_accumulation_steps=1)
+    result = train_reward(str(tiny_model), [*preferences(24), *preferences(6, "validation")], config, output)
+    return output, result
+
+
+def test_a_reward_model_learns_and_says_what_it_is_worth(reward_run: tuple[Path, Any]) -> None:
+    _, result = reward_run
+    report = result.report
+    assert report["prompts"] == 6 and report["edges"] == 18
+    assert report["accuracy"] > 0.9 and report["accuracy_low"] <= report["accuracy"] <= report["accuracy_high"]
+    assert 0 <= report["ece"] <= 1 and -1 <= report["length_correlation"] <= 1
+
+
+def test_the_checkpoint_is_one_that_transformers_loads(reward_run: tuple[Path, Any]) -> None:
+    from transformers import AutoModelForSequenceClassification
+
+    output, _ = reward_run
+    net = AutoModelForSequenceClassification.from_pretrained(output / "model").eval()
+    assert net.config.num_labels == 1
+    tokenizer = load_tokenizer(output / "model")
+    assert net.config.pad_token_id == tokenizer.pad_token_id != tokenizer.eos_token_id
+    texts = ["aaaa", "b", "cccccccc"]
+    encoded = [[*encode_prompt(tokenizer, "train 1"), *encode_answer(tokenizer, t)] for t in texts]
+    with torch.no_grad():
+        alone = [float(net(input_ids=torch.tensor([ids])).logits) for ids in encoded]
+    prompt = Prompt("train 1")
+    scorer = RewardScorer(str(output))
+    scores = list(scorer.score([(prompt, Candidate(prompt.id, t)) for t in texts]))
+    assert [s.key[0] for s in scores] == pytest.approx(alone, abs=1e-5)  # padding changes nothing
+    assert [s.value for s in scores] == pytest.approx([1 / (1 + np.exp(-r)) for r in alone], abs=1e-5)
+    assert alone[0] > alone[1]
+
+
+def test_a_model_without_a_scalar_head_is_no_reward_model(tiny_model: Path) -> None:
+    with pytest.raises(UsageError, match="no reward model"):
+        RewardScorer(str(tiny_model))
+
+
+# ---- PPO
+
+
+def ppo_config(**changes: Any) -> PPOConfig:
+    base = {
+        "batch_size": 4, "rollouts": 4, "max_new_tokens": 8, "num_epochs": 2, "learning_rate": 3e-3, "epochs": 2,
+        "minibatches": 2, "kl_weight": 0.0, "missing_eos_penalty": 0.0, "warmup_ratio": 0.0, "schedule": "constant",
+        "lora": {"rank": 8, "alpha": 16},
+    }  # fmt: skip
+    return PPOConfig(**{**base, **changes})
+
+
+PROMPTS = [Prompt(f"say {i}") for i in range(8)]
+
+
+def count_of_a(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+    return [[t.count("a") / 8 for t in row] for row in texts]
+
+
+def trainer(run: Path, config: PPOConfig, rate: Any = count_of_a, **hooks: Any) -> PPOTrainer:
+    tokenizer = byte_tokenizer()
+    directory = RunDirectory(run)
+    directory.claim({"test": True})
+    encoded = [tuple(encode_prompt(tokenizer, p.text)) for p in PROMPTS]
+    sample = policy_sampler(tokenizer, config.max_new_tokens, config.rollout_batch)
+    return PPOTrainer(
+        Actors(tiny_network(initializer_range=0.2), config, None), PROMPTS, encoded, sample, rate, config, directory,
+        **hooks,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
+def test_before_the_first_update_nothing_has_moved(tmp_path: Path, advantage: str) -> None:
+    metrics = trainer(tmp_path / "run", ppo_config(advantage=advantage, epochs=1, minibatches=1)).step(1)
+    assert metrics["val/ratio"] == 1.0 and metrics["policy/clipfrac_avg"] == 0.0
+    assert metrics["policy/approxkl_avg"] == 0.0 and metrics["objective/kl"] == 0.0
+    assert metrics["answers"] == 16 and metrics["objective/entropy"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("advantage", "rate", "epochs"), [("gae", 2e-2, 2), ("rloo", 1e-2, 2), ("grpo", 1e-2, 1)], ids=lambda v: str(v)
+)
+def test_it_learns_to_say_what_is_counted(tmp_path: Path, advantage: str, rate: float,
+                                          epochs: int) -> None:  # fmt: skip
+    """Reward: the share of a's among eight tokens. A random policy has hardly any, the best has nothing else."""
+    config = ppo_config(advantage=advantage, num_epochs=12, learning_rate=rate, epochs=epochs, rollouts=8)
+    t = trainer(tmp_path / "run", config)
+    rewards = [t.step(step)["objective/scores"] for step in range(1, 25)]
+    assert np.mean(rewards[:2]) < 0.05 and np.mean(rewards[-2:]) > 0.9, rewards
+
+
+@pytest.mark.slow
+def test_it_learns_a_length(tmp_path: Path) -> None:
+    """Reward: nearness of the text's length to two characters, 1 at best."""
+
+    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        return [[1 - abs(len(t) - 2) / 6 for t in row] for row in texts]
+
+    t = trainer(
+        tmp_path / "run",
+        ppo_config(advantage="rloo", num_epochs=16, learning_rate=1e-2, rollouts=8, min_entropy=0.0),
+        rate,
+    )
+    rewards = [t.step(step)["objective/scores"] for step in range(1, 33)]
+    assert rewards[0] < 0.2 and np.mean(rewards[-2:]) > 0.85, rewards
+
+
+def weights_of(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return RunDirectory(run).weights(step)
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    config = ppo_config(kl="adaptive", kl_weight=0.05, save_steps=1)
+    whole = trainer(tmp_path / "whole", config).fit()
+
+    class Cut(Exception):
+        pass
+
+    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        calls.append(1)
+        if len(calls) == 3:
+            raise Cut
+        return count_of_a(prompts, texts)
+
+    calls: list[int] = []
+    with pytest.raises(Cut):
+        trainer(tmp_path / "cut", config, rate).fit()
+    again = trainer(tmp_path / "cut", config).fit()
+    assert (
+        (again.steps, again.tokens, again.best_step)
+        == (whole.steps, whole.tokens, whole.best_step)
+        == (4, again.tokens, 4)
+    )
+    first, second = weights_of(tmp_path / "whole", 4), weights_of(tmp_path / "cut", 4)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    logs = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in
+             (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")]  # fmt: skip
+    assert logs[0] == logs[1]
+
+
+def test_what_could_not_be_rated_is_left_out_and_counted(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+        seen.extend([list(row) for row in texts])
+        return [[None if i == 1 else 0.5 for i in range(len(row))] for row in texts]
+
+    t = trainer(tmp_path / "run", ppo_config(), rate)
+    metrics = t.step(1)
+    assert metrics["answers"] == 12 and metrics["unscored"] == 4 and metrics["objective/scores"] == 0.5
+    assert [len(row) for row in seen] == [4] * 4
+    with pytest.raises(Exception, match="no sampled answer of a step could be rated"):
+        trainer(tmp_path / "none", ppo_config(), lambda p, t: [[None] * len(r) for r in t]).step(1)
+
+
+def test_an_answer_that_never_ended_is_worth_less(tmp_path: Path) -> None:
+    def sample(net: Any, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Sampled]]:
+        return [[Sampled((5, 257), "x", "stop"), Sampled((5, 6), "x", "length")] for _ in prompts]
+
+    t = trainer(tmp_path / "run", ppo_config(missing_eos_penalty=0.75), lambda p, t: [[1.0, 1.0] for _ in p])
+    t._sample = sample
+    metrics = t.step(1)
+    assert metrics["objective/scores"] == pytest.approx((1 + 0.25) / 2) and metrics["ended"] == 0.5
+
+
+def test_it_stops_by_itself_and_says_why(tmp_path: Path) -> None:
+    away = trainer(tmp_path / "kl", ppo_config(learning_rate=5e-2, max_kl=1.0, num_epochs=20)).fit()
+    assert "KL to the SFT model" in away.stopped and away.steps < 40
+
+    config = ppo_config(advantage="rloo", learning_rate=2e-2, num_epochs=20, min_entropy=0.8)
+    collapsed = trainer(tmp_path / "entropy", config).fit()
+    assert "entropy fell" in collapsed.stopped and collapsed.steps < 40
+
+    rates = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
+
+    def validate(step: int, net: Any) -> dict[str, float]:
+        rate = next(rates)
+        return {"score": rate, "pass_rate": rate}
+
+    steadily = iter(range(100))
+    gamed = trainer(
+        tmp_path / "gamed", ppo_config(num_epochs=5, eval_steps=1),
+        lambda p, t: [[float(n)] * len(r) for n in [next(steadily)] for r in t], validate=validate,
+    ).fit()  # fmt: skip
+    assert "being gamed" in gamed.stopped
+    assert gamed.best_step == 1 and gamed.steps == 3  # the best held-out score, two validations before the stop
+
+
+def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
+    reward_run: tuple[Path, Any], tiny_model: Path, tmp_path: Path
+) -> None:
+    from hafs.models import model_hash, resolve
+
+    output, _ = reward_run
+    base = model_hash(resolve(str(tiny_model)))
+    assert reward_adapter(output, "another base") is None
+    adapter = reward_adapter(output / "model", base)
+    assert adapter is not None
+    config = ppo_config(lora={"rank": adapter.rank, "alpha": adapter.alpha})
+    from hafs.loading import load_model
+
+    t = PPOTrainer(
+        Actors(load_model(tiny_model), config, replace(adapter, weight=2.0)), PROMPTS,
+        [tuple(encode_prompt(byte_tokenizer(), p.text)) for p in PROMPTS],
+        policy_sampler(byte_tokenizer(), 8, 16), None, config, RunDirectory(tmp_path / "run"),
+    )  # fmt: skip
+    answers = ["aaa", "b", "cc cc"]
+    sampled = [[Sampled(tuple(encode_answer(byte_tokenizer(), a)), a, "stop") for a in answers]]
+    groups = [tokenize(byte_tokenizer(), PreferenceGroup("say 0", tuple(map(GroupCandidate, answers)), ()))]
+    (got,) = t._scores(PROMPTS[:1], sampled, groups)
+    scorer = RewardScorer(str(output))
+    keys = [s.key[0] for s in scorer.score([(PROMPTS[0], Candidate(PROMPTS[0].id, a)) for a in answers])]
+    assert got == pytest.approx([2 * k for k in keys], abs=1e-4)
+    with t.actors.acting("value"):  # the value function starts as the reward model
+        assert t.actors.value is not None
+        row = t.actors.reward.row(groups)  # type: ignore[union-attr]
+        assert t.actors.value(row)[row.lengths.cumsum(0) - 1].tolist() == pytest.approx(keys, abs=1e-4)
+
+
+def test_a_trained_policy_is_a_model_like_any_other(tiny_model: Path, tmp_path: Path) -> None:
+    config = ppo_config(num_epochs=1)
+    sample = policy_sampler(load_tokenizer(tiny_model), 8, 16)
+    result = train_ppo(str(tiny_model), PROMPTS, config, tmp_path / "ppo", sample=sample, rate=count_of_a)
+    assert result.steps == 2
+    again = train_ppo(str(tiny_model), PROMPTS, config, tmp_path / "ppo", sample=sample, rate=count_of_a)
+    assert again == result
+    from hafs.loading import load_model
+
+    load_model(tmp_path / "ppo" / "model")
+    with pytest.raises(UsageError, match="differs in"):
+        train_ppo(str(tiny_model), PROMPTS[:4], config, tmp_path / "ppo", sample=sample, rate=count_of_a)
+    with pytest.raises(UsageError, match="no finished reward model"):
+        train_ppo(str(tiny_model), PROMPTS, config, tmp_path / "x", sample=sample, reward=str(tmp_path / "ppo"))
+
+
+# ---- the commands
+
+
+def test_the_whole_path_by_command(tiny_model: Path, tmp_path: Path) -> None:
+    data, rows = tmp_path / "pairs.jsonl", tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(g.to_dict()) + "\n" for g in preferences(8)))
+    rows.write_text('{"prompt": "train 1", "answer": "aaa"}\n{"prompt": "x"}\n{"prompt": "train 2", "response": "b"}\n')
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps(p.to_dict()) + "\n" for p in PROMPTS[:4]))
+    trained = hafs("train", "reward", "--sft_model", tiny_model, "--preference_data", data, "--output_dir",
+                   tmp_path / "rm", "--num_epochs", "1", "--json").ok().json  # fmt: skip
+    assert trained["report"] == {} or trained["report"]["prompts"] >= 1
+    scored = hafs(
+        "reward", "score", rows, "--model", tmp_path / "rm", "--output", tmp_path / "out.jsonl", "--json"
+    ).ok()
+    assert (scored.json["scored"], scored.json["bad"]) == (2, 1) and ":2: skipped" in scored.err
+    assert all("reward" in json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
+    ppo = hafs("train", "ppo", "--sft_model", tiny_model, "--reward_model", tmp_path / "rm", "--prompts", prompts,
+               "--output_dir", tmp_path / "ppo", "--rollouts", "2", "--max_new_tokens", "4", "--batch_size", "4",
+               "--lora_rank", "32", "--json").ok()  # fmt: skip
+    assert ppo.json["steps"] == 1 and Path(ppo.json["model"]).is_dir()
+    assert hafs("train", "ppo", "--sft_model", tiny_model, "--prompts", prompts).code == 2
