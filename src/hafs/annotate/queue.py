@@ -74,15 +74,17 @@ def read_gold(path: str | Path) -> dict[str, Ranking]:
 class Queue:
     """The items in their order, from the store's candidates as they are now.
 
-    Without `queued` it is every prompt that has candidates, in an order drawn by the seed. `prompts` are those asked
-    about, `equal` is how many are not because their answers are all equal (or one model's is missing). Raises
-    UsageError for "ab" without two models.
+    Without `queued` it is every prompt that has candidates, in an order drawn by the seed. With `making`, prompts that
+    lack candidates belong to it too (`waits`). `prompts` are those asked about, `equal` is how many are not because
+    their answers are all equal (or one model's is missing). Raises UsageError for "ab" without two models.
     """
 
-    def __init__(self, store: Store, settings: AnnotateSettings, queued: Iterable[Queued] | None = None) -> None:
+    def __init__(
+        self, store: Store, settings: AnnotateSettings, queued: Iterable[Queued] | None = None, making: bool = False
+    ) -> None:
         if settings.mode == "ab" and len(settings.models) != 2:
             raise UsageError("A/B needs two models", "name them: --model A --model B")
-        self._store, self._settings = store, settings
+        self._store, self._settings, self._making = store, settings, making
         self.gold = read_gold(settings.gold) if settings.gold else {}
         self._given = list(queued) if queued is not None else None
         self.equal = 0
@@ -93,6 +95,8 @@ class Queue:
 
     def refresh(self, prompt_ids: Sequence[str] | None = None) -> None:
         """Look for candidates again: of these prompts, or of all."""
+        if prompt_ids is not None and not prompt_ids:
+            return
         wanted = prompt_ids if prompt_ids is not None else self._wanted()
         found: dict[str, list[Candidate]] = defaultdict(list)
         for candidate in self._store.candidates(prompt_ids=wanted):
@@ -105,8 +109,10 @@ class Queue:
         self._order()
 
     def entries(self, prompt_id: str) -> list[Entry]:
-        """The items of a prompt; none when its candidates are missing or all equal."""
+        """The items of a prompt; none when its candidates are missing, to be made, or all equal."""
         queued, settings = self._about.get(prompt_id), self._settings
+        if self.waits(prompt_id):
+            return []
         unique = {same_text(c.text): c for c in reversed(self._candidates.get(prompt_id, []))}
         cards = [c.id for c in reversed(unique.values())]
         gold = prompt_id in self.gold
@@ -124,8 +130,13 @@ class Queue:
         return [Entry(prompt_id, tuple(cards), queued=queued, gold=gold)] if len(cards) > 1 else []
 
     def waits(self, prompt_id: str) -> bool:
-        """Whether the prompt has no candidate at all, so that some may still be made."""
-        return not self._candidates.get(prompt_id)
+        """Whether candidates of the prompt are still to be made."""
+        found = self._candidates.get(prompt_id, [])
+        if not self._making or prompt_id in self.gold:
+            return False
+        if self._settings.mode == "ab":
+            return not all(any(m in (c.model, c.model_name) for c in found) for m in self._settings.models)
+        return self._settings.mode != "review" and len(found) < self._settings.candidates
 
     def plan(self) -> list[str]:
         """The prompts in the order they are asked: gold ones spread among the others."""

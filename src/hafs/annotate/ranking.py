@@ -18,14 +18,19 @@ Tiers = tuple[tuple[str, ...], ...]
 _SEPARATORS = re.compile(r"[\s,;>]+")
 
 
+def example(labels: Sequence[str]) -> str:
+    """A ranking of these labels for a person to see how it is written: `C A B D` for four."""
+    first = labels[2:3] if len(labels) > 2 else labels[1:2]
+    return " ".join([*first, *(label for label in labels if label not in first)])
+
+
 def parse_ranking(text: str, labels: Sequence[str]) -> Tiers:
     """The tiers of a ranking from best to worst, ties with `=`: `C A=B D`, `c > a = b > d`, `CABD`.
 
     Labels left out are unranked. Raises UsageError for an unknown or repeated label, a tie without a partner, and
     fewer than two labels.
     """
-    example = " ".join(labels[-1:] + labels[:-1]) if isinstance(labels, list) else " ".join((labels[-1], *labels[:-1]))
-    fix = f'write the letters from best to worst, such as "{example}"; ties as "{labels[0]}={labels[1]}"'
+    fix = f'write the letters from best to worst, such as "{example(labels)}"; ties as "{labels[0]}={labels[1]}"'
     words = _words(text.strip().upper(), labels)
     tiers: list[tuple[str, ...]] = []
     seen: set[str] = set()

@@ -89,7 +89,7 @@ class AnnotationService:
     ) -> None:
         self.store = store
         self.settings = settings or AnnotateSettings()  # type: ignore[call-arg]
-        self.queue = Queue(store, self.settings, queued)
+        self.queue = Queue(store, self.settings, queued, making=generate is not None)
         self._clock, self._check, self._generate = clock, check, generate
         self._refreshing = threading.RLock()
 
@@ -99,6 +99,8 @@ class AnnotationService:
         """The item that this annotator has in hand, else a new one; None when nothing is left for them."""
         _named(annotator)
         while True:
+            with self._refreshing:
+                self.queue.refresh(self._waiting()[: AHEAD + 1])
             with self._refreshing, self.store.desk() as desk:
                 state = self._state(desk)
                 lease = self._in_hand(desk, state, annotator) or self._grant(desk, state, annotator)
@@ -110,8 +112,9 @@ class AnnotationService:
                 return None
             self._prepare(waiting[: AHEAD + 1], wait=True)
             with self._refreshing:
-                self.queue.refresh([waiting[0]])
-            if self.queue.waits(waiting[0]):
+                self.queue.refresh(waiting[:1])
+                missing = self.queue.waits(waiting[0])
+            if missing:
                 raise UsageError(f"no answers came for the prompt {waiting[0]}", "try another model or other prompts")
 
     def progress(self, annotator: str) -> Progress:

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from hafs.cli import (
+    annotate,
     compare,
     config,
     data,
@@ -42,8 +43,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
-    config,
+    demo, init, doctor, install, tasks, sft, generate, score, annotate, preferences, train, evaluate, compare, report,
+    data, config,
 ):  # fmt: skip
     verb.register(app)
 
