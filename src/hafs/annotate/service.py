@@ -201,18 +201,24 @@ class AnnotationService:
             return made
 
     def undo(self, annotator: str) -> Item | None:
-        """Take back the annotator's last answer and give that item again in the same order; None without one."""
+        """Take back the annotator's last answer and give that item again in the same order; None without one.
+
+        Raises UsageError when it was skipped and somebody else has it now.
+        """
         with self._refreshing:
             with self.store.desk() as desk:
-                done = self._state(desk).answered(annotator)
+                state = self._state(desk)
+                done = state.answered(annotator)
                 answers = [(desk.annotation(lease.annotation or ""), lease) for lease in done]
                 known = [(a, lease) for a, lease in answers if a is not None]
                 if not known:
                     return None
                 last, lease = max(known, key=lambda pair: pair[0].submitted)
-                now = self._clock()
+                now = state.now
+                if lease.details.get("skipped") and not self._place_left(state, lease):
+                    raise UsageError("the prompt that you skipped has gone to somebody else", "go on with the next")
                 desk.undo_annotation(last.id, now)
-                again = {"annotation": None, "granted": now, "expires": now + self.settings.lease_seconds,
+                again = {"annotation": None, "details": {**lease.details, "skipped": False}, "granted": now, "expires": now + self.settings.lease_seconds,
                          "previous": _previous(last)}  # fmt: skip
                 desk.change_lease(lease.id, **again)
                 reopened = desk.lease(lease.id)
@@ -279,6 +285,15 @@ class AnnotationService:
         self._take_over(desk, state, entry)
         details = {"seed": self.settings.seed, **entry.about()}
         return self._give(desk, state, annotator, entry.prompt_id, entry.cards, 0, details)
+
+    def _place_left(self, state: _State, lease: Lease) -> bool:
+        """Whether others leave a place for the holder of a lease."""
+        if lease.details.get("gold"):
+            return True
+        same = set(lease.shown)
+        others = {other.annotator for other in state.leases if other.prompt_id == lease.prompt_id
+                  and same & set(other.shown) and self._counts(other, state)}  # fmt: skip
+        return len(others - {lease.annotator}) < self._places(lease.prompt_id)
 
     def _take_over(self, desk: Desk, state: _State, entry: Entry) -> None:
         """Release expired leases of an item, the oldest first, until there is a place for one more person."""

@@ -13,7 +13,6 @@ from statistics import median
 from typing import Any
 
 from hafs.annotate.ranking import pair_orders
-from hafs.statistics import krippendorff_alpha, wilson
 from hafs.types import Annotation, Ranking
 
 Pair = tuple[str, str, str]
@@ -51,6 +50,8 @@ def _person(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> dict[str
 
 
 def _rate(hits: Sequence[bool]) -> dict[str, Any]:
+    from hafs.statistics import wilson  # here, since SciPy takes seconds to load and a sitting needs none of it
+
     e = wilson(sum(hits), len(hits))
     return {"rate": e.value, "low": e.low, "high": e.high, "n": e.n}
 
@@ -67,6 +68,8 @@ def judgements(annotation: Annotation) -> Mapping[Pair, float]:
 
 def _agreement(annotations: Iterable[Annotation]) -> dict[str, Any]:
     """Krippendorff's alpha and the raw share of equal judgements, over what several people judged (first looks)."""
+    from hafs.statistics import krippendorff_alpha
+
     said: dict[Pair, dict[str, float]] = defaultdict(dict)
     rating = False
     for annotation in annotations:
