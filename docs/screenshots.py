@@ -24,7 +24,7 @@ from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
 
 IMAGES = Path(__file__).parent / "images"
-SETTINGS = AnnotateSettings(repeats=0, overlap=0)  # type: ignore[call-arg]
+SETTINGS = AnnotateSettings(repeats=0, overlap=0, reveal=True)  # type: ignore[call-arg]
 DESKTOP, PHONE = {"width": 1360, "height": 800}, {"width": 390, "height": 844}
 
 SYSTEM = "You write 65816 assembly for the SNES, in asar's syntax."
@@ -110,6 +110,7 @@ def annotate(browser: Browser) -> None:
             phone.goto(f"{address}/?token=token&name=ann")
             phone.wait_for_selector("#item")
             save(phone, "phone")
+            phone.close()
             page.emulate_media(color_scheme="light")
             for number, keys in enumerate(("4", "1324", "2=31")):
                 for key in (*keys, "Enter"):

@@ -30,6 +30,8 @@ from hafs.types import Annotation
 __all__ = ["create_app"]
 
 LONGEST_NAME = 60
+KEPT = {"tiers", "confidence", "value", "note", "edited", "edited_of", "seconds"}
+"""What a draft is made of."""
 ANSWERS = {"all_bad": "all bad", "cannot_judge": "cannot judge", "skipped": "skipped", "flagged": "flagged"}
 
 
@@ -166,6 +168,7 @@ def create_app(
     @app.post("/submit")
     def submit(who: Sender, fields: Form) -> Response:
         sent = _sent(fields)
+        service.draft(who.name, sent.lease, sent.model_dump(include=KEPT))  # what taking the answer back begins with
         return pages.work(who, service.submit(who.name, **sent.model_dump()))
 
     @app.post("/draft", status_code=204)
@@ -261,10 +264,8 @@ class _Pages:
 
 def _start(item: Item) -> dict[str, Any]:
     """What the browser begins with: the draft, else the answer that was taken back, else nothing."""
-    if item.draft:
-        return dict(item.draft)
-    before = item.previous
-    return {key: before[key] for key in ("tiers", "confidence", "value", "note") if before.get(key)}
+    before = item.draft or item.previous
+    return {key: before[key] for key in KEPT if before.get(key)}
 
 
 def _said(annotation: Annotation) -> str:

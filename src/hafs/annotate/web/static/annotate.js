@@ -3,8 +3,7 @@
 
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
-const csrf = $("meta[name=csrf]").content;
-const headers = { "X-CSRF-Token": csrf };
+const headers = { "X-CSRF-Token": $("meta[name=csrf]").content };
 const ordinal = (n) => ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"][n - 1];
 const EMPTY = { tiers: [], confidence: "", value: null, note: "", edited: null, edited_of: "", seconds: 0 };
 
@@ -23,9 +22,8 @@ const mode = () => item.dataset.mode;
 const tierOf = (label) => now.tiers.findIndex((tier) => tier.includes(label));
 const placed = () => now.tiers.flat();
 
-function remove(label) {
-  now.tiers = now.tiers.map((tier) => tier.filter((other) => other !== label)).filter((tier) => tier.length);
-}
+const only = (wanted) => now.tiers.map((tier) => tier.filter(wanted)).filter((tier) => tier.length);
+const remove = (label) => { now.tiers = only((other) => other !== label); };
 
 // Puts a card where `target` says: a tie with another letter, or before or after that letter's tier.
 function put(label, target) {
@@ -36,15 +34,10 @@ function put(label, target) {
 }
 
 function place(label) {
-  if (mode() === "ab") {
-    now.tiers = [[label], letters().filter((other) => other !== label)];
-  } else if (tierOf(label) >= 0) {
-    remove(label);
-  } else if (joining && now.tiers.length) {
-    now.tiers.at(-1).push(label);
-  } else {
-    now.tiers.push([label]);
-  }
+  if (mode() === "ab") now.tiers = [[label], letters().filter((other) => other !== label)];
+  else if (tierOf(label) >= 0) remove(label);
+  else if (joining && now.tiers.length) now.tiers.at(-1).push(label);
+  else now.tiers.push([label]);
   joining = false;
 }
 
@@ -52,8 +45,7 @@ function place(label) {
 function move(label, step) {
   const at = tierOf(label);
   if (at < 0) return place(label);
-  const tier = now.tiers[at];
-  if (tier.length > 1) {
+  if (now.tiers[at].length > 1) {
     remove(label);
     now.tiers.splice(step < 0 ? at : at + 1, 0, [label]);
   } else if (now.tiers[at + step]) {
@@ -76,19 +68,26 @@ function equals() {
   else toggle(tierOf(current) === 0 && now.tiers[0][0] === current ? placed()[1] : current);
 }
 
-const words = () => now.tiers.map((tier) => tier.join(" = ")).join(" › ");
+const words = () => now.tiers.map((tier) => tier.join(" equal to ")).join(", then ");
 
 // ---- showing it
 
-function element(tag, className, text, data = {}) {
-  const made = Object.assign(document.createElement(tag), { className, textContent: text });
+function element(tag, className, textContent, data = {}) {
+  const made = Object.assign(document.createElement(tag), { className, textContent });
   Object.assign(made.dataset, data);
   return made;
 }
 
+const chip = (label, className) => element("span", className, label, { do: "chip", label, grip: label });
+
+function sign(before, label, tied) {
+  const said = tied ? `${before} and ${label} are equal: part them` : `${before} is better than ${label}: make them equal`;
+  const made = element("button", "sign", tied ? "=" : "›", { do: "toggle", label });
+  return Object.assign(made, { type: "button", tabIndex: -1, ariaLabel: said });
+}
+
 function show() {
-  const strip = $("#strip");
-  if (strip) showRanking(strip);
+  if ($("#strip")) showRanking($("#strip"));
   for (const input of all("input[type=radio]", item)) input.checked = String(now[input.name]) === input.value;
   for (const card of all(".card", item)) {
     const edited = now.edited !== null && now.edited_of === card.dataset.label;
@@ -97,33 +96,18 @@ function show() {
   }
 }
 
-function chip(label, className) {
-  return element("span", className, label, { do: "chip", label, grip: label });
-}
-
-function sign(before, label, tied) {
-  const made = element("button", "sign", tied ? "=" : "›", { do: "toggle", label });
-  made.type = "button";
-  made.tabIndex = -1;
-  made.setAttribute("aria-label", tied ? `${before} and ${label} are equal: part them` : `${before} is better than ${label}: make them equal`);
-  return made;
-}
-
 function showRanking(strip) {
   const chips = [];
-  let before = null;
-  for (const tier of now.tiers) {
-    for (const label of tier) {
-      if (before) chips.push(sign(before, label, label !== tier[0]));
-      chips.push(chip(label, "chip"));
-      before = label;
-    }
+  for (const [i, label] of placed().entries()) {
+    if (i) chips.push(sign(placed()[i - 1], label, tierOf(placed()[i - 1]) === tierOf(label)));
+    chips.push(chip(label, "chip"));
   }
   if (joining) chips.push(element("span", "sign", "="));
   strip.replaceChildren(element("span", "end", "best"), ...chips, element("span", "end", "worst"));
   const left = letters().filter((label) => tierOf(label) < 0);
   $("#pool").replaceChildren(...left.map((label) => chip(label, "chip free")));
-  $("#pool-name").textContent = left.length ? (before ? "left out" : mode() === "ab" ? "choose one" : "place from best to worst") : "";
+  const hint = chips.length ? "left out" : mode() === "ab" ? "choose one" : "place from best to worst";
+  $("#pool-name").textContent = left.length ? hint : "";
   for (const card of all(".card", item)) {
     const at = tierOf(card.dataset.label);
     const tied = at >= 0 && now.tiers[at].length > 1;
@@ -149,14 +133,15 @@ function changed(text) {
   waiting = setTimeout(keep, 250);
 }
 
-function focusCard(label) {
+// Makes a card the one that keys act on; only going there on purpose scrolls.
+function focusCard(label, scroll = false) {
   if (!letters().includes(label)) return;
   current = label;
   for (const card of all(".card", item)) {
     const here = card.dataset.label === label;
     card.tabIndex = here ? 0 : -1;
     for (const button of all("button", card)) button.tabIndex = here ? 0 : -1;
-    if (here && !card.contains(document.activeElement)) card.focus({ preventScroll: false });
+    if (here && !card.contains(document.activeElement)) card.focus({ preventScroll: !scroll });
   }
 }
 
@@ -180,33 +165,31 @@ function pause() {
 }
 
 async function keep() {
-  clearTimeout(waiting);
-  waiting = 0;
+  waiting = clearTimeout(waiting);
   if (!item || busy) return;
   pause();
   const body = new URLSearchParams({ lease: item.dataset.lease, state: JSON.stringify(now) });
   try {
     const answer = await fetch("/draft", { method: "POST", headers, body, keepalive: body.toString().length < 60000 });
-    if (!answer.ok && answer.status !== 401) alarm(await answer.text());
+    alarm(answer.ok ? "" : await answer.text());
   } catch {
-    alarm("The server does not answer. What you do is kept in this page; go on, or start the server again.");
+    alarm("The server does not answer. What you do is kept in this page.");
   }
 }
 
-function idle(is) {
-  busy = !is;
-  document.body.classList.toggle("busy", busy);
-}
+const idle = (is) => { document.body.classList.toggle("busy", busy = !is); };
 
-function ask(method, path, values) {
+async function ask(method, path, values = {}) {
+  if (busy) return;
   idle(false);
-  return htmx.ajax(method, path, { target: "#main", swap: "innerHTML", values, headers });
+  await htmx.ajax(method, path, { target: "#main", swap: "innerHTML", values, headers });
 }
 
 function submit(answer) {
   if (busy || !item) return;
-  if (answer === "ranked" && mode() === "rate" && !now.value) return alarm("Give a grade from 1 to 4.");
-  if (answer === "ranked" && mode() !== "rate" && placed().length < 2) return alarm("Place at least two answers, or say all bad, cannot judge or skip.");
+  const rating = mode() === "rate";
+  if (answer === "ranked" && (rating ? !now.value : placed().length < 2))
+    return alarm(rating ? "Give a grade from 1 to 4." : "Place at least two answers, or say all bad, cannot judge or skip.");
   clearTimeout(waiting);
   pause();
   const sent = { ...EMPTY, ...now, lease: item.dataset.lease, answer, value: now.value && Number(now.value) };
@@ -219,12 +202,9 @@ function begin() {
   item = $("#item");
   joining = false;
   since = performance.now();
-  if (!item) {
-    say("Done.");
-    return;
-  }
+  if (!item) return say("Done.");
   now = { ...EMPTY, ...JSON.parse(item.dataset.start) };
-  now.tiers = now.tiers.map((tier) => tier.filter((label) => letters().includes(label))).filter((tier) => tier.length);
+  now.tiers = only((label) => letters().includes(label));
   show();
   view(localStorage.getItem("raw") === "1");
   window.scrollTo(0, 0);
@@ -236,37 +216,43 @@ function begin() {
 
 const actions = {
   place: (label) => { place(label); changed(); focusCard(label); },
-  chip: (label) => (tierOf(label) < 0 ? actions.place(label) : focusCard(label)),
+  chip: (label) => (tierOf(label) < 0 || mode() === "ab" ? actions.place(label) : focusCard(label)),
   toggle: (label) => { toggle(label); changed(); focusCard(label); },
   view: () => view(localStorage.getItem("raw") !== "1"),
   help: () => $("#help").showModal(),
   stats: () => htmx.ajax("GET", "/stats", { target: "#figures-body", swap: "innerHTML" }).then(() => $("#figures").showModal()),
-  leave: () => ask("POST", "/leave", {}),
-  undo: () => ask("POST", "/undo", {}),
-  again: () => ask("GET", "/item", {}),
+  leave: () => ask("POST", "/leave"),
+  undo: () => ask("POST", "/undo"),
+  again: () => ask("GET", "/item"),
   flag: () => { $("#note").value = now.note; $("#flag").showModal(); },
   edit: async (label) => {
     focusCard(label);
     const mine = now.edited !== null && now.edited_of === label;
-    const answer = mine ? null : await fetch(`/answer/${label}?exact=1&lease=${encodeURIComponent(item.dataset.lease)}`);
-    if (answer && !answer.ok) return alarm(await answer.text());
+    const answer = mine || await fetch(`/answer/${label}?exact=1&lease=${encodeURIComponent(item.dataset.lease)}`);
+    if (!mine && !answer.ok) return alarm(await answer.text());
     $("#better").value = mine ? now.edited : await answer.text();
     $("#edit").showModal();
   },
   diff: (label) => {
-    const others = letters();
-    if (others.length < 2) return;
-    for (const id of ["left", "right"]) $(`#${id}`).replaceChildren(...others.map((other) => new Option(other, other)));
-    const rest = [...placed(), ...others].filter((other) => other !== label);
+    if (letters().length < 2) return;
+    for (const pick of [$("#left"), $("#right")]) pick.replaceChildren(...letters().map((other) => new Option(other)));
     $("#left").value = label;
-    $("#right").value = rest[0];
+    $("#right").value = [...placed(), ...letters()].find((other) => other !== label);
     compare();
     $("#compare").showModal();
   },
-  check: (label) => htmx.ajax("POST", "/check", { target: `#checked-${label}`, swap: "innerHTML", values: { lease: item.dataset.lease, label }, headers }),
-  all_bad: () => submit("all_bad"),
-  cannot_judge: () => submit("cannot_judge"),
-  skipped: () => submit("skipped"),
+  check: (label) => {
+    const values = { lease: item.dataset.lease, label };
+    htmx.ajax("POST", "/check", { target: `#checked-${label}`, swap: "innerHTML", values, headers });
+  },
+};
+for (const answer of ["all_bad", "cannot_judge", "skipped"]) actions[answer] = () => submit(answer);
+
+// What closing a dialog with one of its buttons does.
+const closed = {
+  "flag ok": () => { now.note = $("#note").value; submit("flagged"); },
+  "edit ok": () => { Object.assign(now, { edited: $("#better").value, edited_of: current }); changed("Your better answer is kept."); },
+  "edit drop": () => { Object.assign(now, { edited: null, edited_of: "" }); changed("The change is dropped."); },
 };
 
 function compare() {
@@ -274,15 +260,12 @@ function compare() {
   htmx.ajax("GET", `/diff?${query}`, { target: "#diff", swap: "innerHTML" });
 }
 
-const KEYS = {
-  a: "all_bad", c: "cannot_judge", s: "skipped", f: "flag", u: "undo", e: "edit", d: "diff", r: "view", "?": "help",
-};
+const KEYS = { a: "all_bad", c: "cannot_judge", s: "skipped", f: "flag", u: "undo", e: "edit", d: "diff", r: "view", "?": "help" };
 
 function key(event) {
-  if (event.ctrlKey && event.key === "Enter" && item && !$("dialog[open]")) return submit("ranked");
   if (event.ctrlKey || event.metaKey || event.altKey || $("dialog[open]")) return;
   if (event.target.matches("textarea, select, input:not([type=radio])")) return;
-  const single = localStorage.getItem("keys") !== "off";
+  const single = $("#single-keys").checked;
   if (event.key === "Enter" && item && !event.target.closest("button, a, summary")) submit("ranked");
   else if (single && KEYS[event.key] && (item || ["undo", "help"].includes(KEYS[event.key]))) {
     if (KEYS[event.key] !== "all_bad" || mode() !== "rate") actions[KEYS[event.key]](current);
@@ -294,17 +277,17 @@ function key(event) {
 function itemKey(event, single) {
   const labels = letters();
   const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
-  const sideways = event.key === "ArrowLeft" || event.key === "ArrowRight";
+  const sideways = /Left|Right/.test(event.key);
   const inCard = event.target.closest(".card") || event.target === document.body;
   const rating = mode() === "rate";
   if (step && (!inCard || event.target.matches(".answer, .answer pre"))) return false;
-  if (step && sideways) focusCard(labels[(labels.indexOf(current) + step + labels.length) % labels.length]);
+  if (step && sideways) focusCard(labels[(labels.indexOf(current) + step + labels.length) % labels.length], true);
   else if (step && !rating) { move(current, step); changed(); }
   else if (event.key === "Backspace" && !rating && now.tiers.length) { remove(placed().at(-1)); joining = false; changed(); }
   else if (!single) return false;
   else if (rating && /^[1-4]$/.test(event.key)) { now.value = Number(event.key); changed(`Grade ${event.key}`); }
   else if (!rating && /^[1-8]$/.test(event.key) && labels[event.key - 1]) actions.place(labels[event.key - 1]);
-  else if (!rating && event.key === "=") { equals(); changed(joining ? `${words()} =` : undefined); }
+  else if (!rating && event.key === "=") { equals(); changed(joining ? `${words()}, equal to` : undefined); }
   else if (event.key === "-" || event.key === "+") {
     now.confidence = event.key === "-" ? "slight" : "clear";
     changed(`${now.confidence} preference`);
@@ -313,6 +296,7 @@ function itemKey(event, single) {
 }
 
 function click(event) {
+  if (dragged) return;
   const button = event.target.closest("[data-do]");
   const card = event.target.closest(".card");
   if (button) return void actions[button.dataset.do]?.(button.dataset.label ?? card?.dataset.label ?? current);
@@ -324,23 +308,21 @@ function click(event) {
 
 // ---- dragging a letter, or a card by its head
 
-let drag = null;
+let drag = null;      // what is being dragged
+let dragged = false;  // the click that follows a drag is none
 
 function grab(event) {
   const from = event.target.closest("[data-grip]");
   if (!from || event.button !== 0 || event.target.closest("button") || mode() === "ab") return;
-  drag = { label: from.dataset.grip, x: event.clientX, y: event.clientY, on: false, id: event.pointerId };
+  drag = { label: from.dataset.grip, x: event.clientX, y: event.clientY, on: false, id: event.pointerId, chip: from.matches(".chip") };
 }
 
 function pull(event) {
   if (!drag || event.pointerId !== drag.id) return;
   if (!drag.on && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 6) return;
   drag.on = true;
-  event.preventDefault();
-  const ghost = $("#ghost");
-  ghost.textContent = drag.label;
-  ghost.hidden = false;
-  ghost.style.transform = `translate(${event.clientX}px, ${event.clientY}px)`;
+  Object.assign($("#ghost"), { textContent: drag.label, hidden: false });
+  $("#ghost").style.transform = `translate(${event.clientX}px, ${event.clientY}px)`;
   mark(aim(event));
 }
 
@@ -348,14 +330,12 @@ function pull(event) {
 function aim({ clientX: x, clientY: y }) {
   const box = $(".ranking").getBoundingClientRect();
   if (x < box.left - 20 || x > box.right + 20 || y < box.top - 40 || y > box.bottom + 40) return null;
-  const chips = all("#strip .chip").filter((other) => other.dataset.label !== drag.label).map((other) => {
+  const [near] = all("#strip .chip").filter((other) => other.dataset.label !== drag.label).map((other) => {
     const { left, top, width, height } = other.getBoundingClientRect();
-    return { chip: other, dx: x - left - width / 2, dy: y - top - height / 2, near: 0.32 * width };
-  });
-  chips.sort((a, b) => Math.hypot(a.dx, 3 * a.dy) - Math.hypot(b.dx, 3 * b.dy));
-  const [first] = chips;
-  if (!first) return { where: "first" };
-  return { chip: first.chip, where: Math.abs(first.dx) < first.near ? "onto" : first.dx < 0 ? "before" : "after" };
+    return { chip: other, dx: x - left - width / 2, dy: y - top - height / 2, reach: 0.32 * width };
+  }).sort((a, b) => Math.hypot(a.dx, 3 * a.dy) - Math.hypot(b.dx, 3 * b.dy));
+  if (!near) return { where: "first" };
+  return { chip: near.chip, where: Math.abs(near.dx) < near.reach ? "onto" : near.dx < 0 ? "before" : "after" };
 }
 
 function mark(target) {
@@ -364,40 +344,32 @@ function mark(target) {
   target?.chip?.classList.add(target.where);
 }
 
-const swallow = (event) => event.stopPropagation();
-
 function drop(event) {
   if (!drag || event.pointerId !== drag.id) return;
-  const { label, on } = drag;
+  const { label, on, chip: out } = drag;
   const target = on && event.type === "pointerup" ? aim(event) : null;
   drag = null;
   if (!on) return;
   $("#ghost").hidden = true;
   mark(null);
-  addEventListener("click", swallow, { capture: true, once: true });
-  setTimeout(() => removeEventListener("click", swallow, { capture: true }));
+  dragged = true;
+  setTimeout(() => { dragged = false; });
   if (target) put(label, target);
-  else if (event.type === "pointerup") remove(label);
+  else if (out && event.type === "pointerup") remove(label);
   changed();
   focusCard(label);
 }
 
 // ---- wiring
 
-document.addEventListener("keydown", key);
-document.addEventListener("click", click);
-document.addEventListener("pointerdown", grab);
-document.addEventListener("pointermove", pull);
-document.addEventListener("pointerup", drop);
-document.addEventListener("pointercancel", drop);
+const listeners = { keydown: key, click, pointerdown: grab, pointermove: pull, pointerup: drop, pointercancel: drop };
+for (const [name, listener] of Object.entries(listeners)) document.addEventListener(name, listener);
 document.addEventListener("focusin", (event) => {
   const card = event.target.closest(".card");
   if (card && item && card.dataset.label !== current) focusCard(card.dataset.label);
 });
 document.addEventListener("submit", (event) => {
-  if (event.target.id !== "desk") return;
-  event.preventDefault();
-  submit("ranked");
+  if (event.target.id === "desk") { event.preventDefault(); submit("ranked"); }
 });
 document.addEventListener("change", (event) => {
   if (event.target.closest("#compare")) return compare();
@@ -406,18 +378,10 @@ document.addEventListener("change", (event) => {
   now[event.target.name] = event.target.value;
   changed(event.target.value);
 });
-$("#flag").addEventListener("close", () => {
-  if ($("#flag").returnValue !== "ok") return;
-  now.note = $("#note").value;
-  submit("flagged");
-});
-$("#edit").addEventListener("close", () => {
-  if ($("#edit").returnValue === "ok") Object.assign(now, { edited: $("#better").value, edited_of: current });
-  else if ($("#edit").returnValue === "drop") Object.assign(now, { edited: null, edited_of: "" });
-  else return;
-  changed(now.edited === null ? "The change is dropped." : `Your better answer for ${current} is kept.`);
-});
-for (const dialog of all("dialog")) dialog.addEventListener("cancel", () => { dialog.returnValue = ""; });
+for (const dialog of all("dialog")) {
+  dialog.addEventListener("cancel", () => { dialog.returnValue = ""; });
+  dialog.addEventListener("close", () => closed[`${dialog.id} ${dialog.returnValue}`]?.());
+}
 $("#single-keys").checked = localStorage.getItem("keys") !== "off";
 document.addEventListener("visibilitychange", () => {
   if (now) pause();
@@ -425,16 +389,13 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("pagehide", () => { if (waiting) keep(); });
 document.addEventListener("htmx:afterSwap", (event) => {
-  if (event.detail.target.id !== "main") return;
-  alarm("");
-  begin();
+  if (event.detail.target.id === "main") { alarm(""); begin(); }
 });
-document.addEventListener("htmx:responseError", (event) => {
-  const { xhr, pathInfo } = event.detail;
+document.addEventListener("htmx:responseError", ({ detail: { xhr, pathInfo } }) => {
   idle(true);
-  if (xhr.status === 409 && pathInfo.requestPath === "/submit") {
-    ask("GET", "/item", {}).then(() => alarm(xhr.responseText));
-  } else alarm(xhr.responseText || `The server says ${xhr.status}.`);
+  const tell = () => alarm(xhr.responseText || `The server says ${xhr.status}.`);
+  if (xhr.status === 409 && pathInfo.requestPath === "/submit") ask("GET", "/item").then(tell);  // somebody else has it
+  else tell();
 });
 document.addEventListener("htmx:sendError", () => {
   idle(true);
