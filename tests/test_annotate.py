@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise, permutations
@@ -824,6 +826,50 @@ def test_accounts_keep_only_a_hash_and_are_private(tmp_path: Path, monkeypatch: 
     hafs("annotate", "account", "bob", "--remove", "-w", root).failed(2, "no account 'bob'")
     hafs("annotate", "account", "ann", "--remove", "-w", root).ok()
     assert json.loads(kept.read_text()) == {}
+
+
+def test_the_verb_serves_the_page_and_goes_on_after_being_stopped(tmp_path: Path) -> None:
+    """A real server: its link works, another host name is refused, Ctrl-C ends it with a summary, the link stays."""
+    for needed in ("fastapi", "uvicorn", "nh3", "pygments"):
+        pytest.importorskip(needed)
+    root = workspace(tmp_path / "w")
+    with open_store(root / "hafs.db") as store:
+        p = Prompt("which one?")
+        store.add_prompts([p])
+        store.add_candidates(Candidate(p.id, f"answer <b>{i}</b>", index=i) for i in range(2))
+    argv = [
+        sys.executable,
+        "-m",
+        "hafs",
+        "annotate",
+        "start",
+        "--no-browser",
+        "--port",
+        "0",
+        "--name",
+        "ann",
+        "-w",
+        root,
+    ]
+    tokens = []
+    for stop in (signal.SIGKILL, signal.SIGINT):
+        server = subprocess.Popen([*map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        link = server.stdout.readline().removeprefix("Open ").strip()
+        tokens.append(link.partition("token=")[2])
+        asking = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        asking.open(link, timeout=60).read()
+        page = asking.open(link.partition("?")[0], timeout=60).read().decode()
+        assert "which one?" in page and "<b>0</b>" not in page
+        foreign = urllib.request.Request(link, headers={"Host": "evil.example"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            asking.open(foreign, timeout=60)
+        assert refused.value.code in (400, 403, 421)
+        server.send_signal(stop)
+        out, err = server.communicate(timeout=60)
+        assert "Traceback" not in err
+    assert server.returncode == 0 and "0 answers about 1 prompts" in out
+    assert tokens[0] == tokens[1] != ""
 
 
 def test_pairs_of_a_ranking_do_not_depend_on_the_order_of_ids() -> None:

@@ -218,8 +218,10 @@ class AnnotationService:
                 if lease.details.get("skipped") and not self._place_left(state, lease):
                     raise UsageError("the prompt that you skipped has gone to somebody else", "go on with the next")
                 desk.undo_annotation(last.id, now)
-                again = {"annotation": None, "details": {**lease.details, "skipped": False}, "granted": now, "expires": now + self.settings.lease_seconds,
-                         "previous": _previous(last)}  # fmt: skip
+                again = {
+                    "annotation": None, "details": {**lease.details, "skipped": False}, "granted": now,
+                    "expires": now + self.settings.lease_seconds, "previous": _previous(last),
+                }  # fmt: skip
                 desk.change_lease(lease.id, **again)
                 reopened = desk.lease(lease.id)
             assert reopened is not None

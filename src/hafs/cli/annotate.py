@@ -224,7 +224,10 @@ def _service(
         prepare = stack.enter_context(Preparer(store, [partial(open_backend, m) for m in models], sampling))
     if settings.checks:
         check = _checker(stack, space)
-    return AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    service = AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    if missing := sum(service.queue.waits(q.prompt_id) for q in service.queue.prompts):
+        note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
+    return service
 
 
 def _checker(stack: ExitStack, space: Workspace) -> Callable[[Prompt, str], Mapping[str, Any]]:
@@ -317,6 +320,7 @@ def _listen(host: str, port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
+        sock.listen(128)  # from here on the link works: a browser waits until the server answers
     except OSError as e:
         sock.close()
         raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}", "--port 0 takes a free one") from e
