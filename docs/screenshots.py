@@ -32,7 +32,7 @@ ASKED = {
     "Write a routine that loads the player's state from WRAM ($0E20), keeps its low five bits, and stores it at $00.": [
         "LoadPlayerState:\n    LDA.w $0E20\n    AND.b #$1F\n    STA.b $00\n    RTS",
         "LoadPlayerState:\n    LDA $0E20\n    STA $00\n    RTS",
-        "LoadPlayerState:\n    ; Load the player's state\n    SEP #$20\n    LDA.w $0E20\n    AND.b #$1F      ; five bits\n"
+        "LoadPlayerState:\n    ; Load the player's state\n    SEP #$20\n    LDA.w $0E20\n    AND.b #$1F  ; five bits\n"
         "    STA.b $00\n    RTS",
         "The state is loaded and stored like this:\n\n```asm\nLoadPlayerState:\n    LDA.b #$0E20    ; the address\n"
         "    STA.b $00\n    RTS\n```\n\nThe mask is not needed, because `STA.b` writes only one byte.",

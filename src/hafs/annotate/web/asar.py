@@ -9,19 +9,19 @@ from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation
 
 __all__ = ["AsarLexer", "looks_like_asm"]
 
-MNEMONICS = tuple(
-    """adc and asl bcc bcs beq bit bmi bne bpl bra brk brl bvc bvs clc cld cli clv cmp cop cpx cpy dec dex dey eor inc
-    inx iny jml jmp jsl jsr lda ldx ldy lsr mvn mvp nop ora pea pei per pha phb phd phk php phx phy pla plb pld plp plx
-    ply rep rol ror rti rtl rts sbc sec sed sei sep sta stp stx sty stz tax tay tcd tcs tdc trb tsb tsc tsx txa txs txy
-    tya tyx wai wdm xba xce""".split()
-)
-COMMANDS = tuple(
-    """arch assert autoclean autoclear base bank check cleartable db dd dl dw dpbase elseif else endif endmacro
-    endnamespace endrep endstruct endwhile error exlorom exhirom fill fillbyte fillword fillwordlong for endfor freecode
-    freedata freespace freespacebyte function global hirom if include incbin incsrc lorom macro namespace norom optimize
-    org pad padbyte pad pool pullbase pullns pullpc pulltable print prot pushbase pushns pushpc pushtable rep reset
-    sa1rom fullsa1rom sfxrom skip spcblock endspcblock startpos struct table undef warn warnings warnpc while""".split()
-)
+_MNEMONICS = """
+adc and asl bcc bcs beq bit bmi bne bpl bra brk brl bvc bvs clc cld cli clv cmp cop cpx cpy dec dex dey eor inc
+inx iny jml jmp jsl jsr lda ldx ldy lsr mvn mvp nop ora pea pei per pha phb phd phk php phx phy pla plb pld plp plx
+ply rep rol ror rti rtl rts sbc sec sed sei sep sta stp stx sty stz tax tay tcd tcs tdc trb tsb tsc tsx txa txs txy
+tya tyx wai wdm xba xce"""
+MNEMONICS = tuple(_MNEMONICS.split())
+_COMMANDS = """
+arch assert autoclean autoclear base bank check cleartable db dd dl dw dpbase elseif else endif endmacro
+endnamespace endrep endstruct endwhile error exlorom exhirom fill fillbyte fillword fillwordlong for endfor freecode
+freedata freespace freespacebyte function global hirom if include incbin incsrc lorom macro namespace norom optimize
+org pad padbyte pad pool pullbase pullns pullpc pulltable print prot pushbase pushns pushpc pushtable rep reset
+sa1rom fullsa1rom sfxrom skip spcblock endspcblock startpos struct table undef warn warnings warnpc while"""
+COMMANDS = tuple(_COMMANDS.split())
 
 
 class AsarLexer(RegexLexer):
@@ -53,16 +53,22 @@ class AsarLexer(RegexLexer):
     }
 
 
-_LINE = re.compile(
-    rf"\s*(?:[.]*\w+:|[+-]+)?\s*(?:(?:{'|'.join(MNEMONICS)})(?:\.[bwl])?(?:\s+[#$(\[!%\w.+-][^;]*)?"
-    r"|(?:db|dw|dl|dd|org)\s+[$\w\"%].*)?\s*(?:;.*)?",
-    re.IGNORECASE,
-)
+_LABEL = re.compile(r"\s*(?:\.*\w+:|\.+\w+(?=\s|$)|[+-]{1,8}(?=\s|$))")
+_INSTRUCTION = re.compile(rf"\s*(?:{'|'.join(MNEMONICS)})(?:\.[bwl])?(?:\s+[#$(\[!%\w.+-]\S*(?:\s*,\s*\w)?)?\s*", re.I)
+_DATA = re.compile(r"\s*(?:db|dw|dl|dd|org)\s+[$\w\"%].*", re.I)
 
 
 def looks_like_asm(text: str) -> bool:
     """Whether nearly every line (of the first 200) reads as 65816 code, with at least one instruction."""
     lines = [line[:200] for line in text[:20_000].split("\n")[:200] if line.strip()]
-    code = [line for line in lines if _LINE.fullmatch(line)]
-    instruction = re.compile(rf"\s*(?:\S+:\s*)?(?:{'|'.join(MNEMONICS)})\b", re.IGNORECASE)
-    return len(code) >= 0.8 * len(lines) and any(instruction.match(line) for line in code)
+    code = [found for line in lines if (found := _code(line)) is not None]
+    return len(code) >= 0.8 * len(lines) and any(code)
+
+
+def _code(line: str) -> bool | None:
+    """Whether a line has an instruction; None when it is not code at all."""
+    line = line.partition(";")[0]
+    parts = [part for part in re.split(r"\s:\s", _LABEL.sub("", line, count=1)) if part.strip()]
+    if not all(_INSTRUCTION.fullmatch(part) or _DATA.fullmatch(part) for part in parts):
+        return None
+    return any(_INSTRUCTION.fullmatch(part) for part in parts)
