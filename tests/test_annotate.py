@@ -31,6 +31,7 @@ from hafs.annotate.service import AnnotateSettings, AnnotationService, Item, Que
 from hafs.annotate.stats import human_preference, statistics_of
 from hafs.annotate.visible import visible
 from hafs.errors import HafsError, UsageError
+from hafs.evals import EvalResult, PromptResult
 from hafs.preferences import group_from_people, read_preferences
 from hafs.store import Run, Store, open_store
 from hafs.types import Annotation, Candidate, Prompt, Ranking, Score, Verdict
@@ -353,7 +354,8 @@ def test_repeats_come_later_in_a_new_order_and_measure_consistency(tmp_path: Pat
             assert sorted(shown) == sorted(seen[first][2])
         assert any(shown != next(s for o, k, s in seen if o == id and not k) for _, id, shown in again)
         consistency = service.stats()["annotators"]["ann"]["self_consistency"]
-        assert consistency["rate"] == 1.0 and consistency["n"] == 6 * len(again)
+        assert consistency["rate"] == 1.0 > consistency["low"] and consistency["n"] == len(again)
+        assert consistency["pairs"] == 6 * len(again)
 
 
 def test_gold_items_reach_everybody_and_are_counted(tmp_path: Path) -> None:
@@ -377,7 +379,7 @@ def test_gold_items_reach_everybody_and_are_counted(tmp_path: Path) -> None:
         assert not set(answered["ann"]) & set(answered["bob"]) - marked
         people = service.stats()["annotators"]
         assert (people["ann"]["gold"]["rate"], people["bob"]["gold"]["rate"]) == (1.0, 0.0)
-        assert people["ann"]["gold"]["n"] == 24
+        assert (people["ann"]["gold"]["n"], people["ann"]["gold"]["pairs"]) == (4, 24)
         assert service.stats()["agreement"]["raw"] == 0.0
 
 
@@ -639,7 +641,8 @@ def test_agreement_against_a_case_worked_by_hand() -> None:
     assert found["raw"] == 0.75 and found["pairs"] == found["prompts"] == 4
     assert found["alpha"] == pytest.approx(1 - 7 * 2 / (2 * 3 * 5))
     lonely = statistics_of([a for a in rows if a.annotator == "ann"])
-    assert lonely["agreement"] == {"alpha": None, "raw": None, "pairs": 0, "prompts": 0}
+    nothing = {"alpha": None, "raw": None, "raw_low": None, "raw_high": None, "pairs": 0, "prompts": 0}
+    assert lonely["agreement"] == nothing
     assert statistics_of([])["annotators"] == {}
 
 
@@ -808,6 +811,26 @@ def test_preferences_from_people(ranked: Path, tmp_path: Path) -> None:
     assert all({c["id"] for c in g["candidates"]} for g in root_groups)
     hafs("preferences", "build", "--from", "people", "-w", ranked).failed(2, "--from human")
     hafs("preferences", "build", "--from", "human", "--annotator", "zoe", "-w", ranked).failed(1, "no preference group")
+
+
+def test_ab_answers_fill_the_human_preference_row(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w")
+    (root / "hafs.db").unlink()
+    with filled(root / "hafs.db", prompts=5, models=("hash-sft", "hash-dpo")) as store:
+        service = AnnotationService(store, plain(mode="ab", models=["hash-sft", "hash-dpo"]))
+        while (item := service.next_item("ann")) is not None:
+            better = "A" if item.cards[0].text.startswith("hash-dpo") == (item.position > 1) else "B"
+            service.submit("ann", item.lease, answer="ranked", tiers=[[better], ["B" if better == "A" else "A"]])
+        results = tuple(PromptResult(p.id, passed=True) for p in store.prompts())
+    files = []
+    for name in ("sft", "dpo"):
+        files.append(f"{name}={tmp_path / name}.json")
+        rows = [EvalResult(name, "b", results, model=f"hash-{name}").to_dict()]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    said = hafs("compare", *files, "-w", root, "--json").ok().json
+    assert set(said["human"]) == {"dpo"}
+    assert (said["human"]["dpo"]["value"], said["human"]["dpo"]["n"]) == (0.8, 5)
+    assert "Human Preference" in hafs("compare", *files, "-w", root).ok().out
 
 
 def test_accounts_keep_only_a_hash_and_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

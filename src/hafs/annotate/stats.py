@@ -24,7 +24,7 @@ def statistics_of(annotations: Sequence[Annotation], gold: Mapping[str, Ranking]
 
     `annotators` has for each name the number of answers by kind, `median_seconds`, `last` (seconds since 1970),
     `self_consistency` and `gold`; `agreement` has Krippendorff's alpha and the raw share over all annotators. Rates
-    come with their Wilson interval and `n`, None where there is nothing to count.
+    come with a 95 % interval and `n` prompts, None where there is nothing to count.
     """
     by_name: dict[str, list[Annotation]] = defaultdict(list)
     for annotation in annotations:
@@ -49,11 +49,20 @@ def _person(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> dict[str
     }
 
 
-def _rate(hits: Sequence[bool]) -> dict[str, Any]:
-    from hafs.statistics import wilson  # here, since SciPy takes seconds to load and a sitting needs none of it
+def _rate(hits: Sequence[tuple[str, bool]]) -> dict[str, Any]:
+    """The mean over prompts of the share of hits among a prompt's pairs, with an interval that goes by prompt.
 
-    e = wilson(sum(hits), len(hits))
-    return {"rate": e.value, "low": e.low, "high": e.high, "n": e.n}
+    It is Wilson's where every prompt is all hits or none, else the bootstrap's.
+    """
+    from hafs.statistics import bootstrap_mean, wilson  # here, since SciPy takes seconds and a sitting needs none of it
+
+    by_prompt: dict[str, list[bool]] = defaultdict(list)
+    for prompt_id, hit in hits:
+        by_prompt[prompt_id].append(hit)
+    shares = [sum(of) / len(of) for of in by_prompt.values()]
+    whole = all(share in (0.0, 1.0) for share in shares)
+    e = wilson(round(sum(shares)), len(shares)) if whole else bootstrap_mean(shares)
+    return {"rate": e.value, "low": e.low, "high": e.high, "n": e.n, "pairs": len(hits)}
 
 
 def judgements(annotation: Annotation) -> Mapping[Pair, float]:
@@ -77,26 +86,28 @@ def _agreement(annotations: Iterable[Annotation]) -> dict[str, Any]:
         if annotation.serial == 0:
             for pair, order in judgements(annotation).items():
                 said[pair][annotation.annotator] = order
-    units = [unit for unit in said.values() if len(unit) > 1]
-    equal = [a == b for unit in units for a, b in combinations(unit.values(), 2)]
+    shared = {pair: unit for pair, unit in said.items() if len(unit) > 1}
+    raw = _rate([(pair[0], a == b) for pair, unit in shared.items() for a, b in combinations(unit.values(), 2)])
     return {
-        "alpha": krippendorff_alpha(units, "interval" if rating else "nominal"),
-        "raw": sum(equal) / len(equal) if equal else None,
-        "pairs": len(units),
-        "prompts": len({pair[0] for pair, unit in said.items() if len(unit) > 1}),
+        "alpha": krippendorff_alpha(list(shared.values()), "interval" if rating else "nominal"),
+        "raw": raw["rate"],
+        "raw_low": raw["low"],
+        "raw_high": raw["high"],
+        "pairs": len(shared),
+        "prompts": raw["n"],
     }
 
 
-def _consistent(mine: Sequence[Annotation]) -> list[bool]:
+def _consistent(mine: Sequence[Annotation]) -> list[tuple[str, bool]]:
     """For each judgement of a later look whether the first look said the same."""
     first: dict[Pair, float] = {}
     for annotation in (a for a in mine if a.serial == 0):
         first |= judgements(annotation)
     later = [said for a in mine if a.serial > 0 for said in judgements(a).items()]
-    return [first[pair] == order for pair, order in later if pair in first]
+    return [(pair[0], first[pair] == order) for pair, order in later if pair in first]
 
 
-def _right(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> list[bool]:
+def _right(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> list[tuple[str, bool]]:
     """For each strict pair of a gold ranking that the person ranked whether they said the same."""
     found = []
     for annotation in mine:
@@ -107,7 +118,7 @@ def _right(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> list[bool
         for pair, order in pair_orders(ranking.tiers).items():
             said = theirs.get((annotation.prompt_id, *pair))
             if order and said is not None:
-                found.append(said == order)
+                found.append((annotation.prompt_id, said == order))
     return found
 
 

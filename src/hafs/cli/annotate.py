@@ -408,8 +408,8 @@ def _stats_table(found: Mapping[str, Any]) -> Any:
         text = "No pair of answers was judged by two people yet."
     else:
         alpha = "undefined (all judgements are equal)" if agreed["alpha"] is None else f"{agreed['alpha']:.2f}"
-        text = (f"Agreement: Krippendorff's alpha {alpha}, {agreed['raw']:.0%} raw, on {agreed['pairs']} pairs of"
-                f" {agreed['prompts']} prompts.")  # fmt: skip
+        text = (f"Agreement: Krippendorff's alpha {alpha}; {agreed['raw']:.0%} raw ({agreed['raw_low']:.0%} to"
+                f" {agreed['raw_high']:.0%}), on {agreed['pairs']} pairs of {agreed['prompts']} prompts.")  # fmt: skip
     return Group(table, "", text)
 
 
