@@ -90,6 +90,7 @@ class Queue:
         self.equal = 0
         self._verdicts = self._contradicted() if settings.mode == "review" else {}
         self._candidates: dict[str, list[Candidate]] = {}
+        self._entries: dict[str, list[Entry]] = {}
         self.prompts: list[Queued] = []
         self.refresh()
 
@@ -103,31 +104,17 @@ class Queue:
             if self._shown(candidate):
                 found[candidate.prompt_id].append(candidate)
         if prompt_ids is None:
-            self._candidates = {}
+            self._candidates, self._entries = {}, {}
         for id in found if wanted is None else wanted:
             self._candidates[id] = found.get(id, [])
+            self._entries.pop(id, None)
         self._order()
 
     def entries(self, prompt_id: str) -> list[Entry]:
         """The items of a prompt; none when its candidates are missing, to be made, or all equal."""
-        queued, settings = self._about.get(prompt_id), self._settings
-        if self.waits(prompt_id):
-            return []
-        unique = {same_text(c.text): c for c in reversed(self._candidates.get(prompt_id, []))}
-        cards = [c.id for c in reversed(unique.values())]
-        gold = prompt_id in self.gold
-        if settings.mode == "review":
-            of = self._verdicts.get(prompt_id, [])
-            return [Entry(prompt_id, v.shown, v.id, queued, gold) for v in of]
-        if settings.mode == "rate":
-            return [Entry(prompt_id, (card,), queued=queued, gold=gold) for card in cards[: settings.candidates]]
-        if settings.mode == "ab":
-            cards = self._one_of_each(self._candidates.get(prompt_id, []))
-        elif gold:
-            known = {id for tier in self.gold[prompt_id].tiers for id in tier}
-            cards.sort(key=lambda id: id not in known)
-        cards = cards[: settings.candidates]
-        return [Entry(prompt_id, tuple(cards), queued=queued, gold=gold)] if len(cards) > 1 else []
+        if prompt_id not in self._entries:
+            self._entries[prompt_id] = self._made(prompt_id)
+        return self._entries[prompt_id]
 
     def waits(self, prompt_id: str) -> bool:
         """Whether candidates of the prompt are still to be made."""
@@ -148,6 +135,26 @@ class Queue:
         return plan
 
     # ---- inside
+
+    def _made(self, prompt_id: str) -> list[Entry]:
+        queued, settings = self._about.get(prompt_id), self._settings
+        if self.waits(prompt_id):
+            return []
+        unique = {same_text(c.text): c for c in reversed(self._candidates.get(prompt_id, []))}
+        cards = [c.id for c in reversed(unique.values())]
+        gold = prompt_id in self.gold
+        if settings.mode == "review":
+            of = self._verdicts.get(prompt_id, [])
+            return [Entry(prompt_id, v.shown, v.id, queued, gold) for v in of]
+        if settings.mode == "rate":
+            return [Entry(prompt_id, (card,), queued=queued, gold=gold) for card in cards[: settings.candidates]]
+        if settings.mode == "ab":
+            cards = self._one_of_each(self._candidates.get(prompt_id, []))
+        elif gold:
+            known = {id for tier in self.gold[prompt_id].tiers for id in tier}
+            cards.sort(key=lambda id: id not in known)
+        cards = cards[: settings.candidates]
+        return [Entry(prompt_id, tuple(cards), queued=queued, gold=gold)] if len(cards) > 1 else []
 
     def _wanted(self) -> list[str] | None:
         if self._given is not None:

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 from hafs.annotate.items import Card, Item, Progress, make_cards, make_progress
@@ -347,7 +348,9 @@ class AnnotationService:
     def _repeats(self, annotator: str, lease: Lease) -> bool:
         """Whether the annotator is to see an answered item again."""
         share, seed = self.settings.repeats, self.settings.seed
-        return lease.serial == 0 and _drawn(share, "repeat", seed, annotator, lease.prompt_id, sorted(lease.shown))
+        return lease.serial == 0 and _drawn(
+            share, "repeat", seed, annotator, lease.prompt_id, tuple(sorted(lease.shown))
+        )
 
     def _due(self, state: _State, annotator: str, gap: int) -> Lease | None:
         """The first answered item that is to be seen again and lies at least `gap` items back."""
@@ -374,7 +377,7 @@ class AnnotationService:
             for lease in looked
         )
         share, seed = self.settings.repeats, self.settings.seed
-        repeats += sum(_drawn(share, "repeat", seed, annotator, e.prompt_id, sorted(e.cards)) for e in free)
+        repeats += sum(_drawn(share, "repeat", seed, annotator, e.prompt_id, tuple(sorted(e.cards))) for e in free)
         unmade = 0 if self._generate is None else sum(self.queue.waits(q.prompt_id) for q in self.queue.prompts)
         return len(held) + len(free) + repeats + unmade
 
@@ -455,6 +458,7 @@ def _named(annotator: str) -> None:
         raise UsageError("an annotator needs a name", "--name NAME")
 
 
+@lru_cache(maxsize=100_000)
 def _drawn(share: float, *what: Any) -> bool:
     """Whether something is in a share of all, the same every time it is asked."""
     return int(content_id(*what)[:12], 16) < share * 16**12
