@@ -66,7 +66,11 @@ class SignedOut(Exception):
 async def form(request: Request) -> dict[str, str]:
     """The fields of a form, each once."""
     body = (await request.body()).decode("utf-8", "replace")
-    return {key: values[-1] for key, values in parse_qs(body, keep_blank_values=True, max_num_fields=20).items()}
+    try:
+        fields = parse_qs(body, keep_blank_values=True, max_num_fields=20)
+    except ValueError as error:
+        raise HTTPException(422, "The form cannot be read.") from error
+    return {key: values[-1] for key, values in fields.items()}
 
 
 def person(request: Request) -> Person:
@@ -135,6 +139,8 @@ def create_app(
 
     @app.exception_handler(HafsError)
     def failed(request: Request, error: HafsError) -> Response:
+        if request.url.path == "/":
+            return pages.page("enter.html", 409, state="failed", error=error)
         return PlainTextResponse(f"{error.what}. {error.fix}".strip(), 409)
 
     @app.get("/")

@@ -4,7 +4,7 @@
 const $ = (selector, root = document) => root.querySelector(selector);
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 const headers = { "X-CSRF-Token": $("meta[name=csrf]").content };
-const ordinal = (n) => ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"][n - 1];
+const ORDINALS = ["1st", "2nd", "3rd", "4th", "5th", "6th", "7th", "8th"];
 const EMPTY = { tiers: [], confidence: "", value: null, note: "", edited: null, edited_of: "", seconds: 0 };
 
 let item = null;      // the element of the item in hand
@@ -13,7 +13,7 @@ let current = "A";    // the card that keys act on
 let joining = false;  // `=` was pressed: the next card placed ties with the last
 let busy = false;     // an answer is on its way
 let since = 0;        // when the running stretch of looking began
-let waiting = 0;      // the timer of the next draft
+let waiting = 0;      // the timer of the draft that is not with the server yet
 
 // ---- the ranking: tiers of letters, best first
 
@@ -111,7 +111,7 @@ function showRanking(strip) {
   for (const card of all(".card", item)) {
     const at = tierOf(card.dataset.label);
     const tied = at >= 0 && now.tiers[at].length > 1;
-    const rank = at < 0 ? "" : ordinal(now.tiers.slice(0, at).flat().length + 1) + (tied ? ", tied" : "");
+    const rank = at < 0 ? "" : ORDINALS[now.tiers.slice(0, at).flat().length] + (tied ? ", tied" : "");
     card.classList.toggle("placed", at >= 0);
     $(".place", card).textContent = rank;
     $(".put span", card).textContent = mode() === "ab" ? "Choose" : rank ? "Take out" : "Place";
@@ -119,11 +119,7 @@ function showRanking(strip) {
 }
 
 const say = (text) => { $("#live").textContent = text; };
-
-function alarm(text) {
-  $("#alert").textContent = text;
-  $("#alert").hidden = !text;
-}
+const alarm = (text) => Object.assign($("#alert"), { textContent: text, hidden: !text });
 
 // After every change: show it, say it, keep it.
 function changed(text) {
@@ -131,6 +127,7 @@ function changed(text) {
   say(text ?? (now.tiers.length ? words() : "Nothing is placed."));
   clearTimeout(waiting);
   waiting = setTimeout(keep, 250);
+  sessionStorage.setItem("draft", JSON.stringify([item.dataset.lease, now]));  // a reload is faster than the server
 }
 
 // Makes a card the one that keys act on; only going there on purpose scrolls.
@@ -165,13 +162,14 @@ function pause() {
 }
 
 async function keep() {
-  waiting = clearTimeout(waiting);
-  if (!item || busy) return;
+  const mine = waiting;
+  if (!item) return;
   pause();
   const body = new URLSearchParams({ lease: item.dataset.lease, state: JSON.stringify(now) });
   try {
     const answer = await fetch("/draft", { method: "POST", headers, body, keepalive: body.toString().length < 60000 });
     alarm(answer.ok ? "" : await answer.text());
+    if (waiting === mine) waiting = 0;
   } catch {
     alarm("The server does not answer. What you do is kept in this page.");
   }
@@ -182,7 +180,8 @@ const idle = (is) => { document.body.classList.toggle("busy", busy = !is); };
 async function ask(method, path, values = {}) {
   if (busy) return;
   idle(false);
-  await htmx.ajax(method, path, { target: "#main", swap: "innerHTML", values, headers });
+  if (waiting) await keep();
+  htmx.ajax(method, path, { target: "#main", swap: "innerHTML", values, headers }).catch(() => {});  // sendError tells
 }
 
 function submit(answer) {
@@ -190,7 +189,7 @@ function submit(answer) {
   const rating = mode() === "rate";
   if (answer === "ranked" && (rating ? !now.value : placed().length < 2))
     return alarm(rating ? "Give a grade from 1 to 4." : "Place at least two answers, or say all bad, cannot judge or skip.");
-  clearTimeout(waiting);
+  waiting = clearTimeout(waiting);
   pause();
   const sent = { ...EMPTY, ...now, lease: item.dataset.lease, answer, value: now.value && Number(now.value) };
   if (answer !== "ranked") Object.assign(sent, { tiers: [], value: null, confidence: "" });
@@ -203,7 +202,8 @@ function begin() {
   joining = false;
   since = performance.now();
   if (!item) return say("Done.");
-  now = { ...EMPTY, ...JSON.parse(item.dataset.start) };
+  const [lease, own] = JSON.parse(sessionStorage.getItem("draft") ?? "[]");
+  now = { ...EMPTY, ...(lease === item.dataset.lease ? own : JSON.parse(item.dataset.start)) };
   now.tiers = only((label) => letters().includes(label));
   show();
   view(localStorage.getItem("raw") === "1");
@@ -220,7 +220,7 @@ const actions = {
   toggle: (label) => { toggle(label); changed(); focusCard(label); },
   view: () => view(localStorage.getItem("raw") !== "1"),
   help: () => $("#help").showModal(),
-  stats: () => htmx.ajax("GET", "/stats", { target: "#figures-body", swap: "innerHTML" }).then(() => $("#figures").showModal()),
+  stats: () => { htmx.ajax("GET", "/stats", { target: "#figures-body", swap: "innerHTML" }); $("#figures").showModal(); },
   leave: () => ask("POST", "/leave"),
   undo: () => ask("POST", "/undo"),
   again: () => ask("GET", "/item"),
@@ -311,10 +311,10 @@ function click(event) {
 let drag = null;      // what is being dragged
 let dragged = false;  // the click that follows a drag is none
 
-function grab(event) {
-  const from = event.target.closest("[data-grip]");
-  if (!from || event.button !== 0 || event.target.closest("button") || mode() === "ab") return;
-  drag = { label: from.dataset.grip, x: event.clientX, y: event.clientY, on: false, id: event.pointerId, chip: from.matches(".chip") };
+function grab({ target, button, pointerId: id, clientX: x, clientY: y }) {
+  const from = target.closest("[data-grip]");
+  if (!from || button !== 0 || target.closest("button") || mode() === "ab") return;
+  drag = { label: from.dataset.grip, chip: from.matches(".chip"), id, x, y, on: false };
 }
 
 function pull(event) {
@@ -339,9 +339,8 @@ function aim({ clientX: x, clientY: y }) {
 }
 
 function mark(target) {
-  for (const other of all("#strip .chip")) other.classList.remove("onto", "before", "after");
+  for (const other of all("#strip .chip")) other.className = `chip ${other === target?.chip ? target.where : ""}`;
   $("#strip").classList.toggle("over", target !== null);
-  target?.chip?.classList.add(target.where);
 }
 
 function drop(event) {
@@ -364,9 +363,8 @@ function drop(event) {
 
 const listeners = { keydown: key, click, pointerdown: grab, pointermove: pull, pointerup: drop, pointercancel: drop };
 for (const [name, listener] of Object.entries(listeners)) document.addEventListener(name, listener);
-document.addEventListener("focusin", (event) => {
-  const card = event.target.closest(".card");
-  if (card && item && card.dataset.label !== current) focusCard(card.dataset.label);
+document.addEventListener("focusin", ({ target }) => {
+  if (target.closest(".card") && target.closest(".card").dataset.label !== current) focusCard(target.closest(".card").dataset.label);
 });
 document.addEventListener("submit", (event) => {
   if (event.target.id === "desk") { event.preventDefault(); submit("ranked"); }
@@ -383,10 +381,7 @@ for (const dialog of all("dialog")) {
   dialog.addEventListener("close", () => closed[`${dialog.id} ${dialog.returnValue}`]?.());
 }
 $("#single-keys").checked = localStorage.getItem("keys") !== "off";
-document.addEventListener("visibilitychange", () => {
-  if (now) pause();
-  if (document.hidden && waiting) keep();
-});
+document.addEventListener("visibilitychange", () => { if (now) pause(); if (document.hidden && waiting) keep(); });
 addEventListener("pagehide", () => { if (waiting) keep(); });
 document.addEventListener("htmx:afterSwap", (event) => {
   if (event.detail.target.id === "main") { alarm(""); begin(); }
@@ -394,8 +389,9 @@ document.addEventListener("htmx:afterSwap", (event) => {
 document.addEventListener("htmx:responseError", ({ detail: { xhr, pathInfo } }) => {
   idle(true);
   const tell = () => alarm(xhr.responseText || `The server says ${xhr.status}.`);
-  if (xhr.status === 409 && pathInfo.requestPath === "/submit") ask("GET", "/item").then(tell);  // somebody else has it
-  else tell();
+  if (xhr.status !== 409 || pathInfo.requestPath !== "/submit") return tell();
+  document.addEventListener("htmx:afterSettle", tell, { once: true });  // somebody else has it: go on, and say so
+  ask("GET", "/item");
 });
 document.addEventListener("htmx:sendError", () => {
   idle(true);
