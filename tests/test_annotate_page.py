@@ -443,7 +443,7 @@ def test_a_or_b_and_ratings(tmp_path: Path, visit: Callable[..., Page]) -> None:
         keys(page, "3")
         page.keyboard.press("Enter")
         at(page, 2)
-        page.get_by_text("mostly wrong").click()
+        page.get_by_role("radio", name="mostly wrong").check()
         page.get_by_role("button", name="Submit").click()
         at(page, None)
         assert [a.value for a in of.annotations()] == [3, 2]

@@ -234,7 +234,10 @@ class _Pages:
         self._templates.globals["SHOWN"] = render.SHOWN
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        return HTMLResponse(self._templates.get_template(template).render(**values), status)
+        answer = HTMLResponse(self._templates.get_template(template).render(**values), status)
+        if template == "enter.html":  # under no-referrer its form would be sent with the origin "null"
+            answer.headers["Referrer-Policy"] = "same-origin"
+        return answer
 
     def whole(self, who: Person) -> HTMLResponse:
         """The document, with what is to be done in it."""
