@@ -288,7 +288,7 @@ function itemKey(event, single) {
   else if (rating && /^[1-4]$/.test(event.key)) { now.value = Number(event.key); changed(`Grade ${event.key}`); }
   else if (!rating && /^[1-8]$/.test(event.key) && labels[event.key - 1]) actions.place(labels[event.key - 1]);
   else if (!rating && event.key === "=") { equals(); changed(joining ? `${words()}, equal to` : undefined); }
-  else if (event.key === "-" || event.key === "+") {
+  else if (!rating && /^[-+]$/.test(event.key)) {
     now.confidence = event.key === "-" ? "slight" : "clear";
     changed(`${now.confidence} preference`);
   } else return false;
