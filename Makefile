@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEVELOP := .venv/.develop
 USE := --extra asm --extra gguf
-ALL := $(USE) --extra quant --extra trackers --extra trl --extra dev
+ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra dev
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -37,6 +37,7 @@ assets: $(READY)
 	@$(BIN)/hafs models pull >/dev/null
 
 test: assets $(DEVELOP)          ## the tests, in under 15 minutes on 2 cores
+	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 2 $(PYTEST)
 
 check: $(DEVELOP)       ## lint, types, import rules, generated docs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -143,6 +144,13 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("sft", "sft", "--model", tiny_model, *TRAIN)
         do("generate", "generate", "--model", "models/sft/model", "-n", "4", "--output", "candidates.jsonl")
         do("score", "score", "--output", "scores.jsonl")
+        patch.setattr(sys, "stdin", io.StringIO("A B\nq\n"))
+        do("annotate start", "annotate", "start", "--terminal", "--name", "ann", "--model", "models/sft/model",
+           "--candidates", "2", "--limit", "2", "--repeats", "0")  # fmt: skip
+        do("annotate stats", "annotate", "stats")
+        do("annotate export", "annotate", "export", "said.jsonl")
+        patch.setattr(sys, "stdin", io.StringIO("a long password\n"))
+        do("annotate account", "annotate", "account", "ann")
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
@@ -192,6 +200,10 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     assert len([Candidate.from_dict(row) for row in lines(root / "candidates.jsonl")]) == 12
     assert said["score"]["scored"] == len([Score.from_dict(row) for row in lines(root / "scores.jsonl")]) == 12
     assert (said["score"]["coverage"], said["score"]["unscored"]) == (1.0, {})
+    assert (said["annotate start"]["answered"], said["annotate start"]["left"]) == (1, 1)
+    assert said["annotate stats"]["annotators"]["ann"]["ranked"] == said["annotate export"]["written"] == 1
+    assert lines(root / "said.jsonl")[0]["annotator"] == "ann"
+    assert said["annotate account"]["accounts"] == ["ann"]
     built = [PreferenceGroup.from_dict(row) for row in lines(root / "built.jsonl")]
     assert said["preferences build"]["groups"] == len(built) == 4
     assert said["preferences build"]["edges"] == sum(len(g.edges) for g in built)

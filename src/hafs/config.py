@@ -174,6 +174,23 @@ class ScoreConfig(_Section):
     sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
 
 
+class AnnotateSettings(_Section):
+    """What people are asked, how, and how much of it twice; see `docs/how-to/annotate.md`."""
+
+    mode: Literal["rank", "ab", "rate", "review"] = "rank"
+    candidates: int = Field(4, ge=2, le=8, description="answers shown together when ranking")
+    target: int = Field(0, ge=0, description="number of prompts; 0: all there are")
+    models: list[str] = Field([], description="only answers of these models (names or hashes); A/B needs two")
+    overlap: float = Field(0.1, ge=0, le=1, description="share of the prompts that several people answer")
+    raters: int = Field(2, ge=2, description="how many people answer such a prompt")
+    repeats: float = Field(0.1, ge=0, le=1, description="share of the prompts that a person sees again, unannounced")
+    gold: str = Field("", description="file of rankings known to be right (JSON lines); everybody gets their prompts")
+    reveal: bool = Field(False, description="after the answer, show which model wrote what, its scores and verdicts")
+    checks: bool = Field(False, description="offer the assembler's result before the answer; it unblinds")
+    lease_seconds: float = Field(1800, gt=0, description="a prompt nobody touched for so long goes to somebody else")
+    seed: int = 0
+
+
 class Config(_Section):
     """The whole of `hafs.toml`."""
 
@@ -187,6 +204,7 @@ class Config(_Section):
     reward: RewardConfig = RewardConfig()  # type: ignore[call-arg]
     ppo: PPOConfig = PPOConfig()  # type: ignore[call-arg]
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
+    annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
 
 
 DEFAULT_TOML = """\

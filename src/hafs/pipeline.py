@@ -20,10 +20,10 @@ from hafs.evals import EvalResult, eval_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
 from hafs.models import model_hash, resolve
-from hafs.preferences import BuildReport, groups_from_answers
+from hafs.preferences import BuildReport, group_from_people, groups_from_answers
 from hafs.scorers import Scorer, open_scorer
 from hafs.store import Store
-from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
+from hafs.types import Annotation, Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
 
 if TYPE_CHECKING:
     from hafs.training.ppo import Rater, Sampled, Sampler
@@ -264,6 +264,35 @@ def preference_groups(
     made, report = groups_from_answers(stored, **config.model_dump())
     groups = list(made)
     about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": dict(scorer.arguments), **config.model_dump()}
+    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
+    store.add_groups(groups, run=run)
+    store.finish_run(run, "finished", report.to_dict())
+    return groups, report
+
+
+def groups_from_people(
+    store: Store, config: PreferencesConfig, *, annotators: Sequence[str] | None = None, split: str | None = None
+) -> tuple[list[PreferenceGroup], BuildReport]:
+    """What people said of the workspace's candidates as preference groups; kept like those of `preference_groups`.
+
+    `annotators` are the people that count (all without it), `split` the prompts' split.
+    """
+    said: dict[str, list[Annotation]] = {}
+    for annotation in store.annotations(annotator=annotators):
+        said.setdefault(annotation.prompt_id, []).append(annotation)
+    report, groups = BuildReport(), list[PreferenceGroup]()
+    options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
+    for prompt in store.prompts(ids=list(said), split=split):
+        report.prompts += 1
+        candidates = list(store.candidates(prompt_ids=prompt.id))
+        group = group_from_people(prompt, candidates, said[prompt.id], **options)
+        if group is None:
+            report.skipped["nobody said that one answer is better than another"] += 1
+            continue
+        groups.append(group)
+        report.groups += 1
+        report.edges += len(group.edges)
+    about = {"scorer": "human", "annotators": sorted(annotators or ()), "split": split, **options}
     run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
     store.add_groups(groups, run=run)
     store.finish_run(run, "finished", report.to_dict())

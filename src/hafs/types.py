@@ -26,6 +26,7 @@ __all__ = [
     "Score",
     "Verdict",
     "content_id",
+    "same_text",
     "silent",
 ]
 
@@ -41,6 +42,11 @@ def content_id(*parts: Any) -> str:
     """A 20-hex-digit id of `parts` (anything JSON can write); equal content has an equal id on every machine."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+
+
+def same_text(text: str) -> str:
+    """`text` without trailing white space on any line; two answers for which this is equal are one."""
+    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
 
 
 class _Row:

@@ -10,6 +10,7 @@ import sys
 import typer
 
 from hafs.cli import (
+    annotate,
     compare,
     config,
     data,
@@ -44,8 +45,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, rlhf, evaluate, compare, methods,
-    report, data, config,
+    demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, preferences, train, rlhf,
+    evaluate, compare, methods, report,
 ):  # fmt: skip
     verb.register(app)
 

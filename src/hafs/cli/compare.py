@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,16 +31,36 @@ def compare(
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Compare models prompt by prompt: pass rates, paired difference, wins and losses, all with 95 % intervals."""
+    """Compare models prompt by prompt: pass rates, paired difference, wins and losses, all with 95 % intervals.
+
+    Human Preference is the share of prompts on which people chose the model over the ones named before it (`hafs
+    annotate start --mode ab`).
+    """
     from hafs.evals import compare, to_markdown, to_rich
     from hafs.jsonl import atomic_write
 
     results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
-    comparison = compare(results, reference, strict=strict)
+    comparison = compare(results, reference, human=_human(results, workspace), strict=strict)
     if markdown is not None:
         with atomic_write(markdown) as f:
             f.write(to_markdown(comparison))
     emit(comparison.to_dict(), to_rich(comparison), json)
+
+
+def _human(results: Mapping[str, Sequence[EvalResult]], workspace: Path | None) -> dict[str, tuple[int, int]]:
+    """(prompts won, prompts decided) of each model in the workspace's A/B answers; empty without a workspace."""
+    from hafs.annotate.stats import human_preference
+
+    try:
+        space = workspace_at(workspace)
+    except UsageError:
+        return {}
+    names = {rows[0].model: name for name, rows in results.items() if rows and rows[0].model}
+    with space.open_store() as store:
+        said = list(store.annotations(mode="ab"))
+        shown = {id for annotation in said for id in annotation.shown}
+        models = {c.id: names[c.model] for c in store.candidates(ids=shown) if c.model in names}
+    return human_preference(said, models, list(results))
 
 
 def evaluated(spec: str, workspace: Path | None) -> list[EvalResult]:

@@ -11,6 +11,7 @@ import typer
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.score import ScorerName
+from hafs.errors import UsageError
 
 if TYPE_CHECKING:
     from hafs.config import Config, PreferencesConfig
@@ -26,6 +27,9 @@ References = Annotated[
     typer.Option("--references", help="Known answers as winners: never, when-needed (no sample is right), always.",
                  show_default=False),
 ]  # fmt: skip
+From = Annotated[
+    str, typer.Option("--from", help="scores (of the scorer), or human (what people said in `hafs annotate`).")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", help="Also write the groups here (JSON lines).", show_default=False)
 ]
@@ -40,11 +44,13 @@ def register(app: typer.Typer) -> None:
 
 
 def build(
+    source: From = "scores",
     scorer: ScorerName = "automatic",
     scheme: Scheme = None,
     references: References = None,
     split: Split = "train",
     model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
+    annotator: list[str] = typer.Option([], help="With `--from human`: only what this person said (repeatable)."),
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -52,17 +58,23 @@ def build(
 ) -> None:
     """Rank each prompt's scored candidates and keep the edges; ties and equal texts never make a pair.
 
-    Exit code 1 when no group comes of it.
+    With `--from human` the ranking is what people said. Exit code 1 when no group comes of it.
     """
     from hafs.models import model_hash, resolve
-    from hafs.pipeline import preference_groups, scorer_for
+    from hafs.pipeline import groups_from_people, preference_groups, scorer_for
 
+    if source not in ("scores", "human"):
+        raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
     space = workspace_at(workspace)
     pairing = _pairing(space.config, scheme, references)
+    if source == "human":
+        with space.open_store() as store:
+            groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
+        return _finish(groups, report, output, pairs, json)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         only = model_hash(resolve(model)) if model else None
         groups, report = preference_groups(store, judge, pairing, split=split, model=only)
-    _finish(groups, report, output, pairs, json)
+    return _finish(groups, report, output, pairs, json)
 
 
 def generate(

@@ -8,6 +8,7 @@ from hafs.preferences.build import (
     groups_from_answers,
 )
 from hafs.preferences.pairs import Preferences, from_pairs, read_preferences, to_pairs
+from hafs.preferences.people import group_from_people
 from hafs.preferences.ranking import rank, same_text
 from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.preferences.split import split_groups
@@ -19,6 +20,7 @@ __all__ = [
     "Preferences",
     "build_groups",
     "from_pairs",
+    "group_from_people",
     "group_from_ranking",
     "groups_from_answers",
     "pair",

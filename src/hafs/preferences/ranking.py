@@ -13,12 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hafs.errors import DataError
-from hafs.types import Candidate, Ranking, Score
-
-
-def same_text(text: str) -> str:
-    """`text` without trailing white space on any line; two answers for which this is equal are one."""
-    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+from hafs.types import Candidate, Ranking, Score, same_text
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 `open_store` opens a database by path or URL; `find_workspace` and its siblings find the one of a directory.
 """
 
+from hafs.store.desk import Desk, Lease
 from hafs.store.files import Imported
 from hafs.store.rows import Run
 from hafs.store.store import Answers, Store, open_store
@@ -10,7 +11,9 @@ from hafs.store.workspace import Workspace, find_workspace, init_workspace, open
 
 __all__ = [
     "Answers",
+    "Desk",
     "Imported",
+    "Lease",
     "Run",
     "Store",
     "Workspace",

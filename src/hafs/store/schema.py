@@ -201,6 +201,22 @@ annotated = _table(
     Column("details", Json),
 )
 
+leases = _table(
+    "leases",
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("annotator", AnyText),
+    Column("mode", AnyText),
+    Column("shown", Json(tuple)),
+    Column("serial", BigInteger),
+    Column("granted", Double),
+    Column("expires", Double),
+    Column("draft", Json),
+    Column("previous", Json),
+    Column("annotation", String),
+    Column("released", Double),
+    Column("details", Json),
+)
+
 groups = _table(
     "preference_groups",
     Column("prompt", AnyText),
@@ -285,6 +301,15 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             submitted DOUBLE PRECISION NOT NULL, serial BIGINT NOT NULL, note TEXT NOT NULL,
             undone DOUBLE PRECISION, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
         "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
+    )),
+    (5, (
+        """CREATE TABLE leases (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), annotator TEXT NOT NULL,
+            mode TEXT NOT NULL, shown TEXT NOT NULL, serial BIGINT NOT NULL,
+            granted DOUBLE PRECISION NOT NULL, expires DOUBLE PRECISION NOT NULL, draft TEXT NOT NULL,
+            previous TEXT NOT NULL, annotation TEXT, released DOUBLE PRECISION, details TEXT NOT NULL,
+            added DOUBLE PRECISION NOT NULL)""",
+        "CREATE INDEX leases_by_mode ON leases (mode, annotator)",
     )),
 )  # fmt: skip
 

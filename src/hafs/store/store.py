@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import groupby, islice
 from pathlib import Path
@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from hafs.errors import DataError, UsageError
 from hafs.jsonl import write_jsonl
 from hafs.store import schema
+from hafs.store.desk import Desk
 from hafs.store.engine import connect, database_url, transaction
 from hafs.store.files import Imported, Parent, read_rows, value_problem
 from hafs.store.query import Matching, by_scorer, in_prompts, matches
@@ -146,6 +147,15 @@ class Store:
         statement = update(t).where(t.c.id == id, t.c.undone.is_(None)).values(undone=time.time())
         with self._writing() as conn:
             return bool(conn.execute(statement).rowcount)
+
+    @contextmanager
+    def desk(self) -> Iterator[Desk]:
+        """The leases and answers of annotators, for this block alone: nobody else's block runs at the same time.
+
+        All that is done in the block is one transaction: it is kept whole, or not at all when an exception leaves it.
+        """
+        with self._writing() as conn:
+            yield Desk(conn, self._insert)
 
     def add_groups(self, groups: Iterable[PreferenceGroup], run: str | None = None) -> int:
         """Add preference groups; returns how many were new. `run` is the id of the run that made them.

@@ -1,0 +1,1 @@
+"""The page: the annotation service in a browser."""

@@ -1,0 +1,419 @@
+"""`hafs annotate`: people rank answers, on a page or in the terminal; what they said as figures and files."""
+
+from __future__ import annotations
+
+import getpass
+import json as jsonlib
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
+from hafs.cli.generate import choose_prompts
+from hafs.errors import HafsError, MissingTool, UsageError
+
+if TYPE_CHECKING:
+    from hafs.annotate.service import AnnotateSettings, AnnotationService, Queued
+    from hafs.store import Store, Workspace
+    from hafs.types import Prompt
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ACCOUNTS = "annotators.json"
+TOKEN = ".annotate-token"
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", help="Whose answers, made now where there are none; two of them for --mode ab.",
+                 show_default=False),
+]  # fmt: skip
+Candidates = Annotated[
+    int | None,
+    typer.Option("--num-candidates", "--candidates", "--candidates-per-prompt", help="Answers shown together, 2 to 8.",
+                 show_default=False),
+]  # fmt: skip
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", "--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False),
+]
+PromptFile = Annotated[
+    Path | None, typer.Option("--prompts", help="Prompts (JSON lines with `text`), in this order.", show_default=False)
+]
+Mode = Annotated[str | None, typer.Option("--mode", help="rank, ab, rate or review.", show_default=False)]
+Name = Annotated[str | None, typer.Option("--name", help="Who you are; by default your login.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="People rank answers, on a page or in the terminal.", no_args_is_help=True)
+    group.command("start")(start)
+    group.command("stats")(stats)
+    group.command("export")(export)
+    group.command("account")(account)
+    app.add_typer(group, name="annotate")
+
+
+def start(
+    model: Models = None,
+    num_candidates: Candidates = None,
+    limit: Limit = None,
+    prompts: PromptFile = None,
+    queue: str = typer.Option(None, help="The id of a run that chose the prompts (kind `annotation-queue`)."),
+    split: str = typer.Option(None, help="Of the workspace's prompts: train, validation or test."),
+    mode: Mode = None,
+    name: Name = None,
+    terminal: bool = typer.Option(False, "--terminal", help="Ask here instead of on a page."),
+    host: str = typer.Option("127.0.0.1", help="Beyond this machine, people need accounts (`hafs annotate account`)."),
+    port: int = typer.Option(8765, min=0, max=65535, help="0 takes a free one."),
+    allow_host: list[str] = typer.Option([], help="A name under which others reach the page (repeatable)."),
+    no_browser: bool = typer.Option(False, "--no-browser", help="Print the link and open nothing."),
+    gold: Path = typer.Option(None, help="Rankings known to be right (JSON lines), mixed in."),
+    overlap: float = typer.Option(None, help="Share of the prompts that several people answer."),
+    repeats: float = typer.Option(None, help="Share of the prompts shown again, unannounced."),
+    reveal: bool = typer.Option(None, "--reveal/--no-reveal", help="Show who wrote what after each answer."),
+    checks: bool = typer.Option(None, "--checks/--no-checks", help="Offer the checker's result; it unblinds."),
+    output: Path = typer.Option(None, help="At the end, write what was said as preference groups here."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Show answers without saying who wrote them and ask which is better; what was answered before is not asked again.
+
+    Answers are made on the spot when the model is named, the next prompts' while you rank. Leaving at any moment
+    loses nothing: the same command goes on.
+    """
+    from hafs.config import override
+
+    space = workspace_at(workspace)
+    settings = override(
+        space.config.annotate, candidates=num_candidates, target=limit, mode=mode, overlap=overlap, repeats=repeats,
+        reveal=reveal, checks=checks, gold=None if gold is None else str(gold),
+    )  # fmt: skip
+    with ExitStack() as stack:
+        store = stack.enter_context(space.open_store())
+        keys = [_model_key(store, m) for m in model or settings.models]
+        settings = override(settings, models=keys)
+        queued = _queued(store, settings, queue, prompts, split, making=bool(model))
+        service = _service(stack, space, store, settings, queued, list(model or ()))
+        if terminal:
+            said = _in_terminal(service, name or getpass.getuser(), json)
+        else:
+            said = _on_page(service, space.root, host, port, allow_host, name, not no_browser, json)
+        if output is not None:
+            said["groups"] = _write_groups(space, store, output)
+    emit(said, "\n".join(_summary(said)), json)
+
+
+def stats(mode: Mode = None, workspace: WorkspaceDir = None, json: Json = False) -> None:
+    """Answers by person, seconds each, and how far people agree: with each other, with themselves, with gold items."""
+    from hafs.annotate.queue import read_gold
+    from hafs.annotate.stats import statistics_of
+
+    space = workspace_at(workspace)
+    chosen = mode or space.config.annotate.mode
+    gold = read_gold(space.config.annotate.gold) if space.config.annotate.gold else {}
+    with space.open_store() as store:
+        found = {"mode": chosen, **statistics_of(list(store.annotations(mode=chosen)), gold)}
+    emit(found, _stats_table(found) if found["annotators"] else f"nobody has answered in the mode {chosen} yet", json)
+
+
+def export(
+    file: Path = typer.Argument(help="Where the JSON lines go."),
+    pairs: bool = typer.Option(False, "--pairs", help="A row for each pair instead of each ranking."),
+    annotator: list[str] = typer.Option([], help="Only what this person said (repeatable)."),
+    mode: Mode = None,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Write what people said: who, when, in which order the answers were shown, and the ranking (or its pairs).
+
+    Rankings can be read back with `hafs data import annotations`; pairs are what other trainers read.
+    """
+    from hafs.annotate.files import pair_rows
+    from hafs.jsonl import write_jsonl
+
+    with workspace_at(workspace).open_store() as store:
+        said = list(store.annotations(annotator=annotator or None, mode=mode))
+        rows = pair_rows(store, said) if pairs else said
+        written = write_jsonl(file, rows)
+    emit({"written": written, "file": str(file)}, f"{written} {'pairs' if pairs else 'answers'} in {file}", json)
+
+
+def account(
+    name: str = typer.Argument(help="Who may log in."),
+    remove: bool = typer.Option(False, "--remove", help="Take the account away."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Make an account for `hafs annotate start --host`, or change its password; only a scrypt hash is kept."""
+    path = workspace_at(workspace).root / ACCOUNTS
+    known = read_accounts(path)
+    if remove:
+        if known.pop(name, None) is None:
+            raise UsageError(f"there is no account {name!r}", f"there are: {', '.join(known) or 'none'}")
+    else:
+        _page_tools()
+        from hafs.annotate.web.security import hash_password
+
+        known[name] = hash_password(_new_password())
+    _write_private(path, jsonlib.dumps(known, indent=1) + "\n")
+    did = "removed" if remove else "can log in"
+    emit(
+        {"name": name, "accounts": sorted(known)}, f"{name} {did}; accounts: {', '.join(sorted(known)) or 'none'}", json
+    )
+
+
+# what is asked
+
+
+def _model_key(store: Store, model: str) -> str:
+    """What a model's candidates carry: its hash, or, for one that is not here, the name they were made under."""
+    from hafs.models import model_hash, resolve
+
+    try:
+        return model_hash(resolve(model))
+    except HafsError:
+        if any(c.model_name == model for c in store.candidates()):
+            return model
+        raise
+
+
+def _queued(
+    store: Store, settings: AnnotateSettings, run: str | None, file: Path | None, split: str | None, making: bool
+) -> list[Queued] | None:
+    """The prompts to ask about; None for all that have candidates."""
+    from hafs.annotate.queue import check_prompts, queue_of, read_queue
+
+    if run is not None:
+        queued = read_queue(store, run)
+        check_prompts(store, queued)
+        return queued
+    if file is None and split is None and not making:
+        return None
+    if settings.mode == "review":
+        return None
+    chosen: list[Prompt] = choose_prompts(store, file, split or ("test" if settings.mode == "ab" else "train"), None)
+    store.add_prompts(chosen)
+    return queue_of(chosen)
+
+
+def _service(
+    stack: ExitStack, space: Workspace, store: Store, settings: AnnotateSettings, queued: list[Queued] | None,
+    models: Sequence[str],
+) -> AnnotationService:  # fmt: skip
+    """The service, with what makes candidates when models were named and what checks them when that is wanted."""
+    from hafs.annotate.service import AnnotationService
+
+    prepare = check = None
+    if models and settings.mode != "review":
+        from hafs.backends import open_backend
+        from hafs.config import override
+        from hafs.pipeline import greedy
+        from hafs.prepare import Preparer
+
+        sampling = (
+            greedy(space.config.eval)
+            if settings.mode == "ab"
+            else override(space.config.generate, candidates=settings.candidates)
+        )
+        prepare = stack.enter_context(Preparer(store, [partial(open_backend, m) for m in models], sampling))
+    if settings.checks:
+        check = _checker(stack, space)
+    service = AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    if missing := sum(service.queue.waits(q.prompt_id) for q in service.queue.prompts):
+        note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
+    return service
+
+
+def _checker(stack: ExitStack, space: Workspace) -> Callable[[Prompt, str], Mapping[str, Any]]:
+    """What the workspace's scorer says of a text."""
+    from hafs.pipeline import scorer_for
+    from hafs.types import Candidate
+
+    scorer = stack.enter_context(closing(scorer_for(space.config)))
+
+    def check(prompt: Prompt, text: str) -> Mapping[str, Any]:
+        (score,) = scorer.score([(prompt, Candidate(prompt.id, text))])
+        return {"passed": score.passed, "value": score.value, "cause": score.cause, "reason": score.reason,
+                "scorer": f"{scorer.name}@{scorer.version}"}  # fmt: skip
+
+    return check
+
+
+# the two faces
+
+
+def _in_terminal(service: AnnotationService, name: str, as_json: bool) -> dict[str, Any]:
+    from hafs.annotate.terminal import Terminal
+
+    sitting = Terminal(service, name, out=sys.stderr if as_json else None)
+    try:
+        progress = sitting.run()
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        raise typer.Exit(130) from None
+    return {"annotator": name, "answered": sitting.answered, "done": progress.done, "left": progress.left,
+            "median_seconds": progress.median_seconds}  # fmt: skip
+
+
+def _on_page(
+    service: AnnotationService, root: Path, host: str, port: int, allow_hosts: Sequence[str], name: str | None,
+    browser: bool, as_json: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Serve the page until Ctrl-C."""
+    _page_tools()
+    import uvicorn
+
+    from hafs.annotate.web.app import create_app
+
+    accounts = None
+    if host not in LOOPBACK:
+        accounts = read_accounts(root / ACCOUNTS)
+        if not accounts:
+            raise UsageError(f"on {host} others could reach the page, and nobody has an account",
+                             "`hafs annotate account NAME` makes one; or leave --host away")  # fmt: skip
+        note(f"others can reach this page: {len(accounts)} accounts may log in. Passwords cross the network as they"
+             " are, so put it behind a server that speaks TLS.")  # fmt: skip
+    token = _token(root)
+    hosts = [*("[::1]" if h == "::1" else h for h in LOOPBACK), *allow_hosts, *([host] if accounts else [])]
+    app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts)
+    with closing(_listen(host, port)) as sock:
+        where = f"[{host}]" if ":" in host else host
+        link = f"http://{where}:{sock.getsockname()[1]}/"
+        if accounts is None:
+            from urllib.parse import urlencode
+
+            link += "?" + urlencode({"token": token, **({"name": name} if name else {})})
+        print(f"Open {link}\nCtrl-C ends it; nothing is lost.", file=sys.stderr if as_json else sys.stdout, flush=True)
+        if browser:
+            import webbrowser
+
+            webbrowser.open(link)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        with suppress(KeyboardInterrupt):  # uvicorn shuts down in order, then passes it on
+            server.run(sockets=[sock])
+    return {"link": link, **_so_far(service)}
+
+
+def _so_far(service: AnnotationService) -> dict[str, Any]:
+    found = service.stats()
+    return {"answers": found["answers"], "prompts": found["prompts"],
+            "annotators": {name: row["answers"] for name, row in found["annotators"].items()}}  # fmt: skip
+
+
+def _page_tools() -> None:
+    from importlib.util import find_spec
+
+    if missing := [m for m in ("fastapi", "uvicorn", "nh3", "markdown_it", "pygments") if find_spec(m) is None]:
+        raise MissingTool(f"the page needs {', '.join(missing)}", "pip install 'hafs[annotate]', or use --terminal")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there; raises UsageError when it cannot."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(128)  # from here on the link works: a browser waits until the server answers
+    except OSError as e:
+        sock.close()
+        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}", "--port 0 takes a free one") from e
+    return sock
+
+
+def _token(root: Path) -> str:
+    """The secret of the workspace's page, made once, so that sessions outlive the server."""
+    path = root / TOKEN
+    if not path.is_file():
+        _write_private(path, secrets.token_urlsafe(24) + "\n")
+    return path.read_text().strip()
+
+
+# accounts
+
+
+def read_accounts(path: Path) -> dict[str, str]:
+    """The password hashes by name; empty without a file, UsageError for one that cannot be read."""
+    if not path.is_file():
+        return {}
+    try:
+        found = jsonlib.loads(path.read_text(encoding="utf-8"))
+        return {str(name): str(kept) for name, kept in found.items()}
+    except (ValueError, AttributeError) as e:
+        raise UsageError(f"{path} holds no accounts: {e}", "remove it and make them again") from e
+
+
+def _new_password() -> str:
+    """A password from the person, asked twice, or the first line of standard input when that is no terminal."""
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if password != getpass.getpass("Again: "):
+            raise UsageError("the two passwords differ", "try again")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if len(password) < 8:
+        raise UsageError("a password has at least 8 characters", "choose a longer one")
+    return password
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, all of it or nothing."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as f:
+        f.write(text)
+    new.replace(path)
+
+
+# results
+
+
+def _write_groups(space: Workspace, store: Store, output: Path) -> int:
+    from hafs.jsonl import write_jsonl
+    from hafs.pipeline import groups_from_people
+
+    groups, _ = groups_from_people(store, space.config.preferences)
+    write_jsonl(output, groups)
+    return len(groups)
+
+
+def _summary(said: Mapping[str, Any]) -> list[str]:
+    if "annotator" in said:
+        rest = f"{said['left']} left; the same command goes on from here" if said["left"] else "nothing is left"
+        lines = [f"{said['answered']} answered now, {said['done']} in all, {rest}"]
+    else:
+        people = ", ".join(f"{name} {n}" for name, n in said["annotators"].items())
+        lines = [f"{said['answers']} answers about {said['prompts']} prompts{': ' if people else ''}{people}"]
+    return [*lines, *([f"{said['groups']} preference groups written"] if "groups" in said else [])]
+
+
+def _stats_table(found: Mapping[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table("Annotator", "Answers", "Ranked", "Other", "Seconds", "Same as before", "Gold right",
+                  box=None, header_style="bold")  # fmt: skip
+    for name, row in found["annotators"].items():
+        seconds = "-" if row["median_seconds"] is None else f"{row['median_seconds']:.0f}"
+        counts = [str(row["answers"]), str(row["ranked"]), str(row["answers"] - row["ranked"])]
+        table.add_row(name, *counts, seconds, _share(row["self_consistency"]), _share(row["gold"]))
+    agreed = found["agreement"]
+    if not agreed["pairs"]:
+        text = "No pair of answers was judged by two people yet."
+    else:
+        alpha = "undefined (all judgements are equal)" if agreed["alpha"] is None else f"{agreed['alpha']:.2f}"
+        text = (f"Agreement: Krippendorff's alpha {alpha}; {agreed['raw']:.0%} raw ({agreed['raw_low']:.0%} to"
+                f" {agreed['raw_high']:.0%}), on {agreed['pairs']} pairs of {agreed['prompts']} prompts.")  # fmt: skip
+    return Group(table, "", text)
+
+
+def _share(rate: Mapping[str, Any]) -> str:
+    if rate["rate"] is None:
+        return "-"
+    return f"{rate['rate']:.0%} ({rate['low']:.0%} to {rate['high']:.0%}, n={rate['n']})"
