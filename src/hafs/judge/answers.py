@@ -24,8 +24,9 @@ class Unreadable(ValueError):
 
 def read(ask: Ask, reply: str) -> Reading:
     """What `reply` says to `ask`. Raises Unreadable."""
-    said = _only_object(reply, ask.schema)
-    reading = _READERS[ask.protocol.partition("@")[0]](ask, said)
+    name = ask.protocol.partition("@")[0]
+    said = _only_object(reply, _KEYS[name])
+    reading = _READERS[name](ask, said)
     comment = said.get("reason", "")
     return Reading(**{**vars(reading), "comment": comment[:_COMMENT] if isinstance(comment, str) else ""})
 
@@ -81,12 +82,16 @@ def _reference(ask: Ask, said: Mapping[str, Any]) -> Reading:
 _READERS = {"listwise": _listwise, "pairwise": _pairwise, "pointwise": _pointwise, "reference": _reference}
 
 
+_KEYS = {"listwise": {"answer", "ranking"}, "pairwise": {"verdict"}, "pointwise": {"answer", "grade"},
+         "reference": {"verdict"}}  # fmt: skip
+
+
 def _unsure() -> Reading:
     return Reading("abstain", reason="the judge cannot say")
 
 
-def _only_object(reply: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one JSON object in `reply` that has the keys of `schema`."""
+def _only_object(reply: str, keys: set[str]) -> Mapping[str, Any]:
+    """The one JSON object in `reply`; it has `keys`, perhaps a reason, and nothing else."""
     found: list[Mapping[str, Any]] = []
     for candidate in _objects(_THOUGHT.sub("", reply)):
         if candidate not in found:
@@ -95,10 +100,10 @@ def _only_object(reply: str, schema: Mapping[str, Any]) -> Mapping[str, Any]:
         raise Unreadable("there is no whole JSON object in it")
     if len(found) > 1:
         raise Unreadable(f"it holds {len(found)} different JSON objects")
-    said, known = found[0], set(schema["properties"])
-    if extra := sorted(set(said) - known):
+    said = found[0]
+    if extra := sorted(set(said) - keys - {"reason"}):
         raise Unreadable(f"unknown key {extra[0]!r}")
-    if missing := sorted(known - {"reason"} - set(said)):
+    if missing := sorted(keys - set(said)):
         raise Unreadable(f"the key {missing[0]!r} is missing")
     return said
 

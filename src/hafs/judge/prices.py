@@ -88,5 +88,5 @@ def _number(value: Any) -> bool:
 
 
 def most_tokens(*texts: str) -> int:
-    """More tokens than `texts` can be: a byte is at least one token in no tokenizer with a byte fallback or byte BPE."""
+    """More tokens than `texts` can be with what goes around them: no tokenizer makes two tokens of one byte."""
     return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts) + PREAMBLE_TOKENS
