@@ -3,9 +3,9 @@
 The steps are: the intent is written (with the worst cost) → the batch is submitted → its id is written → it is polled →
 its results, told apart by custom id, and that it is done are written in one transaction. What a kill leaves behind:
 
-- an intent without an id: the vendor is asked for its batches, and ours is the one that carries the intent's id (OpenAI:
-  in the metadata; Anthropic has none, so it is found by its time and size and proven by the custom ids of its results).
-  Where there is none it was never submitted, and the questions are free to be asked;
+- an intent without an id: the vendor is asked for its batches, and ours is the one that carries the intent's id. OpenAI
+  keeps it in the metadata; Anthropic has none, so the batch is found by its time and size and proven by the custom ids
+  of its results. Where there is none it was never submitted, and the questions are free to be asked;
 - an id without results: it is polled on.
 """
 
@@ -19,11 +19,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from hafs.errors import UsageError
-from hafs.judge.calling import Caller, Stopped, judged
-from hafs.judge.clients import RETRIABLE, AnthropicClient, CallFailed, EndpointDown, OpenAIClient, Reply, attempt
+from hafs.judge.budget import BudgetSpent
+from hafs.judge.calling import Caller, judged, repair
+from hafs.judge.clients import (
+    RETRIABLE,
+    AnthropicClient,
+    CallFailed,
+    EndpointDown,
+    Messages,
+    OpenAIClient,
+    Reply,
+    attempt,
+)
 from hafs.judge.ledger import MALFORMED, Batch, Call, Ledger, new_id
 from hafs.judge.limits import backoff
 from hafs.judge.prices import most_tokens
+from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.work import Page, Work
 from hafs.types import Progress
@@ -35,7 +46,10 @@ GRACE = 60.0
 CLOCKS = 300.0
 """Seconds by which the vendor's clock may differ from ours."""
 
-Item = tuple[str, dict[str, Any]]
+Item = tuple[Ask, Messages]
+"""A question with its conversation: one turn, or three where an unreadable reply is to be repaired."""
+Request = tuple[str, dict[str, Any]]
+"""A custom id and the request as the vendor takes it."""
 Result = tuple[str, Reply | CallFailed]
 PageDone = Callable[[Page], Awaitable[None]]
 
@@ -43,7 +57,7 @@ PageDone = Callable[[Page], Awaitable[None]]
 class Vendor(Protocol):
     """The batch API of a vendor. Every method raises CallFailed."""
 
-    async def submit(self, intent: str, items: Sequence[Item]) -> str:
+    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
         """Submit requests by custom id; returns the batch's id."""
         ...
 
@@ -66,10 +80,10 @@ class AnthropicBatches:
     def __init__(self, client: AnthropicClient, timeout: float) -> None:
         self._api, self._client, self._timeout = client.sdk.messages.batches, client, timeout
 
-    async def submit(self, intent: str, items: Sequence[Item]) -> str:
+    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
         """See `Vendor`."""
-        requests: Any = [{"custom_id": id, "params": body} for id, body in items]
-        made = await attempt(lambda: self._api.create(requests=requests, timeout=self._timeout), self._timeout)
+        rows: Any = [{"custom_id": id, "params": body} for id, body in requests]
+        made = await attempt(lambda: self._api.create(requests=rows, timeout=self._timeout), self._timeout)
         return str(made.id)
 
     async def find(self, batch: Batch, known: set[str]) -> tuple[str, bool]:
@@ -77,9 +91,7 @@ class AnthropicBatches:
         maybe = False
         for remote in await self._recent(batch.created - CLOCKS):
             counts = remote.request_counts
-            total = (
-                counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-            )
+            total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
             if remote.id in known or total != len(batch.asks):
                 continue
             if remote.processing_status != "ended":
@@ -135,11 +147,11 @@ class OpenAIBatches:
     def __init__(self, client: OpenAIClient, timeout: float) -> None:
         self._sdk, self._timeout = client.sdk, timeout
 
-    async def submit(self, intent: str, items: Sequence[Item]) -> str:
+    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
         """See `Vendor`."""
         lines = [
             json.dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body})
-            for id, body in items
+            for id, body in requests
         ]
         file = (f"hafs-{intent}.jsonl", "\n".join(lines).encode("utf-8", "replace"), "application/jsonl")
         sent = await attempt(
@@ -178,11 +190,14 @@ class OpenAIBatches:
         for file_id in (remote.output_file_id, remote.error_file_id):
             if file_id is None:
                 continue
-            content = await attempt(lambda id=file_id: self._sdk.files.content(id, timeout=self._timeout), self._timeout)
-            for line in content.text.splitlines():
+            for line in (await self._content(file_id)).splitlines():
                 if line.strip():
                     row = json.loads(line)
                     yield row["custom_id"], _openai_result(row)
+
+    async def _content(self, file_id: str) -> str:
+        content = await attempt(lambda: self._sdk.files.content(file_id, timeout=self._timeout), self._timeout)
+        return str(content.text)
 
 
 def _openai_result(row: dict[str, Any]) -> Reply | CallFailed:
@@ -217,6 +232,7 @@ class _Batching:
     poll: float
     progress: Progress
     ids: list[str] = field(default_factory=list)
+    _open: list[Batch] = field(default_factory=list)
 
     async def recover(self) -> None:
         """Take up the batches that an earlier run left under way."""
@@ -230,25 +246,23 @@ class _Batching:
                 batch = found
             await self._collect(batch, earlier=True)
 
-    async def ask(self, asks: Sequence[tuple[Ask, Sequence[tuple[str, str]]]]) -> int:
-        """Submit questions with their conversations and wait for what becomes of them; returns how many did not fit.
-
-        What the budget does not allow is left out, and the caller is stopped.
-        """
-        open_batches = []
+    async def submit(self, asks: Sequence[Item]) -> int:
+        """Submit questions; returns how many the budget leaves out, and then the caller is stopped."""
         rest = list(asks)
         while rest and not self.caller.stop:
-            chunk = await self._affordable(rest[:CHUNK])
-            if not chunk:
-                break
-            rest = rest[len(chunk) :]
-            if (batch := await self._submit(chunk)) is not None:
-                open_batches.append(batch)
-        for batch in open_batches:
-            await self._collect(batch)
+            chunk = self._affordable(rest[:CHUNK])
+            if chunk:
+                self._open.append(await self._submit(chunk))
+                rest = rest[len(chunk) :]
         return len(rest)
 
-    async def _affordable(self, asks: Sequence[Any]) -> list[Any]:
+    async def collect(self) -> None:
+        """Wait for everything that was submitted and write what became of it."""
+        while self._open:
+            await self._collect(self._open[0])
+            del self._open[0]
+
+    def _affordable(self, asks: Sequence[Item]) -> list[Item]:
         """As many of `asks` as the budget allows, at least one or none; none stops the caller."""
         chunk, worst, left = [], 0.0, self.caller.budget.left
         for ask in asks:
@@ -257,8 +271,6 @@ class _Batching:
                 break
             chunk.append(ask)
         if not chunk:
-            from hafs.judge.budget import BudgetSpent
-
             limit = self.caller.budget.limit or 0.0
             self.caller.stop = BudgetSpent(
                 f"the budget of ${limit:.2f} does not allow another question",
@@ -266,7 +278,7 @@ class _Batching:
             )
         return chunk
 
-    def _worst(self, item: tuple[Ask, Sequence[tuple[str, str]]]) -> float:
+    def _worst(self, item: Item) -> float:
         price = self.caller.price
         if price is None:
             return 0.0
@@ -274,7 +286,7 @@ class _Batching:
         tokens = most_tokens(ask.system, *(text for _, text in messages), str(ask.schema))
         return price.cost(tokens, self.caller.manner.max_tokens, batch=True)
 
-    async def _submit(self, items: Sequence[tuple[Ask, Sequence[tuple[str, str]]]]) -> Batch | None:
+    async def _submit(self, items: Sequence[Item]) -> Batch:
         caller = self.caller
         worst = sum(map(self._worst, items))
         await caller.budget.reserve(worst)
@@ -388,11 +400,9 @@ async def run(caller: Caller, work: Work, poll: float, page_done: PageDone, prog
 
     What a batch left without an answer (errored, expired) is counted as failed, and asked again by the next run.
     """
-    from hafs.judge.runner import set_up
-
     batching = _Batching(caller, work.ledger, open_vendor(caller), poll, progress)
     await batching.recover()
-    first: list[tuple[Ask, Sequence[tuple[str, str]]]] = []
+    first: list[Item] = []
     unasked = 0
     ready = False
     async for page in _pages(work):
@@ -402,20 +412,20 @@ async def run(caller: Caller, work: Work, poll: float, page_done: PageDone, prog
             ready = True
         first += [(ask, [("user", ask.text)]) for ask in page.asks]
         if len(first) >= CHUNK:
-            unasked += await batching.ask(first)
+            unasked += await batching.submit(first)
             first = []
-    unasked += await batching.ask(first)
+    unasked += await batching.submit(first)
     caller.tally.unasked += unasked
-    if not batching.ids:
-        return
-    await _settle(caller, work, batching, repair=True)
-    await _settle(caller, work, batching, repair=False)
+    await batching.collect()
+    if batching.ids:
+        await _settle(caller, work, batching, again=True)
+        await _settle(caller, work, batching, again=False)
 
 
-async def _settle(caller: Caller, work: Work, batching: _Batching, repair: bool) -> None:
-    """Make verdicts of what the batches brought; with `repair`, ask again what could not be read, else say so."""
+async def _settle(caller: Caller, work: Work, batching: _Batching, again: bool) -> None:
+    """Make verdicts of what the batches brought; what could not be read is asked `again`, or said to be so."""
     unread = work.ledger.unread(batching.ids)
-    again: list[tuple[Ask, Sequence[tuple[str, str]]]] = []
+    repairs: list[Item] = []
     async for page in _pages(work):
         for verdict in page.verdicts:
             caller.tally.asked += 1
@@ -424,24 +434,20 @@ async def _settle(caller: Caller, work: Work, batching: _Batching, repair: bool)
             call = unread.get(ask.key(caller.judge))
             if call is None:
                 continue
-            if call.status == MALFORMED and repair:
-                words = f"That could not be read: {call.reason}. Reply again, with the JSON object alone."
-                turns = [("user", ask.text), ("assistant", call.raw or "(nothing)"), ("user", words)]
-                again.append((ask, turns))
-            elif not repair:
+            if call.status == MALFORMED and again:
+                repairs.append((ask, repair(ask, call.raw, call.reason)))
+            elif not again:
                 caller.tally.asked += 1
                 if call.status == MALFORMED:
                     await caller.writer.put(ask.verdict(caller.judge, Reading("malformed", reason=call.reason)))
                 else:
                     caller.tally.failed[call.status] += 1
-    if again:
-        await batching.ask(again)
+    if repairs:
+        await batching.submit(repairs)
+        await batching.collect()
 
 
 async def _pages(work: Work) -> AsyncIterator[Page]:
     pages = work.pages()
     while (page := await asyncio.to_thread(next, pages, None)) is not None:
         yield page
-
-
-__all__ = ["AnthropicBatches", "OpenAIBatches", "Stopped", "open_vendor", "run"]

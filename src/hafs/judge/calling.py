@@ -148,7 +148,7 @@ class Caller:
         """The verdict on a question; None when no reply came. Raises Stopped once the run is over."""
         about = Call(ask.key(self.judge), self.judge, self.client.endpoint, ask.protocol, ask.prompt_id, self.run_id)
         read_now = _Reader(ask)
-        messages = [("user", ask.text)]
+        messages: Messages = [("user", ask.text)]
         verdict = None
         try:
             for _ in (1, 2):
@@ -157,8 +157,7 @@ class Caller:
                 verdict = ask.verdict(self.judge, reading)
                 if reading.outcome != "malformed":
                     break
-                again = f"That could not be read: {reading.reason}. Reply again, with the JSON object alone."
-                messages = [*messages[:1], ("assistant", reply.text or "(nothing)"), ("user", again)]
+                messages = repair(ask, reply.text, reading.reason)
         except CallFailed as e:
             if verdict is None:
                 self.tally.failed[e.kind] += 1
@@ -279,6 +278,12 @@ def judged(ask: Ask, reply: Reply) -> tuple[str, str, Reading]:
         return ANSWERED, "", read(ask, reply.text)
     except Unreadable as e:
         return MALFORMED, str(e), Reading("malformed", reason=str(e))
+
+
+def repair(ask: Ask, reply: str, why: str) -> Messages:
+    """The conversation in which a reply that could not be read is asked for once more."""
+    again = f"That could not be read: {why}. Reply again, with the JSON object alone."
+    return [("user", ask.text), ("assistant", reply.strip() or "(nothing)"), ("user", again)]
 
 
 def replace_call(about: Call, attempt: int) -> Call:

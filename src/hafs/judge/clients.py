@@ -182,13 +182,14 @@ class OpenAIClient:
     def reply(completion: Any) -> Reply:
         """The reply that a chat completion is. Raises CallFailed for one that is none."""
         choices = getattr(completion, "choices", None)
-        message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
         if message is None:
             raise CallFailed("cut", "the reply is no chat completion")
-        refusal, finish = getattr(message, "refusal", None), getattr(choices[0], "finish_reason", None)
+        refusal, finish = getattr(message, "refusal", None), getattr(choice, "finish_reason", None)
         stop = "refusal" if refusal or finish == "content_filter" else "length" if finish == "length" else "stop"
         text = refusal or message.content or ""
-        usage, logprobs = getattr(completion, "usage", None), getattr(choices[0], "logprobs", None)
+        usage, logprobs = getattr(completion, "usage", None), getattr(choice, "logprobs", None)
         return Reply(
             text if isinstance(text, str) else "", stop, _count(usage, "prompt_tokens"),
             _count(usage, "completion_tokens"), bool(getattr(logprobs, "content", None)),
@@ -267,6 +268,13 @@ def is_local(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return host in ("", "localhost") or host.endswith((".local", ".internal")) or "." not in host
+
+
+def looks_local(spec: str) -> bool:
+    """Whether a judge as written would be served for nothing: what is no vendor's name, or stands at a local URL."""
+    name = judge_name(spec)
+    url = spec[len(name) + 1 :]
+    return is_local(url) if url else not re.match(r"(claude|gpt-|chatgpt-|o\d|ft:)", name)
 
 
 async def attempt(send: Any, timeout: float) -> Any:

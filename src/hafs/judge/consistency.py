@@ -40,9 +40,9 @@ class Pair:
 def consistent(verdicts: Iterable[Verdict]) -> Iterator[Pair]:
     """Every pair of candidates that `verdicts` speak of, once per prompt, judge and protocol, in that order of ids.
 
-    The outcome is "malformed" when an asking was, else "abstain" when one abstained, when only one order of a comparison
-    was answered, or when the orders differ; else what they all say. Grades of single candidates (`value`) make a pair
-    of two whose orders each agreed.
+    The outcome is "malformed" when an asking was, else "abstain" when one abstained, when only one order of a
+    comparison was answered, or when the orders differ; else what they all say. Grades of single candidates (`value`)
+    make a pair of two whose orders each agreed.
     """
     by_asking = sorted(verdicts, key=lambda v: (v.prompt_id, v.judge, v.protocol))
     for (prompt, judge, protocol), group in groupby(by_asking, key=lambda v: (v.prompt_id, v.judge, v.protocol)):

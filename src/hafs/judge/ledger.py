@@ -1,8 +1,8 @@
 """The ledger: every attempt to ask a judge, what came back and what it cost, in the workspace's database.
 
-An answered call is kept under the content of its question, so the same question is never sent twice. A failure is a row
-too, but never an answer. A call that costs money is written before it is sent, with its worst case as the cost: whatever
-kills the program, the ledger never says less than was spent.
+An answered call is kept under the content of its question, so the same question is never sent twice. A failure is a
+row too, but never an answer. A call that costs money is written before it is sent, with its worst case as the cost:
+whatever kills the program, the ledger never says less than was spent.
 """
 
 from __future__ import annotations

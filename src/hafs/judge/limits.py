@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from types import TracebackType
 
 from hafs.judge.clients import CallFailed, EndpointDown
 
@@ -44,7 +43,9 @@ class Limiter:
                     self.flying += 1
                     return
 
-    async def __aexit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, _: TracebackType | None
+    ) -> None:
         async with self._free:
             self.flying -= 1
             self._free.notify_all()

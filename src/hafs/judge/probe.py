@@ -10,7 +10,9 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hafs.judge.clients import ABILITIES, CallFailed, Client, EndpointDown, Reply
+from hafs.judge.calling import Caller
+from hafs.judge.clients import ABILITIES, CallFailed, Client, EndpointDown, ReplayClient, Reply
+from hafs.judge.ledger import ANSWERED, Call, Ledger
 
 SCHEMA = {
     "type": "object",
@@ -23,6 +25,35 @@ QUESTION = 'Which colour is grass? Reply with one JSON object and nothing else: 
 
 Send = Callable[[bool, bool], Awaitable[Reply]]
 """Send the question: (with the schema, with logprobs)."""
+
+
+async def set_up(caller: Caller, ledger: Ledger, again: bool = False) -> dict[str, bool]:
+    """Set the client to what its endpoint can do, probing it the first time (or `again`).
+
+    Raises EndpointDown when it does not answer, Stopped when the budget does not allow the probe.
+    """
+    client = caller.client
+    if isinstance(client, ReplayClient):
+        return dict(client.abilities)
+    known = None if again else ledger.abilities(client.endpoint, client.model)
+    if known is None:
+        about = Call("probe", client.model, client.endpoint, "probe", "", caller.run_id)
+
+        async def send(structured: bool, logprobs: bool) -> Reply:
+            schema = SCHEMA if structured else None
+            return await caller.call(
+                about, SYSTEM, [("user", QUESTION)], schema, lambda reply: (ANSWERED, "", None), logprobs, attempts=3
+            )
+
+        try:
+            known = await probe(client, send)
+        except CallFailed as e:
+            raise EndpointDown(
+                f"{client.endpoint} does not answer: {e.message}", "see that it runs, then run the command again"
+            ) from e
+        ledger.remember(client.endpoint, client.model, known)
+    client.abilities = known
+    return dict(known)
 
 
 async def probe(client: Client, send: Send) -> dict[str, bool]:

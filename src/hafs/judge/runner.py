@@ -12,15 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hafs.errors import UsageError
+from hafs.errors import HafsError, UsageError
 from hafs.judge import batches
 from hafs.judge.budget import Budget
 from hafs.judge.calling import Caller, Manner, Stopped, Tally, Writer
-from hafs.judge.clients import CallFailed, Client, EndpointDown, ReplayClient, Reply, is_local
+from hafs.judge.clients import Client, EndpointDown, ReplayClient, is_local
 from hafs.judge.consistency import Reliability
-from hafs.judge.ledger import ANSWERED, Call, Ledger
+from hafs.judge.ledger import Ledger
 from hafs.judge.prices import FREE, Price, Prices
-from hafs.judge.probe import QUESTION, SCHEMA, SYSTEM, probe
+from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Protocol
 from hafs.judge.work import Page, Selection, Work
 from hafs.store import Store
@@ -73,7 +73,7 @@ class Judging:
 
     protocol: Protocol
     selection: Selection
-    manner: Manner = Manner()
+    manner: Manner = field(default_factory=Manner)
     budget: float | None = None
     batch: bool = False
     poll: float = 30.0
@@ -145,7 +145,7 @@ class _Run:
                     await batches.run(self.caller, self.work, self.judging.poll, self._page_done, self.progress)
                 else:
                     await self._directly()
-        except EndpointDown as e:
+        except HafsError as e:
             self.caller.stop = self.caller.stop or e
         self.tally.seconds = time.monotonic() - started
         if self.caller.stop:
@@ -214,35 +214,6 @@ class _Run:
         for verdicts in self.work.verdicts():
             result.reliability.add(verdicts)
         return result
-
-
-async def set_up(caller: Caller, ledger: Ledger, again: bool = False) -> dict[str, bool]:
-    """Set the client to what its endpoint can do, probing it the first time (or `again`).
-
-    Raises EndpointDown when it does not answer, Stopped when the budget does not allow the probe.
-    """
-    client = caller.client
-    if isinstance(client, ReplayClient):
-        return dict(client.abilities)
-    known = None if again else ledger.abilities(client.endpoint, client.model)
-    if known is None:
-        about = Call("probe", client.model, client.endpoint, "probe", "", caller.run_id)
-
-        async def send(structured: bool, logprobs: bool) -> Reply:
-            schema = SCHEMA if structured else None
-            return await caller.call(
-                about, SYSTEM, [("user", QUESTION)], schema, lambda reply: (ANSWERED, "", None), logprobs, attempts=3
-            )
-
-        try:
-            known = await probe(client, send)
-        except CallFailed as e:
-            raise EndpointDown(
-                f"{client.endpoint} does not answer: {e.message}", "see that it runs, then run the command again"
-            ) from e
-        ledger.remember(client.endpoint, client.model, known)
-    client.abilities = known
-    return dict(known)
 
 
 def probes(store: Store, clients: Sequence[Client], prices: Prices, manner: Manner) -> Iterator[dict[str, Any]]:
