@@ -43,9 +43,7 @@ class Limiter:
                     self.flying += 1
                     return
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, e: BaseException | None, _: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *failure: object) -> None:
         async with self._free:
             self.flying -= 1
             self._free.notify_all()
