@@ -136,7 +136,7 @@ def _anthropic_result(result: Any) -> Reply | CallFailed:
         said = getattr(getattr(result, "error", None), "error", None)
         return CallFailed(result.type, getattr(said, "message", "") or result.type)
     try:
-        return AnthropicClient.reply(result.message)
+        return AnthropicClient.reply(result.message.to_dict())
     except CallFailed as e:
         return e
 
@@ -201,14 +201,12 @@ class OpenAIBatches:
 
 
 def _openai_result(row: dict[str, Any]) -> Reply | CallFailed:
-    from openai.types.chat import ChatCompletion
-
     response = row.get("response") or {}
     if response.get("status_code") != 200:
         said = row.get("error") or (response.get("body") or {}).get("error") or {}
         return CallFailed(str(said.get("code") or "errored"), str(said.get("message") or "errored"))
     try:
-        return OpenAIClient.reply(ChatCompletion.construct(**response["body"]))
+        return OpenAIClient.reply(response.get("body"))
     except CallFailed as e:
         return e
 
@@ -442,6 +440,7 @@ async def _settle(caller: Caller, work: Work, batching: _Batching, again: bool) 
                     await caller.writer.put(ask.verdict(caller.judge, Reading("malformed", reason=call.reason)))
                 else:
                     caller.tally.failed[call.status] += 1
+    await caller.writer.flush()
     if repairs:
         await batching.submit(repairs)
         await batching.collect()

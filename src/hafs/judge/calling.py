@@ -77,6 +77,12 @@ class Writer:
         await self._queue.put((item, done))
         await done
 
+    async def flush(self) -> None:
+        """Wait until everything put so far is written."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._queue.put((None, done))
+        await done
+
     async def close(self) -> None:
         """Write what is left. Raises what a writing raised."""
         await self._queue.put(None)

@@ -58,6 +58,10 @@ class CallFailed(Exception):
         self.retry_after = retry_after
 
 
+class EndpointDown(HafsError):
+    """The endpoint answers nothing, or refuses everything: going on would be of no use."""
+
+
 class Client(Protocol):
     """A model at an endpoint."""
 
@@ -108,19 +112,22 @@ class AnthropicClient:
     ) -> Reply:  # fmt: skip
         """See `Client`."""
         body = self.body(system, messages, schema, max_tokens)
-        message = await attempt(lambda: self.sdk.messages.create(**body, timeout=timeout), timeout)
-        return self.reply(message)
+        return self.reply(await attempt(lambda: _post(self.sdk, "/v1/messages", body, timeout), timeout))
 
     @staticmethod
     def reply(message: Any) -> Reply:
         """The reply that an API message is. Raises CallFailed for one that is none."""
-        blocks = getattr(message, "content", None)
-        if not isinstance(blocks, list) or getattr(message, "stop_reason", None) is None:
+        blocks, stop = _get(message, "content"), _get(message, "stop_reason")
+        if not isinstance(blocks, list) or not isinstance(stop, str):
             raise CallFailed("cut", "the reply is no message")
-        text = "".join(b.text for b in blocks if b.type == "text" and isinstance(b.text, str))
-        stop = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
-        usage = getattr(message, "usage", None)
-        return Reply(text, stop.get(message.stop_reason, "stop"), _input_of(usage), _count(usage, "output_tokens"))
+        texts = [_get(b, "text") for b in blocks if _get(b, "type") == "text"]
+        short = {"max_tokens": "length", "model_context_window_exceeded": "length", "refusal": "refusal"}
+        usage = _get(message, "usage")
+        parts = [_count(usage, n) for n in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
+        return Reply(
+            "".join(t for t in texts if isinstance(t, str)), short.get(stop, "stop"),
+            None if parts[0] is None else sum(n or 0 for n in parts), _count(usage, "output_tokens"),
+        )  # fmt: skip
 
     async def close(self) -> None:
         """See `Client`."""
@@ -175,24 +182,22 @@ class OpenAIClient:
         body = self.body(system, messages, schema, max_tokens)
         if logprobs:
             body["logprobs"] = True
-        done = await attempt(lambda: self.sdk.chat.completions.create(**body, timeout=timeout), timeout)
-        return self.reply(done)
+        return self.reply(await attempt(lambda: _post(self.sdk, "/chat/completions", body, timeout), timeout))
 
     @staticmethod
     def reply(completion: Any) -> Reply:
         """The reply that a chat completion is. Raises CallFailed for one that is none."""
-        choices = getattr(completion, "choices", None)
+        choices = _get(completion, "choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
-        message = getattr(choice, "message", None)
-        if message is None:
+        message = _get(choice, "message")
+        if not isinstance(message, Mapping):
             raise CallFailed("cut", "the reply is no chat completion")
-        refusal, finish = getattr(message, "refusal", None), getattr(choice, "finish_reason", None)
+        refusal, finish = message.get("refusal"), _get(choice, "finish_reason")
         stop = "refusal" if refusal or finish == "content_filter" else "length" if finish == "length" else "stop"
-        text = refusal or message.content or ""
-        usage, logprobs = getattr(completion, "usage", None), getattr(choice, "logprobs", None)
+        text, usage = refusal or message.get("content"), _get(completion, "usage")
         return Reply(
             text if isinstance(text, str) else "", stop, _count(usage, "prompt_tokens"),
-            _count(usage, "completion_tokens"), bool(getattr(logprobs, "content", None)),
+            _count(usage, "completion_tokens"), bool(_get(_get(choice, "logprobs"), "content")),
         )  # fmt: skip
 
     async def close(self) -> None:
@@ -338,15 +343,15 @@ def _retry_after(response: Any) -> float | None:
         return max(0.0, email.utils.mktime_tz(when) - time.time()) if when else None
 
 
+async def _post(sdk: Any, path: str, body: Mapping[str, Any], timeout: float) -> Any:
+    """Send through an SDK and get plain JSON: its typed classes would take most of the time of a call."""
+    return await sdk.post(path, cast_to=object, body=body, options={"timeout": timeout})
+
+
+def _get(data: Any, name: str) -> Any:
+    return data.get(name) if isinstance(data, Mapping) else None
+
+
 def _count(usage: Any, name: str) -> int | None:
-    n = getattr(usage, name, None)
+    n = _get(usage, name)
     return n if isinstance(n, int) and n >= 0 else None
-
-
-def _input_of(usage: Any) -> int | None:
-    parts = [_count(usage, n) for n in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
-    return None if parts[0] is None else sum(n or 0 for n in parts)
-
-
-class EndpointDown(HafsError):
-    """The endpoint answers nothing, or refuses everything: going on would be of no use."""

@@ -49,7 +49,8 @@ def consistent(verdicts: Iterable[Verdict]) -> Iterator[Pair]:
         said = list(group)
         of = _graded(said) if all(len(v.shown) == 1 for v in said) else _compared(said)
         for (a, b), found in sorted(of.items()):
-            yield _settle(Pair(prompt, judge, protocol, a, b, "abstain"), found)
+            needs = 1 if protocol.startswith("pointwise") else 2
+            yield _settle(Pair(prompt, judge, protocol, a, b, "abstain"), found, needs)
 
 
 @dataclass(frozen=True)
@@ -81,27 +82,32 @@ def _of_pair(v: Verdict, a: str, b: str) -> _Said:
 
 
 def _graded(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[_Said]]:
-    """Pairs of candidates that were looked at one by one; a candidate with differing grades over orders abstains."""
-    grades: dict[str, list[Verdict]] = defaultdict(list)
+    """Pairs of candidates that were looked at one by one: the two grades are compared order by order.
+
+    A candidate whose grades differ over its orders makes the orders of its pairs differ.
+    """
+    grades: dict[str, dict[int, Verdict]] = defaultdict(dict)
     for v in verdicts:
-        grades[v.shown[0]].append(v)
-    orders = max(len(mine) for mine in grades.values())
+        grades[v.shown[0]][v.shuffle] = v
+    orders = sorted({n for mine in grades.values() for n in mine})
     found: dict[tuple[str, str], list[_Said]] = {}
     for a, b in combinations(sorted(grades), 2):
-        both = [*grades[a], *grades[b]]
-        bad = [v.outcome for v in both if v.value is None]
-        values = [{v.value for v in grades[c] if v.value is not None} for c in (a, b)]
-        whole = len(grades[a]) == len(grades[b]) == orders and all(len(v) == 1 for v in values)
-        if bad or not whole:
-            found[a, b] = [_Said("malformed" if "malformed" in bad else "abstain")] * orders
-            continue
-        x, y = values[0].pop(), values[1].pop()
-        word = _Said("tie") if x == y else _Said("ranked", a if x > y else b)
-        found[a, b] = [word] * max(2, orders)
+        said = [_of_grades(grades[a].get(n), grades[b].get(n), a, b) for n in orders]
+        if any(len({v.value for v in grades[c].values() if v.value is not None}) > 1 for c in (a, b)):
+            said = [_Said("tie"), _Said("ranked", a), *(s for s in said if s.outcome not in READABLE)]
+        found[a, b] = said
     return found
 
 
-def _settle(pair: Pair, said: Sequence[_Said]) -> Pair:
+def _of_grades(x: Verdict | None, y: Verdict | None, a: str, b: str) -> _Said:
+    if x is None or y is None or x.value is None or y.value is None:
+        return _Said("malformed" if "malformed" in [v.outcome for v in (x, y) if v] else "abstain")
+    if x.value == y.value:
+        return _Said("tie")
+    return _Said("ranked", a if x.value > y.value else b)
+
+
+def _settle(pair: Pair, said: Sequence[_Said], needs: int) -> Pair:
     readable = [s for s in said if s.outcome in READABLE]
     flipped = len({(s.outcome, s.winner) for s in readable}) > 1
     outcome, winner, reason = "abstain", "", ""
@@ -109,7 +115,7 @@ def _settle(pair: Pair, said: Sequence[_Said]) -> Pair:
         outcome, reason = "malformed", "an answer could not be read"
     elif len(readable) < len(said):
         reason = "the judge abstained"
-    elif len(readable) < 2:
+    elif len(readable) < needs:
         reason = "only one order was answered"
     elif flipped:
         reason = "the orders differ"
