@@ -41,8 +41,8 @@ class Question:
         """Which protocol asks."""
         if "KNOWN" in self.texts:
             return "reference"
-        told = self.turns[0].rpartition(">>>")[2]
-        return {"Rank ": "listwise", "Comp": "pairwise", "Grad": "pointwise"}.get(told.split("\n\n")[-1][:4], "listwise")
+        task = self.turns[0].split("\n\n")[-1]
+        return {"Comp": "pairwise", "Grad": "pointwise"}.get(task[:4], "listwise")
 
 
 def question_of(body: dict[str, Any], number: int) -> Question:
@@ -77,8 +77,8 @@ def by(value: Callable[[str], float]) -> Callable[[Question], str]:
             return reply(answer="ranked", ranking=tiers)
         if q.protocol == "pairwise":
             gap = values["A"] - values["B"]
-            return reply(verdict="A=B" if not gap else ("A" + ">" * (1 + (abs(gap) > 2)) + "B")
-                         if gap > 0 else ("B" + ">" * (1 + (abs(gap) > 2)) + "A"))  # fmt: skip
+            sign = ">>" if abs(gap) > 2 else ">"
+            return reply(verdict="A=B" if not gap else f"A{sign}B" if gap > 0 else f"B{sign}A")
         if q.protocol == "pointwise":
             return reply(answer="graded", grade=max(1, min(10, int(values["A"]))))
         return reply(verdict="correct" if values["A"] >= 7 else "wrong" if values["A"] < 4 else "partly")
