@@ -172,8 +172,10 @@ class JudgeServer:
         try:
             yield self
         finally:
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(10)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(10)
+            loop.close()
 
     # ---- HTTP
 
@@ -418,6 +420,14 @@ class JudgeServer:
             "output_file_id": batch.get("output"),
             "request_counts": {"total": n, "completed": n if ended else 0, "failed": 0},
         }  # fmt: skip
+
+
+async def _cancel_all() -> None:
+    """End every connection that is open."""
+    others = [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _main(port: int, latency: float) -> None:

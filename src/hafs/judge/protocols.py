@@ -116,7 +116,7 @@ class Protocol:
 
         Raises UsageError when there are more candidates than labels.
         """
-        yield from _ASKS[self.name](self, prompt, candidates)
+        yield from _ASKS[self.name](self, prompt, sorted((c.id, c.text) for c in candidates))
 
 
 def open_protocol(name: str, rubric: str = "", shuffles: int = 2, seed: int = 0) -> Protocol:
@@ -128,14 +128,16 @@ def open_protocol(name: str, rubric: str = "", shuffles: int = 2, seed: int = 0)
     return Protocol(name, rubric.strip(), shuffles, seed)
 
 
-def _listwise(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> Iterator[Ask]:
+_Shown = tuple[str, str]  # a candidate's id and text
+
+
+def _listwise(p: Protocol, prompt: Prompt, candidates: Sequence[_Shown]) -> Iterator[Ask]:
     if len(candidates) < 2:
         return
     _fits(prompt, candidates)
-    by_id = sorted(candidates, key=lambda c: c.id)
-    draw = random.Random(content_id("orders", p.seed, prompt.id, [c.id for c in by_id]))
+    draw = random.Random(content_id("orders", p.seed, prompt.id, [id for id, _ in candidates]))
     for n in range(0, p.shuffles, 2):
-        order = draw.sample(by_id, len(by_id))
+        order = draw.sample(candidates, len(candidates))
         for k, shown in enumerate((order, order[::-1])):
             labels = list(LABELS[: len(shown)])
             schema = _object(
@@ -153,30 +155,30 @@ def _listwise(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> I
             yield _ask(p, prompt, shown, n + k, task, schema)
 
 
-def _pairwise(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> Iterator[Ask]:
+def _pairwise(p: Protocol, prompt: Prompt, candidates: Sequence[_Shown]) -> Iterator[Ask]:
     task = (
         "Compare the two answers. The verdict is A>>B (A is much better), A>B (A is slightly better), A=B (equally"
         f' good), B>A, B>>A, or {UNSURE}.\nReply with one JSON object and nothing else: {{"reason": "a sentence or'
         ' two", "verdict": "B>A"}'
     )
     schema = _object(verdict=_one_of(*VERDICTS, UNSURE))
-    for a, b in combinations(sorted(candidates, key=lambda c: c.id), 2):
+    for a, b in combinations(candidates, 2):
         for n, shown in enumerate(((a, b), (b, a))):
             yield _ask(p, prompt, shown, n, task, schema)
 
 
-def _pointwise(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> Iterator[Ask]:
+def _pointwise(p: Protocol, prompt: Prompt, candidates: Sequence[_Shown]) -> Iterator[Ask]:
     task = (
         "Grade the answer from 1 (useless) to 10 (could not be better).\nReply with one JSON object and nothing else:"
         f' {{"reason": "a sentence or two", "answer": "graded", "grade": 4}}\nWhen you cannot judge, "answer" is'
         f' "{UNSURE}" and the grade is 1.'
     )
     schema = _object(answer=_one_of("graded", UNSURE), grade={"type": "integer", "enum": list(GRADES)})
-    for c in sorted(candidates, key=lambda c: c.id):
+    for c in candidates:
         yield _ask(p, prompt, (c,), 0, task, schema)
 
 
-def _reference(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> Iterator[Ask]:
+def _reference(p: Protocol, prompt: Prompt, candidates: Sequence[_Shown]) -> Iterator[Ask]:
     if not prompt.references:
         return
     task = (
@@ -185,7 +187,7 @@ def _reference(p: Protocol, prompt: Prompt, candidates: Sequence[Candidate]) -> 
         ' "a sentence or two", "verdict": "partly"}'
     )
     schema = _object(verdict=_one_of(*AGREEMENT, UNSURE))
-    for c in sorted(candidates, key=lambda c: c.id):
+    for c in candidates:
         for n in (0, 1):
             yield _ask(p, prompt, (c,), n, task, schema, known=prompt.references[0].text, known_first=n == 1)
 
@@ -195,18 +197,18 @@ PROTOCOLS = tuple(_ASKS)
 
 
 def _ask(
-    p: Protocol, prompt: Prompt, shown: Sequence[Candidate], shuffle: int, task: str, schema: Mapping[str, Any],
+    p: Protocol, prompt: Prompt, shown: Sequence[_Shown], shuffle: int, task: str, schema: Mapping[str, Any],
     known: str | None = None, known_first: bool = False,
 ) -> Ask:  # fmt: skip
-    texts = [(LABELS[i], c.text) for i, c in enumerate(shown)]
+    ids, texts = [id for id, _ in shown], [(LABELS[i], text) for i, (_, text) in enumerate(shown)]
     if known is not None:
         texts.insert(0 if known_first else len(texts), ("KNOWN", known))
     request = [("SYSTEM", prompt.system)] if prompt.system else []
     request.append(("REQUEST", prompt.text))
-    mark = content_id("mark", p.seed, prompt.id, [c.id for c in shown], shuffle, request, texts)[:16]
+    mark = content_id("mark", p.seed, prompt.id, ids, shuffle, known)[:16]  # ids are hashes of what they name
     parts = [fence(name, text, mark) for name, text in (*request, *texts)]
     text = "\n\n".join([*parts, f"What counts: {p.rubric or RUBRIC}", task])
-    return Ask(prompt.id, p.id, tuple(c.id for c in shown), shuffle, SYSTEM, text, schema, mark)
+    return Ask(prompt.id, p.id, tuple(ids), shuffle, SYSTEM, text, schema, mark)
 
 
 def fence(name: str, text: str, mark: str) -> str:
@@ -214,7 +216,7 @@ def fence(name: str, text: str, mark: str) -> str:
     return f"<<<{name} {mark}\n{text}\n{name} {mark}>>>"
 
 
-def _fits(prompt: Prompt, candidates: Sequence[Candidate]) -> None:
+def _fits(prompt: Prompt, candidates: Sequence[_Shown]) -> None:
     if len(candidates) > len(LABELS):
         raise UsageError(f"prompt {prompt.id} has {len(candidates)} candidates", "judge fewer with --max-candidates")
 
