@@ -221,12 +221,13 @@ class JudgeServer:
         lines += [f"{k}: {v}" for k, v in (headers or {}).items()]
         return "\r\n".join([*lines, "", ""]).encode()
 
-    def _die(self, stage: str) -> None:
-        """Kill the client at this stage, if so told."""
-        if self.kill and self.kill[0] == stage:
-            pid, self.kill = self.kill[1], None
-            os.kill(pid, signal.SIGKILL)
-            time.sleep(0.2)
+    def _die(self, stage: str) -> bool:
+        """Kill the client at this stage, if so told; whether it was."""
+        if not self.kill or self.kill[0] != stage:
+            return False
+        pid, self.kill = self.kill[1], None
+        os.kill(pid, signal.SIGKILL)
+        return True
 
     # ---- single calls
 
@@ -310,6 +311,12 @@ class JudgeServer:
         self.batches[id] = {"id": id, "items": items, "polls": 0, "created": time.time(), **more}
         return self.batches[id]
 
+    def _all(self) -> list[dict[str, Any]]:
+        """The batches, the newest first; looking at them, too, is a moment in which they go on."""
+        for batch in self.batches.values():
+            batch["polls"] += 1
+        return list(self.batches.values())[::-1]
+
     def _ended(self, batch: dict[str, Any]) -> bool:
         return int(batch["polls"]) >= self.polls_needed
 
@@ -318,21 +325,25 @@ class JudgeServer:
         for custom_id, body in reversed(batch["items"]):
             question = question_of(body, len(self.questions))
             how = self.batch_item(custom_id, question) or "ok"
-            if not batch.get("counted"):
+            completion = self._completion(path, body, question, "refuse" if how == "refuse" else None)
+            if batch.get("counted"):
+                self.paid.pop()
+            else:
                 self.questions.append(question)
-            yield custom_id, how, self._completion(path, body, question, "refuse" if how == "refuse" else None)
+            yield custom_id, how, completion
         batch["counted"] = True
 
     async def _message_batches(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         parts = path.removeprefix("/v1/messages/batches").strip("/").split("/")
         if method == "POST" and parts == [""]:
-            self._die("before create")
+            if self._die("before create"):
+                return
             rows = json.loads(body)["requests"]
             batch = self._new_batch([(r["custom_id"], r["params"]) for r in rows])
             self._die("after create")
             await self._send(writer, 200, self._message_batch(batch))
         elif parts == [""]:
-            found = [self._message_batch(b) for b in reversed(self.batches.values())]
+            found = [self._message_batch(b) for b in self._all()]
             page = {"data": found, "has_more": False, "first_id": None, "last_id": None}
             await self._send(writer, 200, page)
         elif parts[-1] == "results":
@@ -378,7 +389,8 @@ class JudgeServer:
     ) -> None:
         parts = path.removeprefix("/v1/").split("/")
         if parts == ["files"]:
-            self._die("upload")
+            if self._die("upload"):
+                return
             boundary = headers["content-type"].partition("boundary=")[2].encode()
             content = next(p for p in body.split(b"--" + boundary) if b'name="file"' in p)
             id = f"file_{len(self.files) + 1}"
@@ -388,14 +400,15 @@ class JudgeServer:
         elif parts[0] == "files":
             await self._results(writer, self.files[parts[1]], "application/octet-stream")
         elif method == "POST":
-            self._die("before create")
+            if self._die("before create"):
+                return
             made = json.loads(body)
             rows = [json.loads(line) for line in self.files[made["input_file_id"]].splitlines()]
             batch = self._new_batch([(r["custom_id"], r["body"]) for r in rows], metadata=made.get("metadata"))
             self._die("after create")
             await self._send(writer, 200, self._batch(batch))
         elif len(parts) == 1:
-            found = [self._batch(b) for b in reversed(self.batches.values())]
+            found = [self._batch(b) for b in self._all()]
             await self._send(writer, 200, {"object": "list", "data": found, "has_more": False})
         else:
             batch = self.batches[parts[1]]
