@@ -46,3 +46,9 @@ def run(
     how = Manner(**{"concurrency": 8, "timeout": 20.0, **manner})
     judging = Judging(open_protocol(protocol), selection, how, budget, batch, poll)
     return judge(store, clients, load_prices(), judging)
+
+
+def greedy_usage(body: dict[str, Any]) -> tuple[int, int]:
+    """As many tokens as could be charged: a token a byte, and the whole reply."""
+    texts = [body.get("system", ""), *(m["content"] for m in body["messages"])]
+    return sum(len(t.encode()) for t in texts) + 300, int(body["max_tokens"])

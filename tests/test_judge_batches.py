@@ -21,7 +21,7 @@ from hafs.judge.prices import load_prices
 from hafs.store import Store, open_store
 from hafs.store.schema import judge_batches, judge_calls
 from judge_server import JudgeServer, honest
-from judge_work import OPUS, client_of, filled, run
+from judge_work import OPUS, client_of, filled, greedy_usage, run
 
 APIS = ("anthropic", "openai")
 MODELS = {"anthropic": OPUS, "openai": "gpt-4o"}
@@ -101,7 +101,7 @@ def test_large_work_goes_in_several_batches_within_the_budget(
     monkeypatch.setattr(batches, "CHUNK", 5)
     price = load_prices().of(OPUS)
     assert price is not None
-    server.usage = lambda body: (2000, int(body["max_tokens"]))
+    server.usage = greedy_usage
     (result,) = run(store, client_of("anthropic", server), protocol="pairwise", batch=True, budget=0.3)
     assert "budget" in result.tally.stopped and 0.15 < paid(server, "anthropic", 1) <= 0.3
     assert 0 < (result.coverage or 0) < 1

@@ -27,7 +27,7 @@ from hafs.store.schema import judge_calls
 from hafs.store.schema import verdicts as verdict_table
 from hafs.types import Candidate
 from judge_server import Behaviour, JudgeServer, Question, always_first, honest, inverted, quality, reply
-from judge_work import OPUS, client_of, filled, run
+from judge_work import OPUS, client_of, filled, greedy_usage, run
 from run_hafs import hafs, workspace
 
 APIS = ("openai", "anthropic")
@@ -259,12 +259,6 @@ def test_every_attempt_is_in_the_ledger_with_its_cost(store: Store, serve: Calla
 
 
 # budget
-
-
-def greedy_usage(body: dict[str, Any]) -> tuple[int, int]:
-    """As many tokens as could be charged: a token a byte, and the whole reply."""
-    texts = [body.get("system", ""), *(m["content"] for m in body["messages"])]
-    return sum(len(t.encode()) for t in texts) + 300, int(body["max_tokens"])
 
 
 @pytest.mark.parametrize("trouble", [False, True])
