@@ -4,11 +4,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEVELOP := .venv/.develop
 USE := --extra asm --extra gguf
-ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra dev
+ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra dev
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test check format docs bench bench-train bench-generate bench-score bench-rlhf clean
+.PHONY: demo setup assets test check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -54,7 +54,7 @@ format: $(DEVELOP)
 docs: $(DEVELOP)        ## write docs/cli.md from the code
 	@$(BIN)/python docs/generate.py
 
-bench: bench-train bench-generate bench-score bench-rlhf   ## every benchmark; each ends with one RESULT line
+bench: bench-train bench-generate bench-score bench-rlhf bench-judge   ## every benchmark; each ends with one RESULT line
 
 bench-train: assets $(DEVELOP)
 	@$(BIN)/python benchmarks/train.py
@@ -67,6 +67,9 @@ bench-score: assets $(DEVELOP)
 
 bench-rlhf: assets $(DEVELOP)
 	@$(BIN)/python benchmarks/rlhf.py
+
+bench-judge: $(DEVELOP)
+	@$(BIN)/python benchmarks/judge.py
 
 clean:
 	rm -rf .venv demo

@@ -20,6 +20,7 @@ from hafs.cli import app
 from hafs.evals import Comparison, EvalResult, to_markdown, to_text
 from hafs.evals.tables import main_table, markdown_table
 from hafs.types import Candidate, PreferenceGroup, Prompt, Score
+from judge_server import JudgeServer
 from run_hafs import SETTINGS, Ran, hafs, hafs_process, lines, own_cache, workspace
 
 HEAVY = ("torch", "transformers", "peft", "accelerate", "sqlalchemy", "pydantic", "numpy", "scipy")
@@ -151,6 +152,11 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("annotate export", "annotate", "export", "said.jsonl")
         patch.setattr(sys, "stdin", io.StringIO("a long password\n"))
         do("annotate account", "annotate", "account", "ann")
+        with JudgeServer().running() as server:
+            judge = ("--judge", "local", "--base-url", server.v1)
+            do("judge run", "judge", "run", *judge, "--protocol", "pairwise", "-n", "2")
+            do("judge probe", "judge", "probe", *judge)
+        do("judge ledger", "judge", "ledger")
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
@@ -204,6 +210,12 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     assert said["annotate stats"]["annotators"]["ann"]["ranked"] == said["annotate export"]["written"] == 1
     assert lines(root / "said.jsonl")[0]["annotator"] == "ann"
     assert said["annotate account"]["accounts"] == ["ann"]
+    judged = said["judge run"]["judges"][0]
+    assert judged["coverage"] == 1.0 and judged["attempts"] == judged["verdicts"]["tie"] + judged["verdicts"].get(
+        "ranked", 0
+    ) + 1
+    assert said["judge probe"]["endpoints"][0]["abilities"]["structured"]
+    assert said["judge ledger"]["spending"][0]["answered"] == judged["attempts"] + 1
     built = [PreferenceGroup.from_dict(row) for row in lines(root / "built.jsonl")]
     assert said["preferences build"]["groups"] == len(built) == 4
     assert said["preferences build"]["edges"] == sum(len(g.edges) for g in built)

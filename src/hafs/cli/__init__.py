@@ -20,6 +20,7 @@ from hafs.cli import (
     generate,
     init,
     install,
+    judge,
     methods,
     preferences,
     report,
@@ -45,8 +46,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, preferences, train, rlhf,
-    evaluate, compare, methods, report,
+    demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, judge, preferences, train,
+    rlhf, evaluate, compare, methods, report,
 ):  # fmt: skip
     verb.register(app)
 

@@ -248,6 +248,53 @@ run_groups = Table(
     Column("group_id", String, ForeignKey("preference_groups.id"), primary_key=True),
 )
 
+judge_calls = Table(
+    "judge_calls",
+    _metadata,
+    Column("id", String, primary_key=True),
+    Column("key", String),
+    Column("run_id", String),
+    Column("judge", AnyText),
+    Column("endpoint", AnyText),
+    Column("protocol", AnyText),
+    Column("prompt_id", String),
+    Column("attempt", BigInteger),
+    Column("status", String),
+    Column("reason", AnyText),
+    Column("chars", BigInteger),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cost", Double),
+    Column("seconds", Double),
+    Column("started", Double),
+    Column("batch_id", String),
+    Column("raw", AnyText),
+)
+
+judge_batches = Table(
+    "judge_batches",
+    _metadata,
+    Column("id", String, primary_key=True),
+    Column("run_id", String),
+    Column("judge", AnyText),
+    Column("endpoint", AnyText),
+    Column("remote_id", AnyText),
+    Column("status", String),
+    Column("asks", Json),
+    Column("reserved", Double),
+    Column("created", Double),
+)
+
+judge_endpoints = Table(
+    "judge_endpoints",
+    _metadata,
+    Column("id", String, primary_key=True),
+    Column("endpoint", AnyText),
+    Column("model", AnyText),
+    Column("abilities", Json),
+    Column("probed", Double),
+)
+
 MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, (
         """CREATE TABLE prompts (
@@ -301,6 +348,23 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             submitted DOUBLE PRECISION NOT NULL, serial BIGINT NOT NULL, note TEXT NOT NULL,
             undone DOUBLE PRECISION, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
         "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
+    )),
+    (3, (
+        """CREATE TABLE judge_calls (
+            id TEXT PRIMARY KEY, key TEXT NOT NULL, run_id TEXT NOT NULL, judge TEXT NOT NULL, endpoint TEXT NOT NULL,
+            protocol TEXT NOT NULL, prompt_id TEXT NOT NULL, attempt BIGINT NOT NULL, status TEXT NOT NULL,
+            reason TEXT NOT NULL, chars BIGINT NOT NULL, input_tokens BIGINT, output_tokens BIGINT,
+            cost DOUBLE PRECISION, seconds DOUBLE PRECISION, started DOUBLE PRECISION NOT NULL,
+            batch_id TEXT NOT NULL, raw TEXT NOT NULL)""",
+        "CREATE INDEX judge_calls_by_key ON judge_calls (key, status)",
+        "CREATE INDEX judge_calls_by_run ON judge_calls (run_id, cost)",
+        """CREATE TABLE judge_batches (
+            id TEXT PRIMARY KEY, run_id TEXT NOT NULL, judge TEXT NOT NULL, endpoint TEXT NOT NULL,
+            remote_id TEXT NOT NULL, status TEXT NOT NULL, asks TEXT NOT NULL, reserved DOUBLE PRECISION NOT NULL,
+            created DOUBLE PRECISION NOT NULL)""",
+        """CREATE TABLE judge_endpoints (
+            id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, abilities TEXT NOT NULL,
+            probed DOUBLE PRECISION NOT NULL)""",
     )),
     (5, (
         """CREATE TABLE leases (

@@ -416,6 +416,10 @@ class Store:
         added = getattr(self, f"add_{kind}")(loaded.rows)
         return Imported(len(loaded.rows), added, loaded.bad)
 
+    def connection(self, write: bool = False) -> AbstractContextManager[Connection]:
+        """A connection in a transaction of its own, for tables that a single feature reads and writes itself."""
+        return transaction(self._engine, self.where, write=write)
+
     # ---- inside
 
     def _writing(self) -> AbstractContextManager[Connection]:
