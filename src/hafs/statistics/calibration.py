@@ -72,7 +72,8 @@ def brier(probabilities: ArrayLike, targets: ArrayLike, weights: ArrayLike | Non
     G. Brier, Monthly Weather Review 78 (1950).
     """
     p, t = np.asarray(probabilities, dtype=float), np.asarray(targets, dtype=float)
-    return float(np.average((p - t) ** 2, weights=weights)) if len(p) else None
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=float)
+    return float(np.average((p - t) ** 2, weights=w)) if len(p) else None
 
 
 def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bins: int = 10) -> float | None:

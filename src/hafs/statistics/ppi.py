@@ -122,7 +122,9 @@ class Rows:
         return np.asarray(sums.T @ sums * count / max(1, count - 1) / len(gradients) ** 2)
 
 
-def ppi_logistic(labels: ArrayLike, labelled: Rows, elsewhere: Rows | None, *, power: float | None = None) -> Regression:
+def ppi_logistic(
+    labels: ArrayLike, labelled: Rows, elsewhere: Rows | None, *, power: float | None = None
+) -> Regression:
     """Logistic regression (no intercept of its own) of `labels` in [0, 1], helped by predictions elsewhere.
 
     The covariance is the sandwich one, by clusters. Raises ValueError where the coefficients cannot be told (columns

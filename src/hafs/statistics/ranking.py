@@ -34,7 +34,7 @@ class Strengths:
         return np.sqrt(np.diag(self.covariance))
 
     def difference(self, i: int, j: int) -> tuple[float, float]:
-        """By how much item i is stronger than j, with its standard error; the win log-odds among decided comparisons."""
+        """How much stronger i is than j (the win log-odds among decided comparisons), with its standard error."""
         c = self.covariance
         return float(self.values[i] - self.values[j]), math.sqrt(max(0.0, c[i, i] + c[j, j] - 2 * c[i, j]))
 
@@ -159,4 +159,4 @@ def _maximum(
             length /= 2
         x = x + length * step
         value, slope, curve = there
-    return x, np.linalg.inv(curve)
+    return x, np.asarray(np.linalg.inv(curve), dtype=float)
