@@ -27,8 +27,9 @@ from hafs.types import Candidate, Edge, PreferenceGroup, Progress, Prompt, Score
 Shortlist = Mapping[str, Sequence[Candidate]]
 """The candidates of each prompt (by its id) that are worth a judge's time, best first where a scorer said so."""
 
-Ask = Callable[[Store, Sequence[tuple[Prompt, Sequence[Candidate]]]], Iterable[Verdict]]
-"""Asks a judge about prompts and the candidates to compare, in both orders; yields its verdicts as they come."""
+AskJudge = Callable[[Store, Sequence[tuple[Prompt, Sequence[Candidate]]]], Iterable[Verdict]]
+"""Asks a judge what is left to ask about prompts and the candidates given, in both orders; yields verdicts as they
+come."""
 
 BATCH = 64
 
@@ -71,10 +72,10 @@ def judged_groups(
     calibrated. A pair that the judge does not decide makes no edge, nor one that a person calls a tie. The groups are
     kept as those of a run of kind "preferences". Raises UsageError as `read_verdicts`.
     """
-    _, verdicts = read_verdicts(store, judges, protocol)
+    chosen, verdicts = read_verdicts(store, judges, protocol)
     judged = {j.prompt_id: j for j in aggregate(verdicts)}
     source = next((j.source for j in judged.values()), "")
-    calibration = calibration or newest_calibration(store, source)
+    calibration = calibration or newest_calibration(store, source, chosen)
     labels = read_labels(store, blind=False)
     report = JudgedReport(source, calibrated=calibration is not None)
     report.claim = "the judge is not calibrated" if calibration is None else calibration.claim()
@@ -218,12 +219,12 @@ def _value(score: Score | None) -> float:
 
 def hybrid(
     store: Store, prompts: Sequence[Prompt], scorer: str = "", judges: Sequence[str] = (), protocol: str = "",
-    settings: HybridSettings | None = None, *, ask: Ask | None = None, progress: Progress = silent,
+    settings: HybridSettings | None = None, *, ask: AskJudge | None = None, progress: Progress = silent,
 ) -> Hybrid:  # fmt: skip
     """Go as far along the hybrid path as the workspace allows.
 
-    `scorer` filters by its scores (empty: no filter), `ask` is called for the prompts that no verdict is there of; a
-    killed call keeps the verdicts that came. Raises UsageError when no prompt has two different candidates, or none is
+    `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
+    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different candidates, or none is
     judged and there is nobody to ask.
     """
     settings = settings or HybridSettings()
@@ -232,9 +233,7 @@ def hybrid(
     kept = shortlist(answers, settings.keep)
     if not kept:
         raise UsageError("no prompt has two different candidates to compare", "hafs generate")
-    known = {v.prompt_id for v in store.verdicts(prompt_ids=kept, judge=list(judges) or None)}
-    todo = [(by_id[id], kept[id]) for id in sorted(kept.keys() - known)]
-    asked = _ask(store, todo, ask, progress) if ask is not None and todo else 0
+    asked = 0 if ask is None else _ask(store, [(by_id[id], kept[id]) for id in sorted(kept)], ask, progress)
     chosen, verdicts = read_verdicts(store, judges, protocol)
     judged = {j.prompt_id: j for j in aggregate(v for v in verdicts if v.prompt_id in kept)}
     if not judged:
@@ -272,7 +271,7 @@ def _answers(
     yield from ((prompts[id], rows) for id, rows in found.items())
 
 
-def _ask(store: Store, todo: Sequence[tuple[Prompt, Sequence[Candidate]]], ask: Ask, progress: Progress) -> int:
+def _ask(store: Store, todo: Sequence[tuple[Prompt, Sequence[Candidate]]], ask: AskJudge, progress: Progress) -> int:
     """Ask the judge and keep its verdicts in batches as they come; returns how many came."""
     verdicts = iter(ask(store, todo))
     came, seen = 0, set[str]()

@@ -19,6 +19,7 @@ from hafs.cli import (
     generate,
     init,
     install,
+    judge,
     preferences,
     report,
     score,
@@ -42,8 +43,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
-    config,
+    demo, init, doctor, install, tasks, sft, generate, score, judge, preferences, train, evaluate, compare, report,
+    data, config,
 ):  # fmt: skip
     verb.register(app)
 

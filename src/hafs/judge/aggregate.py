@@ -20,8 +20,8 @@ from itertools import combinations, groupby
 
 import numpy as np
 
+from hafs.judge.injection import probe_ids
 from hafs.judge.observations import observations
-from hafs.judge.probes import probe_ids
 from hafs.statistics import bradley_terry, plackett_luce
 from hafs.types import Ranking, Verdict
 
@@ -158,16 +158,21 @@ def _one(prompt_id: str, judge: str, verdicts: Sequence[Verdict]) -> Judged:
 
 
 def _graded(ids: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[dict[str, float], list[Opinion]]:
-    """Grades of candidates shown alone: the better mean is preferred, with (1 + 0.98 difference) / 2 as probability."""
+    """Grades of candidates shown alone: the better one is preferred, with (1 + 0.98 difference) / 2 as probability.
+
+    Several grades by a rubric are averaged. Beside a known answer, which comes first and second, they must be equal.
+    """
     grades: dict[str, list[float]] = defaultdict(list)
     for v in verdicts:
         if v.value is not None and v.outcome in ("ranked", "tie"):
             grades[v.shown[0]].append(v.value)
-    mean = {id: sum(values) / len(values) for id, values in grades.items()}
+    orders = verdicts[0].protocol.startswith("reference")
+    torn = {id for id, values in grades.items() if orders and len(set(values)) > 1}
+    mean = {id: sum(v) / len(v) for id, v in grades.items() if id not in torn and (len(v) > 1 or not orders)}
     opinions = []
     for a, b in combinations(ids, 2):
         if a not in mean or b not in mean:
-            opinions.append(Opinion(a, b, "missing"))
+            opinions.append(Opinion(a, b, "disagrees" if {a, b} & torn else "missing"))
         else:
             margin = 2 * math.atanh(0.98 * (mean[a] - mean[b]))
             opinions.append(Opinion(a, b, "a" if margin > 0 else "b" if margin < 0 else "tie", margin))

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hafs.judge.aggregate import Judged, Opinion
+from hafs.judge.injection import ProbeResult, read_probes
 from hafs.judge.labels import Pair
 from hafs.judge.observations import observations
-from hafs.judge.probes import ProbeResult, read_probes
 from hafs.statistics import Estimate, bootstrap_mean
 from hafs.types import Candidate, Verdict
 

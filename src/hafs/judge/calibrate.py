@@ -225,9 +225,10 @@ def calibrate(
     return found
 
 
-def newest_calibration(store: Store, source: str) -> Calibration | None:
-    """The calibration of a judge, as edges name it, that was made last; None without one."""
-    made = [r for r in store.runs(kind=KIND) if r.status == "finished" and r.config["judge"] == source]
+def newest_calibration(store: Store, source: str, protocol: str) -> Calibration | None:
+    """The calibration of a judge (as edges name it) in a protocol that was made last; None without one."""
+    wanted = {"judge": source, "protocol": protocol, "version": VERSION}.items()
+    made = [r for r in store.runs(kind=KIND) if r.status == "finished" and wanted <= dict(r.config).items()]
     return Calibration.from_dict(max(made, key=lambda r: r.finished or 0.0).outputs) if made else None
 
 
