@@ -224,8 +224,8 @@ def hybrid(
     """Go as far along the hybrid path as the workspace allows.
 
     `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
-    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different candidates, or none is
-    judged and there is nobody to ask.
+    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different
+    candidates, or none is judged and there is nobody to ask.
     """
     settings = settings or HybridSettings()
     by_id = {p.id: p for p in prompts}

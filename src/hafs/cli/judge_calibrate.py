@@ -161,7 +161,7 @@ def winrate(
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """How often A's answer is better than B's: the judge's rate, people's, and the judge's corrected by people's labels."""
+    """How often A's answer is better than B's: by the judge, by people, and by the judge corrected by people."""
     from hafs.judge.calibrate import gather
     from hafs.judge.winrate import win_rate
     from hafs.judge.words import win_rate_text
@@ -191,7 +191,8 @@ def _write(groups: list[PreferenceGroup], output: Path | None, pairs: bool) -> N
 def _need(groups: list[PreferenceGroup]) -> None:
     if not groups:
         note(
-            "error: no preference group came of it\n  fix: more labels (`hafs judge plan` says how many), or --all-edges"
+            "error: no preference group came of it\n"
+            "  fix: more labels (`hafs judge plan` says how many), or --all-edges"
         )
         raise typer.Exit(1)
 

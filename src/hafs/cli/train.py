@@ -57,7 +57,7 @@ MemoryLimit = Annotated[
 ]  # fmt: skip
 AllowUncalibrated = Annotated[
     bool,
-    typer.Option("--allow-uncalibrated", help="Train on edges of a judge that no person's labels calibrated, too."),
+    typer.Option("--allow-uncalibrated", help="Train on edges of an uncalibrated judge too."),
 ]
 
 _PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hafs.judge.bias import BiasCard, Preference
 from hafs.judge.calibrate import Agreement, Calibration
@@ -50,10 +50,8 @@ def calibration_text(c: Calibration) -> str:
         lines.append(f"threshold: margin {c.certificate.threshold:.2f} or more, a probability of"
                      f" {c.p(c.certificate.threshold):.2f}; agreement there {percent(c.certificate.agreement)}"
                      f" on {c.certificate.prompts} prompts")  # fmt: skip
-    rows = [
-        ["agreement", "both decided", "ties counted", "kappa", "alpha", "pairs"],
-        _agreement("judge, person", c.judge),
-    ]
+    rows = [["agreement", "both decided", "ties counted", "kappa", "alpha", "pairs"]]
+    rows.append(_agreement("judge, person", c.judge))
     rows.append(_agreement("person, again", c.person) if c.person else ["person, again", "no repeats", *["-"] * 4])
     if c.people:
         rows.append(_agreement("two people", c.people))
@@ -67,8 +65,8 @@ def calibration_text(c: Calibration) -> str:
 _SAYS = {"decided": "decided", "tie": "ties", "disagrees": "on which it contradicts itself", "missing": "missing"}
 
 
-def _merged(opinions: dict[str, int] | object) -> dict[str, int]:
-    counts = dict(opinions)  # type: ignore[call-overload]
+def _merged(opinions: Mapping[str, int]) -> dict[str, int]:
+    counts = dict(opinions)
     decided = counts.pop("a", 0) + counts.pop("b", 0)
     return {"decided": decided, **{says: counts[says] for says in _SAYS if says in counts}}
 
