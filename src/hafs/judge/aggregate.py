@@ -27,7 +27,7 @@ from hafs.types import Ranking, Verdict
 
 SAYS = ("a", "b", "tie", "disagrees", "missing")
 PENALTY = 1.0
-"""Of the strengths: their prior is the standard normal, so two agreeing verdicts alone give 77 %."""
+"""Of the strengths: their prior is the standard normal, so two agreeing verdicts alone give 74 %."""
 
 Pair = tuple[str, str]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -202,6 +203,7 @@ def _sequence(labelled: Labelled, enough: int, steps: int) -> list[float]:
     return [float(x) for x in below]
 
 
+@cache
 def prompts_needed(target: float, expected: float, level: float = 0.95, chance: float = 0.8) -> int:
     """How many prompts with one edge each show agreement of at least `target` with probability `chance`.
 
@@ -209,10 +211,12 @@ def prompts_needed(target: float, expected: float, level: float = 0.95, chance: 
     """
     if not target < expected <= 1:
         raise ValueError(f"agreement of {expected} does not show {target}")
-    n = np.arange(1, 20_001)
-    least = binom.isf(1 - level, n, target) + 1  # successes from which on P(X >= k | target) <= 1 - level
-    shown = binom.sf(least - 1, n, expected) >= chance
-    steady = np.logical_and.accumulate(shown[::-1])[::-1]  # from here on for every n: the power zigzags
-    if not steady.any():
-        return int(n[-1])
-    return int(n[steady.argmax()])
+    most = 500
+    while True:
+        n = np.arange(1, most + 1)
+        least = binom.isf(1 - level, n, target) + 1  # successes from which on P(X >= k | target) <= 1 - level
+        shown = binom.sf(least - 1, n, expected) >= chance
+        steady = np.logical_and.accumulate(shown[::-1])[::-1]  # from here on for every n: the power zigzags
+        if steady[-min(most, 100) :].all() or most > 100_000:
+            return int(n[steady.argmax()]) if steady.any() else most
+        most *= 4

@@ -123,7 +123,7 @@ class Rows:
 
 
 def ppi_logistic(
-    labels: ArrayLike, labelled: Rows, elsewhere: Rows | None, *, power: float | None = None
+    labels: ArrayLike, labelled: Rows, elsewhere: Rows | None = None, *, power: float | None = None
 ) -> Regression:
     """Logistic regression (no intercept of its own) of `labels` in [0, 1], helped by predictions elsewhere.
 
