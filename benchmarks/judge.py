@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from common import peak_mb, result
 
+from common import peak_mb, result
 from hafs.judge import open_protocol
 from hafs.judge.calling import Manner
 from hafs.judge.clients import OpenAIClient

@@ -211,9 +211,10 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     assert lines(root / "said.jsonl")[0]["annotator"] == "ann"
     assert said["annotate account"]["accounts"] == ["ann"]
     judged = said["judge run"]["judges"][0]
-    assert judged["coverage"] == 1.0 and judged["attempts"] == judged["verdicts"]["tie"] + judged["verdicts"].get(
-        "ranked", 0
-    ) + 1
+    assert (
+        judged["coverage"] == 1.0
+        and judged["attempts"] == judged["verdicts"]["tie"] + judged["verdicts"].get("ranked", 0) + 1
+    )
     assert said["judge probe"]["endpoints"][0]["abilities"]["structured"]
     assert said["judge ledger"]["spending"][0]["answered"] == judged["attempts"] + 1
     built = [PreferenceGroup.from_dict(row) for row in lines(root / "built.jsonl")]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hafs.cli import judge_calibrate
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
 from hafs.cli.generate import NumSamples, Prompts, Split, choose_prompts
 from hafs.errors import UsageError
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command("run")(run)
     group.command("probe")(probe)
     group.command("ledger")(ledger)
+    judge_calibrate.register_into(group)
     app.add_typer(group, name="judge")
 
 

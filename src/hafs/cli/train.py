@@ -55,6 +55,10 @@ MemoryLimit = Annotated[
     typer.Option("--memory-limit", help="Plan for a card of this size, as 16GB; by default this machine.",
                  show_default=False),
 ]  # fmt: skip
+AllowUncalibrated = Annotated[
+    bool,
+    typer.Option("--allow-uncalibrated", help="Train on edges of an uncalibrated judge too."),
+]
 
 _PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.items())
 
@@ -101,6 +105,7 @@ def dpo(
     eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
                                             " for N prompts of a pack's validation split."),
+    allow_uncalibrated: AllowUncalibrated = False,
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -111,7 +116,7 @@ def dpo(
         raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
     run_training(
         "dpo", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
-        validate=validate, dry_run=dry_run, memory_limit=memory_limit,
+        validate=validate, dry_run=dry_run, memory_limit=memory_limit, allow_uncalibrated=allow_uncalibrated,
         flags={**_preset(preset), **given(
             beta=beta, loss=loss.replace("-", "_") if loss else None, label_smoothing=label_smoothing,
             nll_weight=nll_weight, ld_alpha=ld_alpha, simpo_gamma=simpo_gamma, reference=reference,
@@ -141,6 +146,7 @@ def _preset(name: str | None) -> dict[str, float]:
 def run_training(
     kind: str, *, model: str | None, data: Path | None, output: Path | None, workspace: Path | None, as_json: bool,
     flags: dict[str, Any], validate: str | None = None, dry_run: bool = False, memory_limit: str | None = None,
+    allow_uncalibrated: bool = False,
 ) -> None:  # fmt: skip
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
@@ -158,7 +164,7 @@ def run_training(
     train: Any = {"sft": train_sft, "dpo": train_dpo, "reward": train_reward}[kind]
     done = finished(directory)
     with ExitStack() as stack:
-        hooks: dict[str, Any] = {}
+        hooks: dict[str, Any] = {"allow_uncalibrated": allow_uncalibrated}
         if validate is not None and not done:
             hooks["validate"] = check = pass_rate(config, chosen, validate)
             stack.enter_context(closing(check.scorer))

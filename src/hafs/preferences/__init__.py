@@ -4,6 +4,7 @@ from hafs.preferences.build import (
     BuildReport,
     Pairing,
     build_groups,
+    group_from_edges,
     group_from_ranking,
     groups_from_answers,
 )
@@ -20,6 +21,7 @@ __all__ = [
     "Preferences",
     "build_groups",
     "from_pairs",
+    "group_from_edges",
     "group_from_people",
     "group_from_ranking",
     "groups_from_answers",

@@ -7,12 +7,14 @@ answer, which the model did not sample (`off_policy`).
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hafs.errors import DataError, UsageError
+from hafs.preferences.pairs import merged_mark
 from hafs.preferences.ranking import rank, same_text
 from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
@@ -147,6 +149,52 @@ def group_from_ranking(
     pairing = Pairing(scheme, **options)
     tiers = spread([tier for tier in tiers if tier], pairing.max_candidates)
     return _paired(prompt, tiers, pairing, ranking.source)
+
+
+def group_from_edges(
+    prompt: Prompt, candidates: Iterable[Candidate], edges: Iterable[tuple[str, str, Edge]], max_candidates: int = 8
+) -> PreferenceGroup | None:
+    """The group of edges that were given one by one, as (winner id, loser id, edge); None without any.
+
+    The edges' own places are not read. Equal texts are one candidate; what several edges say of the same two texts
+    becomes their mean, and nothing where that is even. Of more than `max_candidates`, those that win most, those that
+    lose most and an even spread between are kept. Raises DataError for a candidate that is not among `candidates`.
+    """
+    texts = {c.id: c.text for c in candidates}
+    first: dict[str, str] = {}
+    about: dict[tuple[str, str], list[tuple[float, Edge]]] = defaultdict(list)
+    for winner, loser, edge in edges:
+        if unknown := [id for id in (winner, loser) if id not in texts]:
+            raise DataError(f"an edge names an unknown candidate {unknown[0]}", "add that candidate")
+        one, other = (first.setdefault(same_text(texts[id]), id) for id in (winner, loser))
+        if one != other:
+            low, high = sorted((one, other))
+            about[low, high].append((edge.p if one == low else 1 - edge.p, edge))
+    merged = {pair: said for pair, found in about.items() if (said := _merged(*pair, found)) is not None}
+    wins: Counter[str] = Counter()
+    for winner, loser, edge in merged.values():
+        wins.update({winner: edge.p - 0.5, loser: 0.5 - edge.p})
+    kept = [id for (id,) in spread([[id] for id in sorted(wins, key=lambda id: (-wins[id], id))], max_candidates)]
+    made = [e for e in merged.values() if e[0] in kept and e[1] in kept]
+    if not made:
+        return None
+    used = {id for winner, loser, _ in made for id in (winner, loser)}
+    place = {id: i for i, id in enumerate(id for id in kept if id in used)}
+    members = tuple(GroupCandidate(texts[id], id) for id in place)
+    placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
+    return PreferenceGroup(prompt.text, members, placed, prompt.system, prompt.id, prompt.family, prompt.split)
+
+
+def _merged(low: str, high: str, said: Sequence[tuple[float, Edge]]) -> tuple[str, str, Edge] | None:
+    """(winner, loser, edge) of what edges say of two texts: `said` are (probability of the first, edge)."""
+    p = sum(share for share, _ in said) / len(said)
+    if math.isclose(p, 0.5):
+        return None
+    edge = replace(
+        said[0][1], p=max(p, 1 - p), weight=sum(e.weight for _, e in said) / len(said),
+        source="+".join(sorted({e.source for _, e in said})), calibrated=merged_mark(e.calibrated for _, e in said),
+    )  # fmt: skip
+    return (low, high, edge) if p > 0.5 else (high, low, edge)
 
 
 def _join(prompts: Iterable[Prompt], candidates: Iterable[Candidate], scores: Iterable[Score]) -> Iterator[Answered]:

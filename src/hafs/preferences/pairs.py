@@ -1,10 +1,11 @@
 """Preference pairs in and out: the rows that other trainers read, and files of them from elsewhere.
 
 A row is `{"prompt", "chosen", "rejected"}`, each a text or a list of chat messages, with an optional
-"weight", "source", "system" and "p" (the probability that chosen is the better one). All rows of one prompt
-make one group. What several rows say of the same two texts is added up: weights are summed, and contradicting
-rows become one edge whose `p` is the share of the weight behind its winner. Two sides that weigh the same are
-a tie, and make no edge.
+"weight", "source", "system", "p" (the probability that chosen is the better one) and "calibrated" (of a judge's
+pair: whether the judge was calibrated on people's labels). All rows of one prompt make one group. What several rows
+say of the same two texts is added up: weights are summed, and contradicting rows become one edge whose `p` is the
+share of the weight behind its winner. Two sides that weigh the same are a tie, and make no edge. One row of an
+uncalibrated judge makes the whole edge uncalibrated.
 """
 
 from __future__ import annotations
@@ -45,13 +46,21 @@ class _Pair:
     weight: float
     p: float
     source: str
+    calibrated: bool | None = None
+
+
+def merged_mark(marks: Iterable[bool | None]) -> bool | None:
+    """Whether an edge that comes of several is calibrated: False when one is not, None when none is a judge's."""
+    known = [mark for mark in marks if mark is not None]
+    return all(known) if known else None
 
 
 def to_pairs(group: PreferenceGroup, *, conversational: bool = False) -> list[dict[str, Any]]:
     """One row an edge: prompt, chosen, rejected, weight, source; TRL's explicit preference format.
 
     As text, a system prompt is a column "system"; with `conversational` everything is lists of chat messages
-    and it is the first message. A soft edge has its probability in a column "p".
+    and it is the first message. A soft edge has its probability in a column "p", a judge's edge says in a column
+    "calibrated" whether the judge was.
     """
     rows = []
     for chosen, rejected, edge in group.pairs():
@@ -67,6 +76,8 @@ def to_pairs(group: PreferenceGroup, *, conversational: bool = False) -> list[di
         row["source"] = edge.source
         if edge.p != 1.0:
             row["p"] = edge.p
+        if edge.calibrated is not None:
+            row["calibrated"] = edge.calibrated
         rows.append(row)
     return rows
 
@@ -122,8 +133,11 @@ def _parse_pair(row: Mapping[str, Any]) -> _Pair:
         raise ValueError(f"the weight is {weight}, not above 0")
     if not 0 <= p <= 1:
         raise ValueError(f"the probability p is {p}, not in [0, 1]")
-    given = row.get("system")
-    return _Pair(system or str(given or ""), prompt, chosen, rejected, weight, p, str(row.get("source") or ""))
+    given, calibrated = row.get("system"), row.get("calibrated")
+    if calibrated is not None and not isinstance(calibrated, bool):
+        raise ValueError(f"the column 'calibrated' is {calibrated!r}, not true or false")
+    source = str(row.get("source") or "")
+    return _Pair(system or str(given or ""), prompt, chosen, rejected, weight, p, source, calibrated)
 
 
 def _number(value: Any, name: str) -> float:
@@ -204,13 +218,14 @@ def _group(system: str, prompt: str, pairs: list[_Pair], found: Preferences) -> 
         return None
     used = {key for winner, loser, *_ in judged for key in (winner, loser)}
     place = {key: i for i, key in enumerate(key for key in texts if key in used)}
-    edges = tuple(Edge(place[winner], place[loser], weight, p, by) for winner, loser, weight, p, by in judged)
+    edges = tuple(Edge(place[won], place[lost], weight, p, by, mark) for won, lost, weight, p, by, mark in judged)
     candidates = tuple(GroupCandidate(texts[key]) for key in place)
     return PreferenceGroup(prompt, candidates, edges, system, Prompt(prompt, system).id)
 
 
-def _verdict(rows: list[_Pair]) -> tuple[str, str, float, float, str] | None:
-    """(winner, loser, weight, p, source) of rows about the same two texts; None when both weigh the same."""
+def _verdict(rows: list[_Pair]) -> tuple[str, str, float, float, str, bool | None] | None:
+    """(winner, loser, weight, p, source, calibrated) of rows about the same two texts; None when both weigh the
+    same."""
     first, second = same_text(rows[0].chosen), same_text(rows[0].rejected)
     shares = [row.p if same_text(row.chosen) == first else 1 - row.p for row in rows]
     weight = sum(row.weight for row in rows)
@@ -219,4 +234,6 @@ def _verdict(rows: list[_Pair]) -> tuple[str, str, float, float, str] | None:
     source = "+".join(sorted({row.source for row in rows if row.source}))
     if math.isclose(p, 0.5):
         return None
-    return (first, second, weight, p, source) if p > 0.5 else (second, first, weight, 1 - p, source)
+    if p < 0.5:
+        first, second, p = second, first, 1 - p
+    return first, second, weight, p, source, merged_mark(row.calibrated for row in rows)

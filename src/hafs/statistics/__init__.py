@@ -1,9 +1,21 @@
 """Statistics that several parts share: pure functions of numbers, each with its source.
 
-intervals.py holds intervals and tests of pass rates, agreement.py how far raters agree.
+intervals.py holds intervals and tests of pass rates, agreement.py how far raters agree, ranking.py strengths from
+comparisons, calibration.py probabilities and thresholds to be trusted, ppi.py means from few labels and many guesses.
 """
 
 from hafs.statistics.agreement import cohen_kappa, krippendorff_alpha
+from hafs.statistics.calibration import (
+    Certificate,
+    Labelled,
+    brier,
+    certify,
+    cross_fitted,
+    exceeds,
+    expected_calibration_error,
+    prompts_needed,
+    symmetric_platt,
+)
 from hafs.statistics.intervals import (
     Estimate,
     bootstrap_mean,
@@ -15,17 +27,35 @@ from hafs.statistics.intervals import (
     paired_difference,
     wilson,
 )
+from hafs.statistics.ppi import Regression, Rows, ppi_logistic, ppi_mean
+from hafs.statistics.ranking import Strengths, bradley_terry, plackett_luce
 
 __all__ = [
+    "Certificate",
     "Estimate",
+    "Labelled",
+    "Regression",
+    "Rows",
+    "Strengths",
     "bootstrap_mean",
+    "bradley_terry",
+    "brier",
+    "certify",
     "clopper_pearson",
     "cohen_kappa",
+    "cross_fitted",
+    "exceeds",
+    "expected_calibration_error",
     "holm",
     "krippendorff_alpha",
     "mcnemar",
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_difference",
+    "plackett_luce",
+    "ppi_logistic",
+    "ppi_mean",
+    "prompts_needed",
+    "symmetric_platt",
     "wilson",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 
 def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
@@ -24,13 +25,13 @@ def cohen_kappa(pairs: Sequence[tuple[Hashable, Hashable]]) -> float | None:
 def krippendorff_alpha(units: Sequence[Mapping[str, Hashable]], metric: str = "nominal") -> float | None:
     """Krippendorff's alpha of `units`: for each item, what each rater who saw it said (rater -> value).
 
-    `metric` is "nominal" (values are equal or not) or "interval" (values are numbers, disagreement is the squared
-    difference). Items of one rater count for nothing. None where nothing was rated twice or all values are equal.
-    Raises ValueError for another metric.
+    `metric` is "nominal" (values are equal or not), "ordinal" (values have an order; disagreement is the square of how
+    many ratings lie between) or "interval" (values are numbers; the squared difference). Items of one rater count for
+    nothing. None where nothing was rated twice or all values are equal. Raises ValueError for another metric.
 
     Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), the coincidence-matrix form.
     """
-    if metric not in ("nominal", "interval"):
+    if metric not in ("nominal", "ordinal", "interval"):
         raise ValueError(f"there is no metric {metric!r}")
     coincidences: Counter[tuple[Hashable, Hashable]] = Counter()
     for unit in units:
@@ -44,12 +45,20 @@ def krippendorff_alpha(units: Sequence[Mapping[str, Hashable]], metric: str = "n
     for (a, _), n in coincidences.items():
         totals[a] += n
     n = sum(totals.values())
-    expected = sum(totals[a] * totals[b] * _difference(a, b, metric) for a, b in product(totals, repeat=2))
+    apart = {(a, b): _difference(a, b, metric, totals) for a, b in product(totals, repeat=2)}
+    expected = sum(totals[a] * totals[b] * apart[a, b] for a, b in apart)
     if n <= 1 or not expected:
         return None
-    observed = sum(count * _difference(a, b, metric) for (a, b), count in coincidences.items())
+    observed = sum(count * apart[pair] for pair, count in coincidences.items())
     return 1 - (n - 1) * observed / expected
 
 
-def _difference(a: Hashable, b: Hashable, metric: str) -> float:
-    return float(a != b) if metric == "nominal" else (a - b) ** 2  # type: ignore[operator]
+def _difference(a: Any, b: Any, metric: str, totals: Mapping[Any, float]) -> float:
+    """How far two values are apart; `totals` says how often each was given."""
+    if metric == "nominal":
+        return float(a != b)
+    if metric == "interval":
+        return float((a - b) ** 2)
+    low, high = min(a, b), max(a, b)
+    between = sum(count for value, count in totals.items() if low <= value <= high)
+    return float((between - (totals[a] + totals[b]) / 2) ** 2)

@@ -10,7 +10,7 @@ McNemar's test is significant.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,6 +132,7 @@ def bootstrap_mean(
     values: ArrayLike,
     prompts: Sequence[str] | None = None,
     *,
+    weights: Mapping[str, float] | None = None,
     level: float = 0.95,
     draws: int = 4000,
     seed: int = 0,
@@ -139,7 +140,8 @@ def bootstrap_mean(
     """The mean of `values` with a percentile bootstrap interval that resamples prompts.
 
     Several values of one prompt (named by `prompts`, as long as `values`) are averaged first, so that every
-    prompt counts once and values of one prompt, which go together, are never taken for independent ones.
+    prompt counts once and values of one prompt, which go together, are never taken for independent ones. `weights`
+    are those of the prompts, such as the inverse of the probability with which each was picked.
 
     Source: B. Efron and R. Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13; resampling
     whole clusters: Davison and Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
@@ -149,14 +151,17 @@ def bootstrap_mean(
     n = len(units)
     if n == 0:
         return Estimate(None, None, None, 0, level, "bootstrap")
+    weight = np.ones(n)
+    if weights is not None and prompts is not None:
+        weight = np.array([weights[name] for name in sorted(set(prompts))])  # the order of `_prompt_means`
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     step = max(1, _ROWS_AT_ONCE // n)
     for start in range(0, draws, step):
-        rows = min(step, draws - start)
-        means[start : start + rows] = units[rng.integers(0, n, size=(rows, n))].mean(axis=1)
+        picked = rng.integers(0, n, size=(min(step, draws - start), n))
+        means[start : start + len(picked)] = np.average(units[picked], weights=weight[picked], axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(units.mean()), float(low), float(high), n, level, "bootstrap")
+    return Estimate(float(np.average(units, weights=weight)), float(low), float(high), n, level, "bootstrap")
 
 
 def paired_bootstrap(

@@ -37,7 +37,8 @@ def train_dpo(
 ) -> TrainResult:
     """Train `model` on preference groups against itself, frozen, or the reference named; the result is in `output`.
 
-    `hooks` as in `train_sft`. With `engine = "trl"` TRL's own trainer does it.
+    `hooks` as in `train_sft`, and `allow_uncalibrated`: take edges of a judge that no person's labels calibrated,
+    which are refused otherwise. With `engine = "trl"` TRL's own trainer does it.
     """
     if config.engine == "trl":
         from hafs.training.trl import train_dpo_trl

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hafs.errors import UsageError
 from hafs.jsonl import Loaded, read_jsonl
 from hafs.types import GroupCandidate, PreferenceGroup, Prompt
 
@@ -25,6 +27,20 @@ def examples(prompts: Iterable[Prompt], answers: int = 0) -> list[PreferenceGrou
     """One example for each prompt that has references: the first `answers` of them (0: all), the prompt computed
     once."""
     return [_of_prompt(p, answers) for p in prompts if p.references]
+
+
+def check_calibrated(groups: Iterable[PreferenceGroup], allow: bool = False) -> None:
+    """Refuse edges of a judge that was not calibrated on people's labels, unless they are allowed.
+
+    Nobody knows what such an edge is worth: its probability is the judge's own. Raises UsageError that counts them.
+    """
+    judges = Counter(e.source for g in groups for e in g.edges if e.calibrated is False)
+    if judges and not allow:
+        names = ", ".join(sorted(judges))
+        raise UsageError(
+            f"{sum(judges.values())} edges come of a judge that was not calibrated on people's labels ({names})",
+            "`hafs judge calibrate`, then `hafs judge build`; or `--allow-uncalibrated` to train on them all the same",
+        )
 
 
 def _of_prompt(prompt: Prompt, answers: int = 0) -> PreferenceGroup:

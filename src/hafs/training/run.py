@@ -25,6 +25,7 @@ from hafs.models import model_hash, resolve
 from hafs.tools import cache_root
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
+from hafs.training.data import check_calibrated
 from hafs.training.heads import CandidateRewards, save_classifier
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import Trainer, TrainResult, Validate, result_dict
@@ -39,12 +40,14 @@ from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 def train(
     kind: str, model: str, groups: Sequence[PreferenceGroup], objective: Objective, config: TrainConfig, output: Path,
-    *, validate: Validate | None = None, progress: Progress = silent,
+    *, validate: Validate | None = None, progress: Progress = silent, allow_uncalibrated: bool = False,
 ) -> TrainResult:  # fmt: skip
     """Train `model` on `groups`; the run's files and the result are in `output`. A finished run is returned at once.
 
-    Raises UsageError for an unknown model or a run in `output` that differs in what it is trained on.
+    Raises UsageError for an unknown model, for a run in `output` that differs in what it is trained on, and for edges
+    of a judge that was never calibrated on people's labels unless `allow_uncalibrated`.
     """
+    check_calibrated(groups, allow_uncalibrated)
     path = resolve(model)
     tokenizer = load_tokenizer(path)
     run = RunDirectory(output)

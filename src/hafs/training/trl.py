@@ -39,6 +39,7 @@ from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
 from hafs.models import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory, trim_log
+from hafs.training.data import check_calibrated
 from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
 from hafs.training.packing import TokenGroup
 from hafs.training.run import identity, split
@@ -62,14 +63,15 @@ class _Pair(NamedTuple):
 
 def train_dpo_trl(
     model: str, groups: Sequence[PreferenceGroup], config: DPOConfig, output: Path,
-    *, validate: Validate | None = None, progress: Progress = silent,
+    *, validate: Validate | None = None, progress: Progress = silent, allow_uncalibrated: bool = False,
 ) -> TrainResult:  # fmt: skip
     """Train `model` on every edge of `groups` with TRL's DPOTrainer; the result is in `output`, as with `train_dpo`.
 
     A run that was killed goes on from TRL's last checkpoint; one that has ended is not repeated. Raises MissingTool
     without TRL, and UsageError for what TRL cannot do (a `validate` hook is such a thing), for texts that it would
-    tokenise otherwise, and for a changed run.
+    tokenise otherwise, for a changed run, and for edges of an uncalibrated judge unless `allow_uncalibrated`.
     """
+    check_calibrated(groups, allow_uncalibrated)
     _need_packages("trl", "datasets", *config.trackers)
     if validate is not None:
         raise UsageError(

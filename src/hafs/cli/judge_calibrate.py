@@ -1,0 +1,227 @@
+"""`hafs judge calibrate`, `plan`, `build`, `hybrid` and `winrate`: what a judge is worth, and its edges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.generate import Split, choose_prompts
+
+if TYPE_CHECKING:
+    from hafs.judged import Hybrid, JudgedReport
+    from hafs.types import PreferenceGroup
+
+Judges = Annotated[
+    list[str] | None,
+    typer.Option("--judge", help="Whose verdicts; given several times, a panel. Not needed where there is one judge.",
+                 show_default=False),
+]  # fmt: skip
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="Which protocol's verdicts, where there are several.", show_default=False)
+]
+Target = Annotated[float, typer.Option("--min-agreement", help="The agreement to certify, between 0 and 1.")]
+Level = Annotated[float, typer.Option("--confidence", help="The confidence of the claim, between 0 and 1.")]
+CountTies = Annotated[
+    bool, typer.Option("--count-ties", help="A pair that the person calls a tie counts half, instead of not at all.")
+]
+AllEdges = Annotated[
+    bool, typer.Option("--all-edges", help="Use the judge below the certified threshold too, with its probabilities.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", help="Also write the groups here (JSON lines).", show_default=False)
+]
+Pairs = Annotated[bool, typer.Option("--pairs", help="Write prompt / chosen / rejected rows instead of groups.")]
+
+
+def register_into(group: typer.Typer) -> None:
+    """Add the verbs to the group `hafs judge`."""
+    for verb in (calibrate, plan, build, hybrid, winrate):
+        group.command(verb.__name__)(verb)
+
+
+def calibrate(
+    judge: Judges = None,
+    protocol: ProtocolName = "",
+    min_agreement: Target = 0.75,
+    confidence: Level = 0.95,
+    count_ties: CountTies = False,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Measure a judge on people's labels: agreement, bias card, probabilities, and from which margin it is trusted."""
+    from hafs.judge.calibrate import calibrate
+    from hafs.judge.words import calibration_text
+
+    _shares(min_agreement, confidence)
+    with workspace_at(workspace).open_store() as store:
+        made = calibrate(
+            store, judge or (), protocol, target=min_agreement, level=confidence, count_ties=count_ties
+        )  # fmt: skip
+    emit({"claim": made.claim(), **made.to_dict()}, calibration_text(made), json)
+
+
+def plan(
+    judge: Judges = None,
+    protocol: ProtocolName = "",
+    min_agreement: Target = 0.75,
+    confidence: Level = 0.95,
+    expect: float = typer.Option(None, help="The agreement to assume where too few labels are there to see it.",
+                                 show_default=False),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Say how many more labels certifying the judge takes, in minutes at the person's pace."""
+    from hafs.judge.calibrate import gather
+    from hafs.judge.plan import plan
+    from hafs.judge.words import plan_text
+
+    _shares(min_agreement, confidence)
+    with workspace_at(workspace).open_store() as store:
+        made = plan(gather(store, judge or (), protocol), min_agreement, confidence, expect)
+    emit(made.to_dict(), plan_text(made), json)
+
+
+def build(
+    judge: Judges = None,
+    protocol: ProtocolName = "",
+    all_edges: AllEdges = False,
+    output: Output = None,
+    pairs: Pairs = False,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Preference groups from people's labels and, where nobody spoke, the judge's verdicts.
+
+    The judge's newest calibration is used; without one its edges are marked, and training refuses them. Exit code 1
+    when no group comes of it.
+    """
+    from hafs.judged import judged_groups
+
+    space = workspace_at(workspace)
+    with space.open_store() as store:
+        groups, report = judged_groups(
+            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates
+        )
+    _write(groups, output, pairs)
+    emit({**report.to_dict(), "output": str(output) if output and groups else None}, _report(report), json)
+    _need(groups)
+
+
+def hybrid(
+    judge: Judges = None,
+    protocol: ProtocolName = "",
+    scorer: str = typer.Option("automatic", help="The automatic filter: the workspace's scorer, a name, or `none`."),
+    keep: int = typer.Option(4, help="Candidates of a prompt that pass the filter."),
+    queue_size: int = typer.Option(100, help="Prompts for the person; the guide's 50 to 200."),
+    audit_share: float = typer.Option(0.2, help="The share of them that is picked at random, to audit the judge."),
+    seed: int = typer.Option(0, help="Draws the queue."),
+    labels_so_far: bool = typer.Option(False, "--labels-so-far", help="Go on with the labels there are."),
+    min_agreement: Target = 0.75,
+    confidence: Level = 0.95,
+    count_ties: CountTies = False,
+    all_edges: AllEdges = False,
+    split: Split = "train",
+    output: Output = None,
+    pairs: Pairs = False,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """The guide's hybrid path: filter, judge, the telling prompts to the person, the calibrated judge for the rest.
+
+    Repeated, it goes on from where it is: first it leaves a queue for `hafs annotate start`, and once that is done it
+    calibrates the judge and builds the groups. Exit code 1 when it built none.
+    """
+    from hafs.judged import HybridSettings
+    from hafs.judged import hybrid as run
+
+    _shares(min_agreement, confidence)
+    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
+                              labels_so_far)  # fmt: skip
+    space = workspace_at(workspace)
+    name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
+    with space.open_store() as store, progress_bars(quiet=json) as progress:
+        done = run(store, choose_prompts(store, None, split, None), name, judge or (), protocol, settings,
+                   progress=progress)  # fmt: skip
+    if done.groups is not None:
+        _write(done.groups, output, pairs)
+    emit({**done.to_dict(), "output": str(output) if output and done.groups else None}, _hybrid(done), json)
+    if done.groups is not None:
+        _need(done.groups)
+
+
+def winrate(
+    model_a: str = typer.Argument(help="A model's name or hash, as its candidates carry it."),
+    model_b: str = typer.Argument(help="The other model."),
+    judge: Judges = None,
+    protocol: ProtocolName = "",
+    confidence: Level = 0.95,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """How often A's answer is better than B's: by the judge, by people, and by the judge corrected by people."""
+    from hafs.judge.calibrate import gather
+    from hafs.judge.winrate import win_rate
+    from hafs.judge.words import win_rate_text
+
+    _shares(confidence=confidence)
+    with workspace_at(workspace).open_store() as store:
+        made = win_rate(store, gather(store, judge or (), protocol), model_a, model_b, confidence)
+    emit(made.to_dict(), win_rate_text(made), json)
+
+
+def _shares(min_agreement: float = 0.5, confidence: float = 0.5) -> None:
+    from hafs.errors import UsageError
+
+    for flag, value in (("--min-agreement", min_agreement), ("--confidence", confidence)):
+        if not 0 < value < 1:
+            raise UsageError(f"{flag} lies between 0 and 1, not {value}", f"{flag} 0.75")
+
+
+def _write(groups: list[PreferenceGroup], output: Path | None, pairs: bool) -> None:
+    from hafs.jsonl import write_jsonl
+    from hafs.preferences import to_pairs
+
+    if groups and output is not None:
+        write_jsonl(output, [row for g in groups for row in to_pairs(g)] if pairs else groups)
+
+
+def _need(groups: list[PreferenceGroup]) -> None:
+    if not groups:
+        note(
+            "error: no preference group came of it\n"
+            "  fix: more labels (`hafs judge plan` says how many), or --all-edges"
+        )
+        raise typer.Exit(1)
+
+
+def _report(report: JudgedReport) -> str:
+    undecided = ", ".join(f"{n} {_UNDECIDED[says]}" for says, n in report.undecided.most_common())
+    lines = [f"{report.groups} groups of {report.prompts} prompts: {report.human_edges} edges from people,"
+             f" {report.judge_edges} from {report.source.removeprefix('judge:')}", report.claim]  # fmt: skip
+    if report.untrusted:
+        lines.append(f"{report.untrusted} edges of the judge are below the threshold and were left out")
+    if undecided:
+        lines.append(f"pairs without an edge: {undecided}")
+    return "\n".join(lines)
+
+
+_UNDECIDED = {"tie": "ties", "disagrees": "the judge contradicts itself on", "missing": "without usable verdicts"}
+
+
+def _hybrid(done: Hybrid) -> str:
+    lines = [
+        f"filter: {done.candidates - done.dropped} of {done.candidates} candidates kept, {done.prompts} prompts",
+        f"judge:  {done.judged} of {done.prompts} prompts judged by {done.source.removeprefix('judge:')}",
+        f"person: {done.labelled} of {done.queued} prompts of the queue labelled",
+    ]
+    if done.report is None or done.calibration is None:
+        return "\n".join([
+            *lines, "",
+            f"next: hafs annotate start --queue {done.queue}   ({done.queued - done.labelled} prompts, about"
+            f" {done.minutes_left:.0f} minutes)",
+            "then the same command again",
+        ])  # fmt: skip
+    return "\n".join([*lines, "groups: " + _report(done.report).replace("\n", "\n        ")])

@@ -1,0 +1,295 @@
+"""From a judge's verdicts and people's labels to preference groups, and the hybrid path around them.
+
+The hybrid path is the guide's: N candidates -> the automatic scorer drops what is wrong -> the judge ranks the rest ->
+the prompts that tell most go to the person -> the calibrated judge does the others. Each stage asks the workspace what
+is there and does the rest, so the same call goes on where it was left, also after the person's work.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+from scipy.special import expit
+
+from hafs.errors import UsageError
+from hafs.judge.aggregate import Judged, aggregate
+from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, read_verdicts
+from hafs.judge.labels import Pair, pooled, read_labels
+from hafs.judge.queue import newest_queue, pick, queued, save_queue
+from hafs.preferences import group_from_edges, same_text
+from hafs.store import Store
+from hafs.types import Candidate, Edge, PreferenceGroup, Progress, Prompt, Score, Verdict, content_id, silent
+
+Shortlist = Mapping[str, Sequence[Candidate]]
+"""The candidates of each prompt (by its id) that are worth a judge's time, best first where a scorer said so."""
+
+AskJudge = Callable[[Store, Sequence[tuple[Prompt, Sequence[Candidate]]]], Iterable[Verdict]]
+"""Asks a judge what is left to ask about prompts and the candidates given, in both orders; yields verdicts as they
+come."""
+
+BATCH = 64
+
+
+@dataclass
+class JudgedReport:
+    """What became of the judged prompts: groups, and edges by who made them.
+
+    `untrusted` counts edges of the judge below the certified threshold, `undecided` pairs without an edge by what the
+    judge said of them ("tie", "disagrees" with itself, "missing"), `calibrated` whether its edges are.
+    """
+
+    source: str
+    prompts: int = 0
+    groups: int = 0
+    human_edges: int = 0
+    judge_edges: int = 0
+    untrusted: int = 0
+    undecided: Counter[str] = field(default_factory=Counter)
+    calibrated: bool = False
+    claim: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "undecided": dict(self.undecided)}
+
+
+def judged_groups(
+    store: Store,
+    judges: Sequence[str] = (),
+    protocol: str = "",
+    *,
+    calibration: Calibration | None = None,
+    all_edges: bool = False,
+    max_candidates: int = 8,
+) -> tuple[list[PreferenceGroup], JudgedReport]:
+    """Groups of what people said, and of a judge's verdicts on every pair that no person spoke of.
+
+    With a calibration (by default the judge's newest) its edges have calibrated probabilities, and those below the
+    certified threshold are left out unless `all_edges`. Without one they have the judge's own and are marked as not
+    calibrated. A pair that the judge does not decide makes no edge, nor one that a person calls a tie. The groups are
+    kept as those of a run of kind "preferences". Raises UsageError as `read_verdicts`.
+    """
+    chosen, verdicts = read_verdicts(store, judges, protocol)
+    judged = {j.prompt_id: j for j in aggregate(verdicts)}
+    source = next((j.source for j in judged.values()), "")
+    calibration = calibration or newest_calibration(store, source, chosen)
+    labels = read_labels(store, blind=False)
+    report = JudgedReport(source, calibrated=calibration is not None)
+    report.claim = "the judge is not calibrated" if calibration is None else calibration.claim()
+    groups = []
+    prompt_ids = judged.keys() | labels.of.keys()
+    candidates: dict[str, dict[str, Candidate]] = {}
+    for c in store.candidates(prompt_ids=prompt_ids):
+        candidates.setdefault(c.prompt_id, {})[c.id] = c
+    for prompt in store.prompts(ids=prompt_ids):
+        report.prompts += 1
+        known = candidates.get(prompt.id, {})
+        said = pooled(labels.of.get(prompt.id, {}))
+        edges = list(_peoples(said, known))
+        report.human_edges += len(edges)
+        if prompt.id in judged:
+            machine = list(_judges(judged[prompt.id], calibration, all_edges, said, known, report))
+            report.judge_edges += len(machine)
+            edges += machine
+        group = group_from_edges(prompt, known.values(), edges, max_candidates)
+        if group is not None:
+            report.groups += 1
+            groups.append(group)
+    about = {"judge": source, "all_edges": all_edges, "max_candidates": max_candidates, "claim": report.claim}
+    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
+    store.add_groups(groups, run=run)
+    store.finish_run(run, "finished", report.to_dict())
+    return groups, report
+
+
+Said = Mapping[Pair, tuple[float, tuple[str, ...]]]
+
+
+def _peoples(said: Said, candidates: Mapping[str, Candidate]) -> Iterator[tuple[str, str, Edge]]:
+    """An edge for every pair of which people prefer one; `p` is the share of them who do, ties counted half."""
+    for (a, b), (label, people) in said.items():
+        if label != 0.5 and a in candidates and b in candidates:
+            winner, loser = (a, b) if label > 0.5 else (b, a)
+            edge = Edge(0, 1, p=max(label, 1 - label), source=f"human:{'+'.join(people)}")
+            yield winner, loser, edge
+
+
+def _judges(
+    judged: Judged, calibration: Calibration | None, all_edges: bool, said: Said, candidates: Mapping[str, Candidate],
+    report: JudgedReport,
+) -> Iterator[tuple[str, str, Edge]]:  # fmt: skip
+    """The judge's edges on pairs of texts that no person spoke of."""
+    spoken = {
+        frozenset(same_text(candidates[id].text) for id in pair)
+        for pair in said
+        if all(id in candidates for id in pair)
+    }
+    report.undecided.update(o.says for o in judged.opinions if not o.decided)
+    for winner, loser, margin in judged.edges():
+        if winner not in candidates or loser not in candidates:
+            continue
+        if frozenset(same_text(candidates[id].text) for id in (winner, loser)) in spoken:
+            continue
+        if calibration is not None and not all_edges and not calibration.trusts(margin):
+            report.untrusted += 1
+            continue
+        p = float(expit(margin)) if calibration is None else calibration.p(margin)
+        if p > 0.5:
+            yield winner, loser, Edge(0, 1, p=p, source=judged.source, calibrated=calibration is not None)
+
+
+# ---- the hybrid path
+
+
+@dataclass(frozen=True)
+class HybridSettings:
+    """`keep`: candidates of a prompt that the judge sees; `queue`: prompts for the person, of which the share `audit`
+    is picked at random; `target` and `level`: the agreement to certify and at which confidence; `all_edges`: use the
+    judge below the certified threshold too; `partial`: go on with the labels there are."""
+
+    keep: int = 4
+    queue: int = 100
+    audit: float = 0.2
+    seed: int = 0
+    target: float = 0.75
+    level: float = 0.95
+    count_ties: bool = False
+    all_edges: bool = False
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep < 2:
+            raise UsageError(f"a judge that sees {self.keep} candidates compares nothing", "--keep of 2 or more")
+
+
+@dataclass
+class Hybrid:
+    """How far the path got: what each stage found, the queue's run, what is left for the person, and the groups.
+
+    `groups` and `calibration` are None while the person's labels are waited for.
+    """
+
+    prompts: int
+    candidates: int
+    dropped: int
+    judged: int
+    asked: int
+    queue: str
+    queued: int
+    labelled: int
+    minutes_left: float
+    source: str
+    calibration: Calibration | None = None
+    report: JudgedReport | None = None
+    groups: list[PreferenceGroup] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        whole = {**vars(self), "groups": None, "report": self.report.to_dict() if self.report else None}
+        return {**whole, "calibration": self.calibration.to_dict() if self.calibration else None}
+
+
+def shortlist(answers: Iterable[tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]], keep: int) -> Shortlist:
+    """What the automatic scorer leaves of each prompt's candidates: at most `keep`.
+
+    Equal texts are one. What it found wrong is dropped as long as two others are left, then the lowest values; what it
+    could not score is neither right nor wrong, and comes after what it did score. Prompts with fewer than two are out.
+    """
+    kept: dict[str, list[Candidate]] = {}
+    for prompt, scored in answers:
+        unique = {same_text(c.text): (c, s) for c, s in reversed(scored)}
+        rows = sorted(unique.values(), key=lambda row: row[0].id)
+        rows.sort(key=lambda row: (_wrong(row[1]), -_value(row[1])))
+        right = sum(not _wrong(s) for _, s in rows)
+        rows = rows[: min(keep, right if right >= 2 else 2)]
+        if len(rows) > 1:
+            kept[prompt.id] = [c for c, _ in rows]
+    return kept
+
+
+def _wrong(score: Score | None) -> bool:
+    return score is not None and score.passed is False
+
+
+def _value(score: Score | None) -> float:
+    return -1.0 if score is None or score.value is None else score.value
+
+
+def hybrid(
+    store: Store, prompts: Sequence[Prompt], scorer: str = "", judges: Sequence[str] = (), protocol: str = "",
+    settings: HybridSettings | None = None, *, ask: AskJudge | None = None, progress: Progress = silent,
+) -> Hybrid:  # fmt: skip
+    """Go as far along the hybrid path as the workspace allows.
+
+    `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
+    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different
+    candidates, or none is judged and there is nobody to ask.
+    """
+    settings = settings or HybridSettings()
+    by_id = {p.id: p for p in prompts}
+    answers = list(_answers(store, scorer, by_id))
+    kept = shortlist(answers, settings.keep)
+    if not kept:
+        raise UsageError("no prompt has two different candidates to compare", "hafs generate")
+    asked = 0 if ask is None else _ask(store, [(by_id[id], kept[id]) for id in sorted(kept)], ask, progress)
+    chosen, verdicts = read_verdicts(store, judges, protocol)
+    judged = {j.prompt_id: j for j in aggregate(v for v in verdicts if v.prompt_id in kept)}
+    if not judged:
+        raise UsageError("none of the prompts is judged", "hafs judge run")
+    source = next(iter(judged.values())).source
+    run = _queue(store, source, judged, settings)
+    picked = queued(run)
+    seen = {a.prompt_id for a in store.annotations() if a.answer != "skipped"} | read_labels(store).of.keys()
+    done = sum(q.id in seen for q in picked)
+    total = sum(len(scored) for _, scored in answers)
+    left = (len(picked) - done) * read_labels(store).pace / 60
+    result = Hybrid(len(kept), total, total - sum(map(len, kept.values())), len(judged), asked, run.id, len(picked),
+                    done, left, source)  # fmt: skip
+    if done < len(picked) and not (settings.partial and done):
+        return result
+    result.calibration = calibrate(
+        store, judges, chosen, target=settings.target, level=settings.level, count_ties=settings.count_ties
+    )
+    result.groups, result.report = judged_groups(
+        store, judges, chosen, calibration=result.calibration, all_edges=settings.all_edges
+    )
+    return result
+
+
+def _answers(
+    store: Store, scorer: str, prompts: Mapping[str, Prompt]
+) -> Iterator[tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]]:
+    """The prompts with their candidates, and their scores where a scorer is to filter."""
+    if scorer:
+        yield from ((p, found) for p, found in store.answers(scorer, prompt_ids=prompts) if found)
+        return
+    found: dict[str, list[tuple[Candidate, Score | None]]] = {}
+    for c in store.candidates(prompt_ids=prompts):
+        found.setdefault(c.prompt_id, []).append((c, None))
+    yield from ((prompts[id], rows) for id, rows in found.items())
+
+
+def _ask(store: Store, todo: Sequence[tuple[Prompt, Sequence[Candidate]]], ask: AskJudge, progress: Progress) -> int:
+    """Ask the judge and keep its verdicts in batches as they come; returns how many came."""
+    verdicts = iter(ask(store, todo))
+    came, seen = 0, set[str]()
+    while batch := list(islice(verdicts, BATCH)):
+        store.add_verdicts(batch)
+        came += len(batch)
+        seen |= {v.prompt_id for v in batch}
+        progress("judging", len(seen), len(todo), {})
+    return came
+
+
+def _queue(store: Store, source: str, judged: Mapping[str, Judged], settings: HybridSettings) -> Any:
+    """The queue of these settings: the one that is there, or a new one."""
+    about = {"size": settings.queue, "audit": settings.audit, "seed": settings.seed}
+    run = newest_queue(store, source, about)
+    if run is None:
+        picked, probabilities = pick(
+            {id: j.uncertainty for id, j in judged.items()}, settings.queue, settings.audit, settings.seed
+        )
+        run = store.get_run(save_queue(store, source, picked, probabilities, about))
+    return run
