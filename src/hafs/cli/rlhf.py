@@ -43,6 +43,7 @@ def reward(
     activation_checkpointing: common.Checkpointing = None,
     tracker: common.Tracker = None,
     seed: common.Seed = None,
+    allow_uncalibrated: common.AllowUncalibrated = False,
     dry_run: common.DryRun = False,
     memory_limit: common.MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -53,7 +54,7 @@ def reward(
         raise UsageError("`hafs train reward` needs the model to start from", "--sft-model DIRECTORY")
     common.run_training(
         "reward", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
-        dry_run=dry_run, memory_limit=memory_limit,
+        dry_run=dry_run, memory_limit=memory_limit, allow_uncalibrated=allow_uncalibrated,
         flags={**common.given(
             loss=loss.replace("-", "_") if loss else None, margin=margin, centering=centering,
             learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
