@@ -152,7 +152,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
            "--output_dir", "models/dpo", "--beta", "0.1", "--learning_rate", "5e-6", "--num_epochs", "1",
            "--batch_size", "2", "--gradient_accumulation_steps", "8")  # fmt: skip
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):
-            do("eval", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
+            do("eval run", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
                "--output", f"{name}.json")  # fmt: skip
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
@@ -231,7 +231,7 @@ def test_the_printed_comparison_is_that_of_the_json(inside: Path, project: dict[
 
 @pytest.mark.tools
 def test_the_printed_evaluation_is_that_of_the_json(inside: Path, project: dict[str, Any]) -> None:
-    (said,) = project["ran"]["eval"].json["results"]
+    (said,) = project["ran"]["eval run"].json["results"]
     printed = hafs("eval", "--model", "models/dpo/model", "--name", "dpo", "--benchmark", "held.jsonl").ok()
     assert printed.out.startswith("dpo on held.jsonl: ") and printed.out.count("\n") == 1
     assert f"{said['passed']} of {said['scored']} right, coverage 100%" in printed.out

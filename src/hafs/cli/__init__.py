@@ -16,6 +16,7 @@ from hafs.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
     failures,
     generate,
     init,
@@ -43,8 +44,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures, report,
-    data, config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures,
+    explain, report, data, config,
 ):  # fmt: skip
     verb.register(app)
 

@@ -9,6 +9,7 @@ figures.
 from hafs.evals.compare import Comparison, Decision, Paired, compare
 from hafs.evals.failures import Cluster, FailureReport, failures
 from hafs.evals.results import EvalResult, PromptResult, eval_result
+from hafs.evals.sampled import SampledResult, sampled_result, sampled_table
 from hafs.evals.tables import to_markdown, to_rich, to_text
 from hafs.statistics import Estimate
 
@@ -21,9 +22,12 @@ __all__ = [
     "FailureReport",
     "Paired",
     "PromptResult",
+    "SampledResult",
     "compare",
     "eval_result",
     "failures",
+    "sampled_result",
+    "sampled_table",
     "to_markdown",
     "to_rich",
     "to_text",

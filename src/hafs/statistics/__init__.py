@@ -13,6 +13,7 @@ from hafs.statistics.intervals import (
     minimum_detectable_difference,
     paired_bootstrap,
     paired_difference,
+    pass_at_k,
     wilson,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_difference",
+    "pass_at_k",
     "wilson",
 ]

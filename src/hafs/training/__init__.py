@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.config import DPOConfig, SFTConfig
+from hafs.training.data import record_data
 from hafs.training.loop import TrainResult, Validate
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
@@ -28,7 +29,9 @@ def train_sft(
 
     `hooks` are `validate` and `progress` of `Trainer`. Raises UsageError for an unknown model or a changed run.
     """
-    return train("sft", model, groups, SFTObjective(), config, output, **hooks)
+    result = train("sft", model, groups, SFTObjective(), config, output, **hooks)
+    record_data(output, model, groups)
+    return result
 
 
 def train_dpo(
@@ -41,5 +44,8 @@ def train_dpo(
     if config.engine == "trl":
         from hafs.training.trl import train_dpo_trl
 
-        return train_dpo_trl(model, groups, config, output, **hooks)
-    return train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+        result = train_dpo_trl(model, groups, config, output, **hooks)
+    else:
+        result = train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+    record_data(output, model, groups)
+    return result

@@ -1,12 +1,14 @@
-"""Examples for supervised fine-tuning, from the shapes in which people have them."""
+"""Examples for supervised fine-tuning, from the shapes in which people have them; and what a run was trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafs.jsonl import Loaded, read_jsonl
+from hafs.jsonl import Loaded, read_jsonl, write_jsonl
+from hafs.lineage import DATA_FILE
 from hafs.types import GroupCandidate, PreferenceGroup, Prompt
 
 _ANSWER = ("completion", "response", "output", "answer", "chosen")
@@ -25,6 +27,25 @@ def examples(prompts: Iterable[Prompt], answers: int = 0) -> list[PreferenceGrou
     """One example for each prompt that has references: the first `answers` of them (0: all), the prompt computed
     once."""
     return [_of_prompt(p, answers) for p in prompts if p.references]
+
+
+def record_data(output: Path, model: str, groups: Sequence[PreferenceGroup]) -> None:
+    """Write beside a run what it was trained on: the model it began with, then a line for each group.
+
+    A line names the prompt, the ids of group and candidates, where the edges came from, and how many there are;
+    `hafs.lineage` reads it. Only the main process of several writes, and what is there stays.
+    """
+    path = output / DATA_FILE
+    if path.exists() or os.environ.get("RANK", "0") != "0":
+        return
+    known = Path(model).expanduser()
+    rows: list[dict[str, Any]] = [{"model": str(known.resolve()) if known.is_dir() else model}]
+    rows += [
+        {"group": g.id, "prompt_id": g.prompt_id, "prompt": g.prompt, "system": g.system, "split": g.split,
+         "candidates": [c.id for c in g.candidates if c.id], "sources": sorted({e.source for e in g.edges}),
+         "edges": len(g.edges)} for g in groups
+    ]  # fmt: skip
+    write_jsonl(path, rows)
 
 
 def _of_prompt(prompt: Prompt, answers: int = 0) -> PreferenceGroup:
