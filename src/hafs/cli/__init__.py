@@ -21,6 +21,7 @@ from hafs.cli import (
     generate,
     init,
     install,
+    lock,
     preferences,
     report,
     score,
@@ -45,7 +46,7 @@ app = typer.Typer(
 
 for verb in (
     demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures,
-    explain, report, data, config,
+    explain, report, lock, data, config,
 ):  # fmt: skip
     verb.register(app)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 __all__ = ["THRESHOLD", "Hit", "Index", "shingles", "similarity"]
 
 WORDS = 2
-THRESHOLD = 0.55
+THRESHOLD = 0.58
 _WORD = re.compile(r"\$?\w+")
 
 
