@@ -157,14 +157,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
         do("explain", "explain", "models/dpo/model")
-        sealed = [{"text": f"final {i}", "references": [{"name": "r", "text": str(i)}]} for i in range(3)]
-        Path("final.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sealed))
-        do("eval seal", "eval", "seal", "final", "final.jsonl")
-        do("eval open", "eval", "open", "final", "--model", "sft=models/sft/model", "--model", "dpo=models/dpo/model")
         do("report", "report", "baseline", "sft", "dpo")
         do("data export", "data", "export", "prompts", "prompts.jsonl")
         do("data import", "data", "import", "prompts", "held.jsonl")
         do("data counts", "data", "counts")
+        sealed = [{"text": f"final {i}", "references": [{"name": "r", "text": str(i)}]} for i in range(3)]
+        Path("final.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sealed))
+        do("eval seal", "eval", "seal", "final", "final.jsonl")
+        do("eval open", "eval", "open", "final", "--model", "a=models/sft/model",
+           "--model", "b=models/dpo/model", "--reference", "a")  # fmt: skip
     return {"root": root, "ran": ran}
 
 

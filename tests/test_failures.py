@@ -192,4 +192,4 @@ def test_the_verb_prints_tables_json_markdown_and_a_page(tmp_path: Path) -> None
     printed = hafs("failures", *spec).ok().out
     assert "3 of 6 scored prompts failed" in printed and "hang" in printed and "−3" in printed
     assert (tmp_path / "f.html").read_text().startswith("<!doctype html>") and "hang" in (tmp_path / "f.md").read_text()
-    hafs("failures", spec[0], "--benchmark", "nope").failed(2, "no result on nope", "use some of: asm")
+    hafs("failures", spec[0], "--benchmark", "nope").failed(2, "dpo has no result on nope", "use some of: asm")

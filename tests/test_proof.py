@@ -273,6 +273,7 @@ def test_runs_are_found_and_chained(here: Path, tiny_model: Path) -> None:
     assert (run.kind, run.parent, run.model) == ("sft", model_hash(tiny_model), model_hash(here / "models/sft/model"))
     assert run.began_at == str(tiny_model) and [t.prompt for t in run.trained_on()] == TAUGHT
     assert ancestry(run.model, [run]) == [run] and ancestry(run.parent, [run]) == []
+    assert training_runs([], [here / "models/sft/model"]) == [run], "found from the model alone"
 
 
 def test_the_history_of_a_pair_goes_back_and_forward(here: Path, tiny_model: Path) -> None:

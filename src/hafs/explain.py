@@ -57,10 +57,13 @@ def explain(workspace: Workspace, store: Store, what: str) -> Fact:
 
     Raises UsageError when nothing, or more than one thing, has that name.
     """
-    history = _History(workspace, store)
+    place = Path(what).expanduser()
+    if (place / "run.json").is_file() and (place / "model").is_dir():
+        place = place / "model"
+    history = _History(workspace, store, [place] if place.is_dir() else [])
     id, _, number = what.partition(":")
-    if Path(what).expanduser().is_dir() or what in DEFAULT_NAMES:
-        return history.model(model_hash(what), str(what))
+    if place.is_dir() or what in DEFAULT_NAMES:
+        return history.model(model_hash(place if place.is_dir() else what), what)
     group = _one(store.groups(ids=_full(store, "groups", id)))
     if group is not None:
         return history.group(group, _edge_number(group, number))
@@ -79,9 +82,9 @@ def explain(workspace: Workspace, store: Store, what: str) -> Fact:
 class _History:
     """The histories of a workspace's things; what several need is read once."""
 
-    def __init__(self, workspace: Workspace, store: Store) -> None:
+    def __init__(self, workspace: Workspace, store: Store, models: Sequence[Path] = ()) -> None:
         self.store = store
-        self.runs = training_runs([workspace.root])
+        self.runs = training_runs([workspace.root], models)
         self._trained: dict[str, list[TrainingRun]] | None = None
 
     # ---- the things

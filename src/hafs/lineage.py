@@ -82,13 +82,24 @@ class TrainingRun:
                 yield from map(json.loads, f)
 
 
-def training_runs(roots: Iterable[Path]) -> list[TrainingRun]:
-    """The training directories at and below `roots`, each once, in the order of their paths."""
+def training_runs(roots: Iterable[Path], models: Iterable[str | Path] = ()) -> list[TrainingRun]:
+    """The training directories at and below `roots`, each once, in the order of their paths.
+
+    `models` are directories of models that may lie elsewhere: the run around each is taken too, and the runs around the
+    models that those began with.
+    """
     found: dict[Path, TrainingRun] = {}
+
+    def take(directory: Path) -> None:
+        while directory not in found and (run := _read(directory)) is not None:
+            found[directory] = run
+            directory = Path(run.began_at).parent
+
     for root in roots:
         for directory in _directories(root.expanduser().resolve(), DEPTH):
-            if directory not in found and (run := _read(directory)) is not None:
-                found[directory] = run
+            take(directory)
+    for model in models:
+        take(Path(model).expanduser().resolve().parent)
     return [found[d] for d in sorted(found)]
 
 

@@ -27,6 +27,7 @@ def compare(
         help="Names given to `hafs eval --name`, or NAME=FILE of its --output; in order."
     ),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
+    benchmark: list[str] = typer.Option(None, help="Only these benchmarks; may be repeated."),
     strict: bool = typer.Option(False, help="Promote only when the interval of the gain is above zero."),
     level: float = typer.Option(0.95, min=0.5, max=0.999, help="Level of the intervals."),
     training_data: list[Path] = typer.Option(
@@ -53,7 +54,7 @@ def compare(
     from hafs.report import ReportData, render_html
     from hafs.sealed import sealed_notes
 
-    results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
+    results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
     notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
     human: dict[str, tuple[int, int]] = {}
     sampled: dict[str, list[SampledResult]] = {}
@@ -82,15 +83,23 @@ def compare(
     emit(data, Group(shown, rich_table(extra)) if extra else shown, json)
 
 
-def evaluated(spec: str, workspace: Path | None) -> list[EvalResult]:
-    """The newest result of each benchmark under a name, or the results of a file."""
-    from hafs.evals import EvalResult
-
+def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | None = None) -> list[EvalResult]:
+    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given."""
     name, given, file = spec.partition("=")
     if not name:
         raise UsageError(f"{spec!r} names no model", "give a name, or NAME=FILE")
-    if given:
-        return _of_file(Path(file).expanduser())
+    found = _of_file(Path(file).expanduser()) if given else _newest(name, workspace)
+    wanted = [r for r in found if not benchmarks or r.benchmark in benchmarks]
+    if not wanted:
+        known = ", ".join(r.benchmark for r in found)
+        raise UsageError(f"{name} has no result on {', '.join(benchmarks or ())}", f"use some of: {known}")
+    return wanted
+
+
+def _newest(name: str, workspace: Path | None) -> list[EvalResult]:
+    """The newest result of each benchmark under a name."""
+    from hafs.evals import EvalResult
+
     newest: dict[str, Run] = {}
     with workspace_at(workspace).open_store() as store:
         for run in sorted(store.runs(kind="eval"), key=lambda run: run.finished or run.started):
@@ -133,9 +142,8 @@ def _training_texts(
     from hafs.lineage import ancestry, training_runs
 
     space = _workspace(workspace)
-    roots = [space.root] if space else []
-    roots += [Path(e.model_path).parent for rows in results.values() for e in rows if e.model_path]
-    runs = training_runs(roots)
+    models = {e.model_path for rows in results.values() for e in rows if e.model_path}
+    runs = training_runs([space.root] if space else [], sorted(models))
     texts: dict[str, list[str]] = {}
     unknown = []
     for name, rows in results.items():

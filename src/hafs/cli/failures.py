@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit
 from hafs.cli.compare import evaluated
-from hafs.errors import UsageError
-
-if TYPE_CHECKING:
-    from hafs.evals import EvalResult
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +31,7 @@ def failures(
     from hafs.jsonl import atomic_write
     from hafs.report.failures import write_failures
 
-    chosen = _chosen(evaluated(model, workspace), benchmark)
+    chosen = evaluated(model, workspace, benchmark)
     earlier = {r.benchmark: r for r in evaluated(before, workspace)} if before else {}
     reports = [failures(r, earlier.get(r.benchmark)) for r in chosen]
     if markdown is not None:
@@ -48,11 +43,3 @@ def failures(
     emit({"reports": [r.to_dict() for r in reports]}, Group(*(r.to_rich() for r in reports)), json)
     if open_page and page is not None:
         typer.launch(page.resolve().as_uri())
-
-
-def _chosen(results: list[EvalResult], benchmarks: list[str] | None) -> list[EvalResult]:
-    found = [r for r in results if not benchmarks or r.benchmark in benchmarks]
-    if not found:
-        known = ", ".join(r.benchmark for r in results)
-        raise UsageError(f"there is no result on {', '.join(benchmarks or ())}", f"use some of: {known}")
-    return found
