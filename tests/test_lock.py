@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import hafs.tasks
+from hafs import tasks
 from hafs.errors import DataError, UsageError
 from hafs.lock import lock, read_lock, recipe_of, reproduce
 from hafs.recipe import run
@@ -21,7 +21,7 @@ from test_recipe import SMALL, tiny_recipe
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with own_cache(tmp_path_factory.mktemp("cache")) as path, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hafs.tasks.BENCHMARKS, "small", SMALL["small"])
+        patch.setitem(tasks.BENCHMARKS, "small", SMALL["small"])
         yield path
 
 

@@ -54,7 +54,7 @@ def _sections(r: FailureReport) -> list[Section]:
     if not r.clusters:
         return [Section(f"clusters-{anchor}", name, (Text(lead(r)),))]
     out = [
-        Section(f"clusters-{anchor}", f"{name}: causes", (Text(lead(r)), _bars(r), Grid(cluster_table(r)))),
+        Section(f"clusters-{anchor}", f"{name}: causes", (_bars(r), Grid(cluster_table(r)))),
         Section(f"families-{anchor}", f"{name}: families", (Grid(family_table(r)),)),
     ]
     examples = tuple(b for c in r.clusters[:_CLUSTERS] for b in _examples(c))
