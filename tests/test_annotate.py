@@ -28,10 +28,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hafs.annotate.queue import Queue, read_queue
 from hafs.annotate.ranking import pair_orders
 from hafs.annotate.service import AnnotateSettings, AnnotationService, Item, Queued, implied_edges, parse_ranking
-from hafs.annotate.stats import human_preference, statistics_of
+from hafs.annotate.stats import statistics_of
 from hafs.annotate.visible import visible
 from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, PromptResult
+from hafs.evals.human import human_preference
 from hafs.preferences import group_from_people, read_preferences
 from hafs.store import Run, Store, open_store
 from hafs.types import Annotation, Candidate, Prompt, Ranking, Score, Verdict
@@ -515,12 +516,9 @@ def test_ab_shows_one_answer_of_each_and_fills_the_human_preference(tmp_path: Pa
                 lost, best = lost + 1, "A" if best == "B" else "B"
             tiers = [["A", "B"]] if lost == 2 and item.position == 7 else [[best], ["B" if best == "A" else "A"]]
             service.submit("ann", item.lease, answer="ranked", tiers=tiers)
-        models = {c.id: c.model for c in store.candidates()}
-        said = list(store.annotations(mode="ab"))
-        assert len(said) == 7
-        assert human_preference(said, models, ["sft", "dpo"]) == {"dpo": (4, 6)}
-        assert human_preference(said, models, ["dpo", "sft"]) == {"sft": (2, 6)}
-        assert human_preference(said, models, ["other", "sft"]) == {}
+        assert len(list(store.annotations(mode="ab"))) == 7
+        assert human_preference(store, {"sft": "sft", "dpo": "dpo"})[0] == {"sft": (2, 6), "dpo": (4, 6)}
+        assert human_preference(store, {"other": "other", "sft": "sft"})[0] == {}
         assert AnnotationService(store, plain(mode="ab", models=["sft", "other"])).next_item("ann") is not None
 
 
@@ -828,7 +826,7 @@ def test_ab_answers_fill_the_human_preference_row(tmp_path: Path) -> None:
         rows = [EvalResult(name, "b", results, model=f"hash-{name}").to_dict()]
         (tmp_path / f"{name}.json").write_text(json.dumps(rows))
     said = hafs("compare", *files, "-w", root, "--json").ok().json
-    assert set(said["human"]) == {"dpo"}
+    assert set(said["human"]) == {"sft", "dpo"}
     assert (said["human"]["dpo"]["value"], said["human"]["dpo"]["n"]) == (0.8, 5)
     assert "Human Preference" in hafs("compare", *files, "-w", root).ok().out
 

@@ -53,6 +53,15 @@ def test_wilson_covers(n: int, rate: float) -> None:
     assert near_nominal(sum(ends[k].low <= rate <= ends[k].high for k in hits))
 
 
+@pytest.mark.parametrize(("n", "win", "loss"), [(96, 0.3, 0.2), (96, 0.15, 0.05), (320, 0.06, 0.03)])
+def test_the_win_rate_covers_although_chance_decides_how_many_prompts_decide(n: int, win: float, loss: float) -> None:
+    """Win rates and people's preferences: Wilson over the decided prompts, whose number varies too."""
+    drawn = np.random.default_rng(n).multinomial(n, [win, loss, 1 - win - loss], DRAWS).tolist()
+    ends = {(w, x): wilson(w, w + x) for w, x, _ in map(tuple, drawn) if w + x}
+    truth = win / (win + loss)
+    assert near_nominal(sum(ends[w, x].low <= truth <= ends[w, x].high for w, x, _ in drawn if w + x))
+
+
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.82, 0.97])
 def test_clopper_pearson_covers_at_least_at_its_level(rate: float) -> None:
     n = 60

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from hafs.backends import Request, answers, open_backend
 from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
 from hafs.errors import HafsError, UsageError
-from hafs.evals import EvalResult, eval_result
+from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
 from hafs.models import model_hash, resolve
@@ -120,6 +120,13 @@ class Scored:
 def score_candidates(store: Store, scorer: Scorer, progress: Progress = silent, **filters: Any) -> Scored:
     """Score what has no value yet, new or unscored before; `filters` are those of `Store.to_score`."""
     todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, **filters))
+    return _score(store, scorer, todo, progress)
+
+
+def _score(
+    store: Store, scorer: Scorer, todo: Sequence[tuple[Prompt, Candidate]], progress: Progress = silent
+) -> Scored:
+    """Score `todo` and keep the scores, a chunk at a time."""
     scored, unscored = 0, dict[str, int]()
     chunk: list[Score] = []
     for done, score in enumerate(scorer.score(todo), 1):
@@ -146,19 +153,33 @@ def greedy(config: EvalConfig) -> GenerateConfig:
     )
 
 
+def checker_of(prompt: Prompt) -> str:
+    """What checks a prompt's answers: its own checker, `exact` where it has only references, else "" (the default)."""
+    return prompt.checker or ("exact" if prompt.references else "")
+
+
+@contextmanager
+def checkers_for(config: Config, prompts: Sequence[Prompt]) -> Iterator[dict[str, Scorer]]:
+    """The scorers of all checkers that `prompts` name, by that name; closed at the end."""
+    with ExitStack() as stack:
+        names = sorted({checker_of(p) for p in prompts})
+        yield {name: stack.enter_context(closing(scorer_for(config, name))) for name in names}
+
+
 def evaluate(
-    store: Store, scorer: Scorer, model: str, name: str, benchmark: str, prompts: Sequence[Prompt],
-    config: EvalConfig, progress: Progress = silent,
+    store: Store, scorer: Scorer | Mapping[str, Scorer], model: str, name: str, benchmark: str,
+    prompts: Sequence[Prompt], config: EvalConfig, progress: Progress = silent,
 ) -> EvalResult:  # fmt: skip
     """Answer a benchmark greedily and check the answers; what the store has is not done again.
 
-    The result is kept as a run of kind "eval", and comes from there when it is complete; one with unscored prompts is
-    a failed run, and what is missing is tried again next time.
+    `scorer` checks all prompts, or those of `checkers_for` each check their own. The result is kept as a run of kind
+    "eval", and comes from there when it is complete; one with unscored prompts is a failed run, and what is missing is
+    tried again next time.
     """
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
     decoding = greedy(config)
-    settings = {"name": name, "benchmark": benchmark, "decoding": decoding.model_dump(), "scorer": scorer.version,
+    settings = {"name": name, "benchmark": benchmark, "decoding": decoding.model_dump(), "scorer": _versions(scorer),
                 "prompts": content_id([p.id for p in prompts])}  # fmt: skip
     path = resolve(model)
     run = store.start_run("eval", settings, {"model": model_hash(path)})
@@ -168,8 +189,8 @@ def evaluate(
         return EvalResult.from_dict(known.outputs)
     started = time.monotonic()
     backend = open_backend(model)
-    made = generate_candidates(store, backend, prompts, decoding, progress).candidates
-    scores = _scores(store, scorer, [p.id for p in prompts], made, backend.model, progress)
+    made = generate_candidates(store, backend, _held_out(prompts), decoding, progress).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress)
     result = eval_result(
         name, backend.model, str(path), benchmark, decoding.model_dump(), prompts, made,
         {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
@@ -184,19 +205,69 @@ def evaluate(
     return result
 
 
+def evaluate_sampled(
+    store: Store, scorer: Scorer | Mapping[str, Scorer], model: str, name: str, benchmark: str,
+    prompts: Sequence[Prompt], sampling: GenerateConfig, progress: Progress = silent,
+) -> SampledResult:  # fmt: skip
+    """Sample `sampling.candidates` answers to each prompt of a benchmark and check them, as `evaluate` does.
+
+    The result is a run of kind "eval-sampled"; pass@k comes from it.
+    """
+    path = resolve(model)
+    settings = {"name": name, "benchmark": benchmark, "decoding": sampling.model_dump(), "scorer": _versions(scorer),
+                "prompts": content_id([p.id for p in prompts])}  # fmt: skip
+    run = store.start_run("eval-sampled", settings, {"model": model_hash(path)})
+    known = store.get_run(run)
+    if known is not None and known.status == "finished":
+        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)
+        return SampledResult.from_dict(known.outputs)
+    started = time.monotonic()
+    backend = open_backend(model)
+    made = generate_candidates(store, backend, _held_out(prompts), sampling, progress).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress)
+    result = sampled_result(
+        name, backend.model, str(path), benchmark, sampling.model_dump(), prompts, made,
+        {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
+    )  # fmt: skip
+    status = "failed" if result.unscored() else "finished"
+    store.finish_run(run, status, {"answers": len(made)}, result.to_dict(), model=backend.model)
+    return result
+
+
+def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts as they enter the store: what a model is tested with is no training prompt by default."""
+    return [replace(p, split="test") if p.split == "train" else p for p in prompts]
+
+
+def _versions(scorer: Scorer | Mapping[str, Scorer]) -> Any:
+    """What identifies the checkers of an evaluation: one's version, or the version of each by name."""
+    if not isinstance(scorer, Mapping):
+        return scorer.version
+    versions = {s.name: s.version for s in scorer.values()}
+    return next(iter(versions.values())) if len(versions) == 1 else versions
+
+
 def _scores(
-    store: Store,
-    scorer: Scorer,
-    prompt_ids: Sequence[str],
-    made: Sequence[Candidate],
-    model: str,
-    progress: Progress,
-) -> list[Score]:
-    """The scores of `made`, computed where the store has none."""
-    score_candidates(store, scorer, progress, prompt_ids=prompt_ids, model=model)
-    wanted = {c.id for c in made}
-    found = store.scores(prompt_ids=prompt_ids, model=model, scorer=scorer.name, version=scorer.version)
-    return [s for s in found if s.candidate_id in wanted and dict(s.arguments) == dict(scorer.arguments)]
+    store: Store, scorer: Scorer | Mapping[str, Scorer], prompts: Sequence[Prompt], made: Sequence[Candidate],
+    model: str, progress: Progress,
+) -> list[Score]:  # fmt: skip
+    """The scores of `made`, computed where the store has none, with the checks of `prompts` as they are given."""
+    if isinstance(scorer, Mapping):
+        out: list[Score] = []
+        for name, one in scorer.items():
+            out += _scores(store, one, [p for p in prompts if checker_of(p) == name], made, model, progress)
+        return out
+    by_id = {p.id: p for p in prompts}
+    mine = {c.id: c for c in made if c.prompt_id in by_id}
+
+    def known() -> dict[str, Score]:
+        found = store.scores(prompt_ids=list(by_id), model=model, scorer=scorer.name, version=scorer.version)
+        same = (s for s in found if s.candidate_id in mine and dict(s.arguments) == dict(scorer.arguments))
+        return {s.candidate_id: s for s in same}
+
+    scored = {id for id, s in known().items() if s.value is not None}
+    _score(store, scorer, [(by_id[c.prompt_id], c) for id, c in mine.items() if id not in scored], progress)
+    return list(known().values())
 
 
 @dataclass

@@ -120,28 +120,3 @@ def _right(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> list[tupl
             if order and said is not None:
                 found.append((annotation.prompt_id, said == order))
     return found
-
-
-def human_preference(
-    annotations: Iterable[Annotation], models: Mapping[str, str], order: Sequence[str]
-) -> dict[str, tuple[int, int]]:
-    """(prompts won, prompts decided) of each model against those before it in `order`, from A/B answers.
-
-    `models` gives the model's name for a candidate's id. A prompt that several people answered goes to the majority;
-    one that is tied is not decided. Models without a decided prompt are left out.
-    """
-    votes: dict[tuple[str, str, str], int] = defaultdict(int)
-    for annotation in annotations:
-        if annotation.mode != "ab" or annotation.answer != "ranked" or annotation.serial > 0:
-            continue
-        for (prompt, a, b), sign in judgements(annotation).items():
-            names = models.get(a, ""), models.get(b, "")
-            if names[0] in order and names[1] in order and names[0] != names[1]:
-                new, old = sorted(names, key=order.index, reverse=True)
-                votes[prompt, new, old] += int(sign) if names[0] == new else -int(sign)
-    won: Counter[str] = Counter()
-    decided: Counter[str] = Counter()
-    for (_, new, _), net in votes.items():
-        decided[new] += net != 0
-        won[new] += net > 0
-    return {name: (won[name], decided[name]) for name in order if decided[name]}

@@ -17,10 +17,13 @@ from hafs.cli import (
     demo,
     doctor,
     evaluate,
+    explain,
+    failures,
     generate,
     init,
     install,
     judge,
+    lock,
     methods,
     preferences,
     report,
@@ -47,7 +50,7 @@ app = typer.Typer(
 
 for verb in (
     demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, judge, preferences, train,
-    rlhf, evaluate, compare, methods, report,
+    rlhf, evaluate, failures, compare, methods, explain, lock, report,
 ):  # fmt: skip
     verb.register(app)
 

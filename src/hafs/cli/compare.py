@@ -13,8 +13,9 @@ from hafs.cli.common import Json, WorkspaceDir, emit, workspace_at
 from hafs.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from hafs.evals import EvalResult
-    from hafs.store import Run
+    from hafs.evals import EvalResult, SampledResult
+    from hafs.evals.contamination import Hit
+    from hafs.store import Run, Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -26,52 +27,79 @@ def compare(
         help="Names given to `hafs eval --name`, or NAME=FILE of its --output; in order."
     ),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
+    benchmark: list[str] = typer.Option(None, help="Only these benchmarks; may be repeated."),
     strict: bool = typer.Option(False, help="Promote only when the interval of the gain is above zero."),
+    level: float = typer.Option(0.95, min=0.5, max=0.999, help="Level of the intervals."),
+    training_data: list[Path] = typer.Option(
+        None, help="Also look for benchmark prompts in this training file (JSON lines); may be repeated."
+    ),
+    allow_contaminated: bool = typer.Option(
+        False, help="Compare although benchmark prompts are in the training data; the table says so."
+    ),
     markdown: Path = typer.Option(None, help="Also write the tables here as Markdown."),
+    html: Path = typer.Option(None, help="Also write them here as one HTML page."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Compare models prompt by prompt: pass rates, paired difference, wins and losses, all with 95 % intervals.
+    """Compare models prompt by prompt: pass rates, paired difference, wins and losses, all with intervals.
 
-    Human Preference is the share of prompts on which people chose the model over the ones named before it (`hafs
-    annotate start --mode ab`).
+    Refused when benchmark prompts, or near copies of them, are in what a model was trained on.
     """
-    from hafs.evals import compare, to_markdown, to_rich
-    from hafs.jsonl import atomic_write
+    from rich.console import Group
 
-    results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
-    comparison = compare(results, reference, human=_human(results, workspace), strict=strict)
+    from hafs.evals import compare, sampled_table, to_markdown, to_rich
+    from hafs.evals.human import human_preference
+    from hafs.evals.tables import markdown_table, rich_table
+    from hafs.jsonl import atomic_write
+    from hafs.report import ReportData, render_html
+    from hafs.sealed import sealed_notes
+
+    results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
+    notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
+    human: dict[str, tuple[int, int]] = {}
+    sampled: dict[str, list[SampledResult]] = {}
+    if (space := _workspace(workspace)) is not None:
+        with space.open_store() as store:
+            human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
+            notes += [said] if said else []
+            notes += sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
+            sampled = {name: _sampled(store.runs(kind="eval-sampled"), name, rows) for name, rows in results.items()}
+    comparison = compare(results, reference, human=human, level=level, strict=strict, notes=notes)
+    tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
+    extra = sampled_table({n: r for n, r in sampled.items() if r}, tries, reference, level) if tries else None
     if markdown is not None:
         with atomic_write(markdown) as f:
-            f.write(to_markdown(comparison))
-    emit(comparison.to_dict(), to_rich(comparison), json)
+            f.write(to_markdown(comparison) + (f"\n{markdown_table(extra)}\n" if extra else ""))
+    if html is not None:
+        with atomic_write(html) as f:
+            f.write(render_html(ReportData(f"Comparison: {', '.join(results)}", comparison=comparison)))
+    data = comparison.to_dict()
+    if extra:
+        data["sampled"] = {
+            n: {r.benchmark: {str(k): vars(r.pass_at(k, level)) for k in tries if k <= r.samples} for r in rows}
+            for n, rows in sampled.items()
+        }
+    shown = to_rich(comparison)
+    emit(data, Group(shown, rich_table(extra)) if extra else shown, json)
 
 
-def _human(results: Mapping[str, Sequence[EvalResult]], workspace: Path | None) -> dict[str, tuple[int, int]]:
-    """(prompts won, prompts decided) of each model in the workspace's A/B answers; empty without a workspace."""
-    from hafs.annotate.stats import human_preference
-
-    try:
-        space = workspace_at(workspace)
-    except UsageError:
-        return {}
-    names = {rows[0].model: name for name, rows in results.items() if rows and rows[0].model}
-    with space.open_store() as store:
-        said = list(store.annotations(mode="ab"))
-        shown = {id for annotation in said for id in annotation.shown}
-        models = {c.id: names[c.model] for c in store.candidates(ids=shown) if c.model in names}
-    return human_preference(said, models, list(results))
-
-
-def evaluated(spec: str, workspace: Path | None) -> list[EvalResult]:
-    """The newest result of each benchmark under a name, or the results of a file."""
-    from hafs.evals import EvalResult
-
+def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | None = None) -> list[EvalResult]:
+    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given."""
     name, given, file = spec.partition("=")
     if not name:
         raise UsageError(f"{spec!r} names no model", "give a name, or NAME=FILE")
-    if given:
-        return _of_file(Path(file).expanduser())
+    found = _of_file(Path(file).expanduser()) if given else _newest(name, workspace)
+    wanted = [r for r in found if not benchmarks or r.benchmark in benchmarks]
+    if not wanted:
+        known = ", ".join(r.benchmark for r in found)
+        raise UsageError(f"{name} has no result on {', '.join(benchmarks or ())}", f"use some of: {known}")
+    return wanted
+
+
+def _newest(name: str, workspace: Path | None) -> list[EvalResult]:
+    """The newest result of each benchmark under a name."""
+    from hafs.evals import EvalResult
+
     newest: dict[str, Run] = {}
     with workspace_at(workspace).open_store() as store:
         for run in sorted(store.runs(kind="eval"), key=lambda run: run.finished or run.started):
@@ -80,6 +108,100 @@ def evaluated(spec: str, workspace: Path | None) -> list[EvalResult]:
     if not newest:
         raise UsageError(f"nothing was evaluated under the name {name!r}", f"hafs eval --model MODEL --name {name}")
     return [EvalResult.from_dict(run.outputs) for run in newest.values()]
+
+
+def check_contamination(
+    results: Mapping[str, Sequence[EvalResult]], workspace: Path | None, files: Sequence[Path], allowed: bool
+) -> list[str]:
+    """Look for the benchmarks' prompts in what the models were trained on; returns what the table should say.
+
+    Raises UsageError when there are any, unless that is `allowed`.
+    """
+    from hafs.evals.contamination import THRESHOLD, Index
+
+    prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
+    texts, unknown = _training_texts(results, workspace, files)
+    index = Index(prompts)
+    hits = index.hits((where, text) for where, found in texts.items() for text in found)
+    if hits and not allowed:
+        raise UsageError(_contaminated(hits, len(prompts)), "take them out and train again, evaluate on other prompts,"
+                         " or compare anyway with --allow-contaminated")  # fmt: skip
+    notes = [f"Contaminated: {_contaminated(hits, len(prompts))}"] if hits else []
+    if texts and not hits:
+        notes.append(f"No benchmark prompt, nor a near copy (similarity {THRESHOLD:g} or more), is in the training data"
+                     f" that was looked through: {', '.join(texts)}.")  # fmt: skip
+    if unknown:
+        notes.append(f"What {', '.join(unknown)} was trained on is not known here and was not checked.")
+    return notes
+
+
+def _training_texts(
+    results: Mapping[str, Sequence[EvalResult]], workspace: Path | None, files: Sequence[Path]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Training prompts by where they were trained, and the names of models without a record."""
+    from hafs.lineage import ancestry, training_runs
+
+    space = _workspace(workspace)
+    models = {e.model_path for rows in results.values() for e in rows if e.model_path}
+    runs = training_runs([space.root] if space else [], sorted(models))
+    texts: dict[str, list[str]] = {}
+    unknown = []
+    for name, rows in results.items():
+        made = ancestry(rows[0].model, runs)
+        for run in made:
+            where = f"{run.kind} in {run.directory.name}"
+            if run.recorded and where not in texts:
+                texts[where] = [t.prompt for t in run.trained_on()]
+        if not made or not all(run.recorded for run in made):
+            unknown.append(name)
+    for file in files:
+        texts[str(file)] = _prompts_of(file)
+    return texts, unknown
+
+
+def _prompts_of(file: Path) -> list[str]:
+    """The prompts of any training file: task rows, groups, pairs, completions or conversations."""
+    from hafs.jsonl import read_jsonl
+
+    def text(row: dict[str, object]) -> str:
+        found = next((row[k] for k in ("text", "prompt", "instruction", "messages") if k in row), None)
+        if isinstance(found, list):
+            found = next((m.get("content") for m in found if isinstance(m, dict) and m.get("role") == "user"), None)
+        if not isinstance(found, str):
+            raise KeyError("prompt")
+        return found
+
+    return read_jsonl(file, text).rows
+
+
+def _contaminated(hits: Sequence[Hit], total: int) -> str:
+    first = hits[0]
+    return (f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
+            f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})")  # fmt: skip
+
+
+def _sampled(runs: object, name: str, results: Sequence[EvalResult]) -> list[SampledResult]:
+    """The newest sampled results under a name, of the model and benchmarks that `results` are of."""
+    from hafs.evals import SampledResult
+
+    wanted = {(r.benchmark, r.model) for r in results}
+    newest: dict[str, SampledResult] = {}
+    for run in sorted(runs, key=lambda r: r.finished or r.started):  # type: ignore[call-overload]
+        if run.outputs and run.config["name"] == name:
+            found = SampledResult.from_dict(run.outputs)
+            if (found.benchmark, found.model) in wanted:
+                newest[found.benchmark] = found
+    return list(newest.values())
+
+
+def _workspace(directory: Path | None) -> Workspace | None:
+    """The workspace, or None where there is none: results in files need none."""
+    try:
+        return workspace_at(directory)
+    except UsageError:
+        if directory is not None:
+            raise
+        return None
 
 
 def _of_file(file: Path) -> list[EvalResult]:

@@ -39,6 +39,11 @@ from hafs.statistics import (
 
 __all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "winner"]
 
+METHODS = (
+    "Pass rates, win rates and preferences have Wilson intervals, paired differences Tango's score interval, lengths"
+    " and sampled answers a bootstrap over prompts. Unscored prompts are left out of every figure and never count as"
+    " failed."
+)
 Verdict = Literal["better", "worse", "not distinguishable"]
 Pair = tuple[PromptResult, PromptResult]
 
@@ -181,12 +186,14 @@ def compare(
     level: float = 0.95,
     strict: bool = False,
     min_coverage: float = 0.9,
+    notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare models on the benchmarks that the reference was evaluated on.
 
     `results` maps model names, in the order of the table's columns, to one result a benchmark. `human` maps
-    names to (judgements won, judgements decided). For `strict` and `min_coverage` see the module's text on
-    promotion. Raises UsageError when the reference or a candidate is missing, or a model lacks a benchmark.
+    names to (prompts won, prompts decided), `notes` are remarks to print with the table. For `strict` and
+    `min_coverage` see the module's text on promotion. Raises UsageError when the reference or a candidate is
+    missing, or a model lacks a benchmark.
     """
     tables = _by_benchmark(results, reference)
     order = list(results)
@@ -212,7 +219,7 @@ def compare(
         overall=overall,
         decisions=decisions,
         human={name: wilson(won, n, level) for name, (won, n) in (human or {}).items()},
-        notes=(*_decoding_notes(tables), *_many_notes(benchmarks, candidates, level)),
+        notes=(*_decoding_notes(tables), *_many_notes(benchmarks, candidates, level), *notes, METHODS),
     )
 
 

@@ -275,9 +275,4 @@ def _rerun(r: Rerun) -> Section:
 
 def _notes(data: ReportData, c: Comparison | None) -> Section:
     lines = [*(side_lines(c) + coverage_lines(c) + list(c.notes) if c else []), *data.notes]
-    if c:
-        lines.append(
-            "Pass rates have Wilson intervals, paired differences Tango's score interval, lengths a bootstrap"
-            " over prompts. Unscored prompts are left out of every figure and never count as failed."
-        )
     return Section("notes", "Notes", tuple(Text(line, small=True) for line in lines))

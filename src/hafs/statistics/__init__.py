@@ -25,6 +25,7 @@ from hafs.statistics.intervals import (
     minimum_detectable_difference,
     paired_bootstrap,
     paired_difference,
+    pass_at_k,
     wilson,
 )
 from hafs.statistics.ppi import Regression, Rows, ppi_logistic, ppi_mean
@@ -52,6 +53,7 @@ __all__ = [
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_difference",
+    "pass_at_k",
     "plackett_luce",
     "ppi_logistic",
     "ppi_mean",

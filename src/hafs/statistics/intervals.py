@@ -27,6 +27,7 @@ __all__ = [
     "minimum_detectable_difference",
     "paired_bootstrap",
     "paired_difference",
+    "pass_at_k",
     "wilson",
 ]
 
@@ -177,6 +178,20 @@ def paired_bootstrap(
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} new values and {len(b)} old ones")
     return bootstrap_mean(a - b, level=level, draws=draws, seed=seed)
+
+
+def pass_at_k(n: int, passed: int, k: int) -> float:
+    """The unbiased estimate of the chance that at least one of `k` answers is right, from `n` sampled ones.
+
+    It is 1 - C(n - passed, k) / C(n, k), as a product so that large n does no harm. Raises ValueError for k above n.
+
+    Source: M. Chen et al., "Evaluating large language models trained on code" (2021), equation 1.
+    """
+    if not (1 <= k <= n and 0 <= passed <= n):
+        raise ValueError(f"pass@{k} of {passed} right answers among {n}")
+    if n - passed < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / i for i in range(n - passed + 1, n + 1))
 
 
 def _prompt_means(values: NDArray[np.float64], prompts: Sequence[str] | None) -> NDArray[np.float64]:

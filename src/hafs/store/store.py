@@ -337,6 +337,14 @@ class Store:
         """The run with this id, or None."""
         return next(self.runs(ids=id), None)
 
+    def ids(self, kind: str, beginning: str) -> list[str]:
+        """The ids of a kind's rows that begin so, in order; at most 100."""
+        _check_kind(kind)
+        t = KINDS[kind].table.c
+        query = select(t.id).where(t.id.startswith(beginning, autoescape=True)).order_by(t.id).limit(100)
+        with self._reading() as conn:
+            return list(conn.execute(query).scalars())
+
     # ---- runs
 
     def start_run(self, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.config import DPOConfig, RewardConfig, SFTConfig
+from hafs.training.data import record_data
 from hafs.training.loop import TrainResult, Validate
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.reward import RewardObjective
@@ -29,7 +30,9 @@ def train_sft(
 
     `hooks` are `validate` and `progress` of `Trainer`. Raises UsageError for an unknown model or a changed run.
     """
-    return train("sft", model, groups, SFTObjective(), config, output, **hooks)
+    result = train("sft", model, groups, SFTObjective(), config, output, **hooks)
+    record_data(output, model, groups)
+    return result
 
 
 def train_dpo(
@@ -43,8 +46,11 @@ def train_dpo(
     if config.engine == "trl":
         from hafs.training.trl import train_dpo_trl
 
-        return train_dpo_trl(model, groups, config, output, **hooks)
-    return train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+        result = train_dpo_trl(model, groups, config, output, **hooks)
+    else:
+        result = train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+    record_data(output, model, groups)
+    return result
 
 
 def train_reward(
@@ -54,4 +60,6 @@ def train_reward(
 
     `hooks` as in `train_sft`. The result's `report` says what it reached on the held-out prompts.
     """
-    return train("reward", model, groups, RewardObjective(config), config, output, **hooks)
+    result = train("reward", model, groups, RewardObjective(config), config, output, **hooks)
+    record_data(output, model, groups)
+    return result

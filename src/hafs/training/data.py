@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.jsonl import Loaded, read_jsonl
+from hafs.jsonl import Loaded, read_jsonl, write_jsonl
+from hafs.lineage import DATA_FILE
 from hafs.types import GroupCandidate, PreferenceGroup, Prompt
 
 _ANSWER = ("completion", "response", "output", "answer", "chosen")
@@ -41,6 +43,25 @@ def check_calibrated(groups: Iterable[PreferenceGroup], allow: bool = False) -> 
             f"{sum(judges.values())} edges come of a judge that was not calibrated on people's labels ({names})",
             "`hafs judge calibrate`, then `hafs judge build`; or `--allow-uncalibrated` to train on them all the same",
         )
+
+
+def record_data(output: Path, model: str, groups: Sequence[PreferenceGroup]) -> None:
+    """Write beside a run what it was trained on: the model it began with, then a line for each group.
+
+    A line names the prompt, the ids of group and candidates, where the edges came from, and how many there are;
+    `hafs.lineage` reads it. Only the main process of several writes, and what is there stays.
+    """
+    path = output / DATA_FILE
+    if path.exists() or os.environ.get("RANK", "0") != "0":
+        return
+    known = Path(model).expanduser()
+    rows: list[dict[str, Any]] = [{"model": str(known.resolve()) if known.is_dir() else model}]
+    rows += [
+        {"group": g.id, "prompt_id": g.prompt_id, "prompt": g.prompt, "system": g.system, "split": g.split,
+         "candidates": [c.id for c in g.candidates if c.id], "sources": sorted({e.source for e in g.edges}),
+         "edges": len(g.edges)} for g in groups
+    ]  # fmt: skip
+    write_jsonl(path, rows)
 
 
 def _of_prompt(prompt: Prompt, answers: int = 0) -> PreferenceGroup:

@@ -1,0 +1,51 @@
+"""Where the threshold of the contamination check stands: held-out prompts against training prompts, and against copies.
+
+For every benchmark prompt of the packs: its similarity to the nearest of N training prompts (an honest prompt: other
+wording, other numbers), and to copies of itself with one word changed, each word once (what must be caught).
+
+    .venv/bin/python benchmarks/contamination.py [N]        # 10,000 training prompts by default
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from hafs import tasks
+from hafs.evals.contamination import THRESHOLD, Index, similarity
+
+
+def copies_of(text: str) -> list[str]:
+    """The text with one word replaced, once for each word."""
+    words = text.split(" ")
+    return [" ".join([*words[:i], "changed", *words[i + 1 :]]) for i in range(len(words))]
+
+
+def share(values: Sequence[float], at: float) -> float:
+    """The value below which a share `at` of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(at * len(ordered)))]
+
+
+def main(n: int) -> None:
+    train = [p.text for p in tasks.generate("asm", "train", 3 * n // 4)]
+    train += [p.text for p in tasks.generate("rom_hack", "train", n // 4)]
+    result: dict[str, float] = {"threshold": THRESHOLD, "training_prompts": len(train)}
+    for name in ("asm", "rom_hack"):
+        bench = [p.text for p in tasks.benchmark(name)]
+        index = Index(dict(zip(bench, bench, strict=True)), threshold=0.0)
+        began = time.monotonic()
+        nearest = [h.similarity for h in index.hits(("", t) for t in train)]
+        seconds = time.monotonic() - began
+        copies = [similarity(t, c) for t in bench for c in copies_of(t)]
+        print(f"{name}: nearest training prompt: median {share(nearest, 0.5):.3f}, 99 % {share(nearest, 0.99):.3f}, "
+              f"most {max(nearest):.3f}; copies with one word changed: least {min(copies):.3f}, 1 % "
+              f"{share(copies, 0.01):.3f}, median {share(copies, 0.5):.3f}; {seconds:.1f} s")  # fmt: skip
+        result |= {f"{name}_nearest": round(max(nearest), 3), f"{name}_copies": round(min(copies), 3)}
+    print(f"RESULT {json.dumps(result)}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)

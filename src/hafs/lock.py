@@ -1,0 +1,283 @@
+"""A lock file: everything a recipe's table depends on, as hashes, and the table; and the proof that it comes again.
+
+`lock` writes it from a workspace in which a recipe has ended, `reproduce` runs the recipe anew in another workspace and
+compares. Prompts and the model that it begins with must be the same ones, or nothing is run. Package versions and the
+machine are compared and named. On a CPU in float32 with one thread count the reproduced table is identical; on a GPU or
+in bf16 small differences are to be expected, and what differs is listed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hafs import tasks
+from hafs.config import parse_config
+from hafs.errors import DataError, HafsError, UsageError
+from hafs.evals import Comparison, EvalResult
+from hafs.jsonl import atomic_write
+from hafs.models import model_hash, resolve
+from hafs.recipe import Outcome, Recipe, _prompts, run
+from hafs.store import Run, Store, Workspace
+from hafs.types import Progress, Prompt, content_id, silent
+
+__all__ = ["Reproduced", "lock", "read_lock", "recipe_of", "reproduce", "write_lock"]
+
+VERSION = 1
+PACKAGES = ("hafs", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "scipy")
+_SEEDS = ("generate", "sft", "dpo")
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """How a second run compares with its lock: what differs in the environment, in the models, and in the table.
+
+    `differences` are (what, then, now) of figures of the table and of answers; empty means identical.
+    """
+
+    outcome: Outcome
+    environment: tuple[tuple[str, str, str], ...] = ()
+    models: tuple[tuple[str, str, str], ...] = ()
+    differences: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def identical(self) -> bool:
+        """Whether table and answers are the same."""
+        return not self.differences
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        listed = {k: [list(x) for x in getattr(self, k)] for k in ("environment", "models", "differences")}
+        return {"identical": self.identical, **listed, "outcome": self.outcome.to_dict()}
+
+
+def lock(workspace: Workspace, store: Store, name: str = "") -> dict[str, Any]:
+    """The lock of the recipe that ended last in this workspace (or of the one called `name`), as plain data.
+
+    Raises UsageError when there is none.
+    """
+    ended = [r for r in store.runs(kind="recipe")
+             if r.status == "finished" and (not name or r.config["name"] == name)]  # fmt: skip
+    if not ended:
+        raise UsageError(f"no recipe {name or ''} has ended in {workspace.root}".replace("  ", " "),
+                         "`hafs demo DIR` runs one")  # fmt: skip
+    done = max(ended, key=lambda r: r.finished or 0.0)
+    recipe = recipe_of(done.config)
+    results = _results(store, done)
+    return {
+        "lock": VERSION,
+        "recipe": recipe.to_dict(),
+        "model": _model(recipe.model),
+        "data": _data(recipe),
+        "seeds": {s: getattr(recipe.config, s).seed for s in _SEEDS},
+        "config": content_id(recipe.to_dict()["config"]),
+        "environment": environment(),
+        "models": _models(done),
+        "answers": {f"{r.name} on {r.benchmark}": _answers(r) for r in results},
+        "promoted": done.outputs["promoted"],
+        "table": done.outputs["comparison"],
+    }
+
+
+def write_lock(data: Mapping[str, Any], path: Path) -> None:
+    """Write a lock as JSON."""
+    with atomic_write(path) as f:
+        json.dump(data, f, indent=1, sort_keys=True, ensure_ascii=False)
+        f.write("\n")
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """Read a lock; raises UsageError when there is none, DataError for another file or a lock of a newer hafs."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "`hafs lock` writes one")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        number = data["lock"]
+        recipe_of(data["recipe"])
+        Comparison.from_dict(data["table"])
+    except (ValueError, KeyError, TypeError) as e:
+        raise DataError(f"{path} is no lock: {e}", "it is what `hafs lock` writes") from e
+    if number != VERSION:
+        raise DataError(f"{path} is a lock of version {number}, this hafs knows {VERSION}", "use the hafs it names")
+    return dict(data)
+
+
+def recipe_of(row: Mapping[str, Any]) -> Recipe:
+    """The recipe that `Recipe.to_dict` wrote."""
+    try:
+        return Recipe(**{**row, "config": parse_config(row["config"], "the recipe"), "tags": tuple(row["tags"]),
+                         "benchmarks": tuple(row["benchmarks"])})  # fmt: skip
+    except (KeyError, TypeError) as e:
+        raise DataError(f"this is no recipe: {e}", "it is what `hafs lock` writes") from e
+
+
+def reproduce(
+    locked: Mapping[str, Any], workspace: Workspace, model: str | None = None, *, anyway: bool = False,
+    say: Any = lambda _: None, progress: Progress = silent,
+) -> Reproduced:  # fmt: skip
+    """Run the locked recipe in `workspace` (an empty one, or one where this was begun) and compare.
+
+    `model` says where the model lies that it begins with, when that has moved. Raises UsageError when the model or the
+    prompts are not those of the lock, unless `anyway`; HafsError as the recipe does.
+    """
+    recipe = recipe_of(locked["recipe"])
+    if model is not None:
+        recipe = replace(recipe, model=model)
+    _same_input(locked, recipe, anyway)
+    _use_threads(int(locked["environment"]["threads"]))
+    outcome = run(recipe, workspace, say=say, progress=progress)
+    with workspace.open_store() as store:
+        done = store.get_run(Run("recipe", recipe.to_dict()).id)
+        assert done is not None
+        answers = {f"{r.name} on {r.benchmark}": _answers(r) for r in _results(store, done)}
+    found = _models(done)
+    table = list(_differences(locked["table"], json.loads(json.dumps(outcome.comparison.to_dict()))))
+    table += [(f"answers of {k}", str(v), str(answers.get(k))) for k, v in locked["answers"].items()
+              if answers.get(k) != v]  # fmt: skip
+    return Reproduced(
+        outcome,
+        tuple(_differences(locked["environment"], environment())),
+        tuple(_differences(locked["models"], found)),
+        tuple(table),
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What a figure depends on beside data, model and settings: versions, commit, machine, threads."""
+    import torch
+
+    from hafs.loading import pick_precision
+
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "precision": pick_precision(),
+        "commit": _commit(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "tools": _tools(),
+    }
+
+
+def _use_threads(n: int) -> None:
+    """Compute with as many threads as then: how a sum is split among them decides its last digit."""
+    import torch
+
+    torch.set_num_threads(n)
+
+
+def _tools() -> dict[str, str]:
+    """The hashes of the assembler and the emulator that check the answers; "" where one is missing."""
+    from hafs import tools
+    from hafs.fetch import file_sha256
+
+    found = {}
+    for name, where in (("asar", tools.asar), ("bsnes", tools.bsnes_core)):
+        try:
+            found[name] = file_sha256(where())[:20]
+        except HafsError:
+            found[name] = ""
+    return found
+
+
+def _commit() -> str:
+    """The commit of a hafs that runs from its repository, "+" behind it when files were changed; else ""."""
+    here = Path(__file__).resolve().parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False,
+                              env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"})  # fmt: skip
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if not git("ls-files", "--error-unmatch", Path(__file__).name):
+            return ""
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except OSError:
+        return ""
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _model(name: str) -> dict[str, str]:
+    """The model a recipe begins with: its name here, its content hash, and how text becomes tokens for it."""
+    from hafs.chat import template_hash, tokenizer_hash
+    from hafs.loading import load_tokenizer
+
+    path = resolve(name)
+    tokenizer = load_tokenizer(path)
+    return {"name": name, "hash": model_hash(path), "template": template_hash(tokenizer),
+            "tokenizer": tokenizer_hash(tokenizer)}  # fmt: skip
+
+
+def _data(recipe: Recipe) -> dict[str, str]:
+    """The hash of each set of prompts, checks and references included."""
+    taught, asked, held = _prompts(recipe)
+    named = {"sft": taught, "preferences": asked, "validation": held}
+    named |= {f"benchmark {b}": tasks.benchmark(b) for b in recipe.benchmarks}
+    return {name: _hash(prompts) for name, prompts in named.items()}
+
+
+def _hash(prompts: Sequence[Prompt]) -> str:
+    return content_id("prompts", [p.to_dict() for p in prompts])
+
+
+def _models(done: Run) -> dict[str, str]:
+    """The hashes of the models that a recipe's run made."""
+    folder = Path(done.outputs["promoted_path"]).parent.parent
+    made = {path.name: path / "model" for path in sorted(folder.iterdir()) if (path / "model").is_dir()}
+    return {name: model_hash(path) for name, path in made.items()}
+
+
+def _results(store: Store, done: Run) -> list[EvalResult]:
+    """The evaluations behind a recipe's table, by model and benchmark."""
+    table = Comparison.from_dict(done.outputs["comparison"])
+    wanted = {(m, b.name) for m in table.models for b in table.benchmarks}
+    newest: dict[tuple[str, str], EvalResult] = {}
+    for r in sorted(store.runs(kind="eval"), key=lambda r: r.finished or r.started):
+        if r.outputs and (r.config["name"], r.config["benchmark"]) in wanted:
+            newest[r.config["name"], r.config["benchmark"]] = EvalResult.from_dict(r.outputs)
+    return [newest[key] for key in sorted(newest)]
+
+
+def _answers(result: EvalResult) -> str:
+    """The hash of every answer with what its checker said."""
+    return content_id("answers", [[r.prompt_id, r.text, r.passed, r.cause] for r in result.results])
+
+
+def _same_input(locked: Mapping[str, Any], recipe: Recipe, anyway: bool) -> None:
+    """Raise UsageError naming what is not as locked of model and prompts, unless `anyway`."""
+    now = {"model": {k: v for k, v in _model(recipe.model).items() if k != "name"}, "data": _data(recipe)}
+    then = {"model": {k: v for k, v in locked["model"].items() if k != "name"}, "data": locked["data"]}
+    changed = [what for what, _, _ in _differences(then, now)]
+    if changed and not anyway:
+        raise UsageError(f"this is not what was locked: {', '.join(changed)}",
+                         "use the hafs and the model that the lock names (--model DIR), or --anyway")  # fmt: skip
+
+
+def _differences(then: Any, now: Any, where: str = "") -> list[tuple[str, str, str]]:
+    """(what, then, now) of every value that differs between two trees of plain data."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        keys = [*then, *(k for k in now if k not in then)]
+        return [d for k in keys for d in _differences(then.get(k), now.get(k), f"{where} {k}".strip())]
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        return [d for i, (a, b) in enumerate(zip(then, now, strict=True)) for d in _differences(a, b, f"{where} {i}")]
+    return [] if then == now else [(where, _told(then), _told(now))]
+
+
+def _told(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"

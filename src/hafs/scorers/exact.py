@@ -1,0 +1,55 @@
+"""The scorer `exact`: is the answer, but for case, spaces and punctuation around it, one of the prompt's references?
+
+It is what checks a prompt of your own that names no checker but has reference answers.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hafs.types import Candidate, Prompt, Score
+
+__all__ = ["ExactScorer", "normalised"]
+
+_EDGES = " \t\n\"'`.,;:!?()[]{}"
+
+
+def normalised(text: str) -> str:
+    """`text` in Unicode NFKC, without case, with single spaces, and without quotes and punctuation at its ends.
+
+    Punctuation inside stays: "1.5" and "15" are different answers.
+    """
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).casefold()).strip(_EDGES)
+
+
+class ExactScorer:
+    """1 for an answer that equals a reference after normalisation, else 0; unscored where there is no reference."""
+
+    name = "exact"
+    version = "1"
+
+    def __init__(self, **_: Any) -> None:
+        """Takes and ignores the options of other scorers (workers, sandbox): it runs nothing."""
+        self.arguments: Mapping[str, Any] = {}
+
+    def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
+        """One score per item, in order."""
+        for prompt, candidate in items:
+            yield self._score(prompt, candidate)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
+        wanted = {normalised(r.text): r.text for r in prompt.references}
+        if not wanted:
+            return Score(candidate.id, self.name, self.version, reason="the prompt has no reference answer")
+        got = normalised(candidate.text)
+        right = got in wanted
+        cause = "" if right else "no answer" if not got else "another answer"
+        details = {} if right else {"got": candidate.text[:200], "expected": next(iter(wanted.values()))[:200]}
+        return Score(candidate.id, self.name, self.version, value=float(right), key=(float(right),), passed=right,
+                     cause=cause, details=details)  # fmt: skip
