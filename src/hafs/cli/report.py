@@ -24,9 +24,9 @@ def report(
 ) -> None:
     """Write the report of an evaluation: table, curves, failures, examples where the models differ."""
     from hafs.evals import compare
+    from hafs.evidence import facts, gather_report
     from hafs.pipeline import newest_groups
-    from hafs.recipe import Rerun, facts, gather_report
-    from hafs.report import write_report
+    from hafs.report import Rerun, write_report
 
     space = workspace_at(workspace)
     results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
