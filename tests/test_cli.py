@@ -155,6 +155,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
             do("eval", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
                "--output", f"{name}.json")  # fmt: skip
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
+        do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
         do("report", "report", "baseline", "sft", "dpo")
         do("data export", "data", "export", "prompts", "prompts.jsonl")
         do("data import", "data", "import", "prompts", "held.jsonl")

@@ -16,6 +16,7 @@ from hafs.cli import (
     demo,
     doctor,
     evaluate,
+    failures,
     generate,
     init,
     install,
@@ -42,8 +43,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
-    config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures, report,
+    data, config,
 ):  # fmt: skip
     verb.register(app)
 

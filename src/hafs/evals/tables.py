@@ -21,10 +21,12 @@ __all__ = [
     "category_table",
     "category_tables",
     "coverage_lines",
+    "fence",
     "main_table",
     "markdown_cell",
     "markdown_table",
     "paired_table",
+    "rich_table",
     "side_lines",
     "to_markdown",
     "to_rich",
@@ -194,15 +196,23 @@ def markdown_cell(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~]|^[#+-](?= ))", r"\\\1", line)
 
 
+def fence(text: str) -> str:
+    """A fenced Markdown block whose fence is longer than any run of backticks inside."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}text\n{text}\n{ticks}"
+
+
 def to_rich(c: Comparison) -> RenderableType:
     """The comparison for a terminal."""
     main, *others = _all_tables(c)
     said = [Text(line) for line in _closing(c)]
     small = [Text(line, style="dim") for line in (*side_lines(c), *coverage_lines(c), *c.notes)]
-    return Group(_rich_table(main), *said, Text(), *(_rich_table(t) for t in others), *small)
+    return Group(rich_table(main), *said, Text(), *(rich_table(t) for t in others), *small)
 
 
-def _rich_table(t: Table) -> RichTable:
+def rich_table(t: Table) -> RichTable:
+    """A table for the terminal, with what qualifies a figure dimmed below it."""
     out = RichTable(
         title=Text(t.title, style="bold") if t.title else None,
         title_justify="left",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from hafs.evals.tables import markdown_cell, markdown_table
+from hafs.evals.tables import fence, markdown_cell, markdown_table
 from hafs.report.blocks import Bars, Block, Code, Figure, Forest, Grid, Lines, Page, SideBySide, Text
 from hafs.report.data import Answer, Example
 
@@ -45,7 +44,7 @@ def _block(block: Block) -> str:
             return f"**{title}**: {markdown_cell(block.caption)}\n\n{figures}"
         case Code():
             caption = f"{markdown_cell(block.caption)}:\n\n" if block.caption else ""
-            return caption + _fence(block.text)
+            return caption + fence(block.text)
         case SideBySide():
             return _example(block.example)
         case Forest():
@@ -54,16 +53,9 @@ def _block(block: Block) -> str:
 
 def _example(e: Example) -> str:
     where = " · ".join(x for x in (e.benchmark, e.category) if x)
-    parts = [f"### {markdown_cell(where) or 'Prompt'}", _fence(e.prompt), _answer(e.before), _answer(e.after)]
+    parts = [f"### {markdown_cell(where) or 'Prompt'}", fence(e.prompt), _answer(e.before), _answer(e.after)]
     return "\n\n".join(parts)
 
 
 def _answer(a: Answer) -> str:
-    return f"{markdown_cell(a.model)}: {markdown_cell(a.said)}\n\n{_fence(a.text)}"
-
-
-def _fence(text: str) -> str:
-    """A fenced block whose fence is longer than any run of backticks inside."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return f"{markdown_cell(a.model)}: {markdown_cell(a.said)}\n\n{fence(a.text)}"
