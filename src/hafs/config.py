@@ -133,6 +133,9 @@ class ScoreConfig(_Section):
     sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
 
 
+RoundSection = Literal["generate", "preferences", "dpo", "loop"]
+
+
 class LoopConfig(_Section):
     """The rounds of `hafs loop run`: what they ask, what decides, when they stop.
 
@@ -158,7 +161,7 @@ class LoopConfig(_Section):
     max_minutes: float = Field(0.0, ge=0, description="0: no limit")
     budget: float = Field(0.0, ge=0, description="US dollars; 0: no limit")
     price_per_hour: float = Field(0.0, ge=0, description="US dollars that this machine costs an hour")
-    rounds: dict[int, dict[Literal["generate", "preferences", "dpo", "loop"], dict[str, Any]]] = Field(
+    rounds: dict[int, dict[RoundSection, dict[str, Any]]] = Field(
         {}, description="what single rounds do otherwise: `[loop.rounds.2] dpo.learning_rate = 1e-5`"
     )
 
@@ -184,7 +187,7 @@ class Config(_Section):
         return parse_config(_merged(self.model_dump(exclude={"loop": {"rounds"}}), changes), f"[loop.rounds.{number}]")
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(below: Mapping[str, Any], above: Mapping[Any, Any]) -> dict[str, Any]:
     """`below` with the values of `above` put in, table by table."""
     out = dict(below)
     for key, value in above.items():

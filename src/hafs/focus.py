@@ -74,6 +74,10 @@ class Source:
             found[ask.family] = [p for p in prompts if p.id not in known][: ask.prompts]
         return found
 
+    def trainable(self) -> list[Prompt]:
+        """The prompts of a task file that may be taught or asked; a pack keeps its splits apart by itself."""
+        return self._pool["train"] if self._pool else []
+
     def _take(self, split: str, n: int) -> list[Prompt]:
         if self._pool is None:
             return tasks.generate(self._config.pack, split, n, tags=self._config.tags)
@@ -95,7 +99,7 @@ class Source:
 
 
 def _read(path: str) -> dict[str, list[Prompt]]:
-    """The prompts of a file by split, those for tests left out; where the file marks none for validation, their texts decide."""
+    """The prompts of a file by split, those for tests left out; where none is marked for validation, texts decide."""
     rows = {p.id: p for p in tasks.load_tasks(Path(path).expanduser()).rows if p.split != "test"}.values()
     marked = any(p.split == "validation" for p in rows)
     pool: dict[str, list[Prompt]] = {"train": [], "validation": []}

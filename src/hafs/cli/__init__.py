@@ -20,6 +20,7 @@ from hafs.cli import (
     generate,
     init,
     install,
+    loop,
     preferences,
     report,
     score,
@@ -43,8 +44,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures, report,
-    data, config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, failures, loop,
+    report, data, config,
 ):  # fmt: skip
     verb.register(app)
 

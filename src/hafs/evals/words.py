@@ -11,7 +11,10 @@ _BENCHMARKS = {"asm": "ASM Benchmark", "rom_hack": "ROM Hack Benchmark"}
 
 
 def model_title(name: str) -> str:
-    """A model's name as a column heading: "sft" becomes "SFT"; unknown names stay as they are."""
+    """A model's name as a column heading: "sft" becomes "SFT", "dpo-2" "DPO 2"; unknown names stay as they are."""
+    kind, _, number = name.partition("-")
+    if kind in _MODELS and number.isdecimal():
+        return f"{_MODELS[kind]} {number}"
     return _MODELS.get(name, name)
 
 
