@@ -22,8 +22,10 @@ def climb_chart(chart: Climb) -> Markup:
     """The chart as an SVG element; every label is escaped."""
     frame = _Frame(chart)
     parts = [_grid(chart, frame)]
+    last = len(chart.tracks) - 1
     for i, track in enumerate(chart.tracks):
-        parts.append(_track(track, chart.kept, frame, (i - (len(chart.tracks) - 1) / 2) * _APART))
+        side = -1 if i == 0 else 1 if i == last else 0
+        parts.append(_track(track, chart.kept, frame, (i - last / 2) * _APART, side))
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
     return svg.format(f"{WIDTH:g}", f"{HEIGHT:g}", escape(chart.title), Markup("").join(parts))
 
@@ -66,7 +68,8 @@ def _grid(chart: Climb, frame: _Frame) -> Markup:
     return Markup("").join(parts)
 
 
-def _track(track: Track, kept: Sequence[bool], frame: _Frame, shift: float) -> Markup:
+def _track(track: Track, kept: Sequence[bool], frame: _Frame, shift: float, side: int) -> Markup:
+    """A benchmark's path. Its figures stand above on the left (`side` -1), below on the right (1), or nowhere (0)."""
     parts = [_target(track, frame)] if track.target is not None else []
     points = [(frame.x(i) + shift, frame.y(r.value), kept[i]) for i, r in enumerate(track.rungs) if r]
     path = [f"{x:g},{y:g}" for x, y, ok in points if ok]
@@ -77,21 +80,26 @@ def _track(track: Track, kept: Sequence[bool], frame: _Frame, shift: float) -> M
             parts.append(back.format("back", track.style, f"{last} {x:g},{y:g}"))
         last = f"{x:g},{y:g}" if ok else last
     parts.append(back.format("path", track.style, " ".join(path)))
-    parts += [_rung(r, track.style, frame, frame.x(i) + shift, kept[i]) for i, r in enumerate(track.rungs) if r]
+    parts += [_rung(r, track.style, frame, frame.x(i) + shift, kept[i], side) for i, r in enumerate(track.rungs) if r]
     return Markup("").join(parts)
 
 
-def _rung(r: Rung, style: str, frame: _Frame, x: float, kept: bool) -> Markup:
+def _rung(r: Rung, style: str, frame: _Frame, x: float, kept: bool, side: int) -> Markup:
+    """A point with its whisker and, on a side, its figure."""
     whisker = Markup(
         '<path class="whisker {style}" d="M{x} {low}V{high}M{a} {low}H{b}M{a} {high}H{b}"/>'
         '<circle class="rung {style}{hollow}" cx="{x}" cy="{y}" r="4.6"/>'
-        '<text class="value {style}" x="{tx}" y="{ty}">{label}</text>'
     )
-    return whisker.format(
+    value = Markup('<text class="value {}" x="{:g}" y="{:g}" text-anchor="{}">{}</text>')
+    drawn = whisker.format(
         style=style, x=f"{x:g}", low=frame.y(r.low), high=frame.y(r.high), a=f"{x - 4:g}", b=f"{x + 4:g}",
-        y=frame.y(r.value), hollow="" if kept else " hollow", tx=f"{x + 9:g}", ty=frame.y(r.value) + 4,
-        label=f"{100 * r.value:.1f}%",
+        y=frame.y(r.value), hollow="" if kept else " hollow",
     )  # fmt: skip
+    if not side:
+        return drawn
+    y = min(frame.y(r.value) + (13 if side > 0 else -5), frame.bottom - 5)
+    at, anchor = (x + 9 * side, y), "start" if side > 0 else "end"
+    return drawn + value.format(style, *at, anchor, f"{100 * r.value:.1f}%")
 
 
 def _target(track: Track, frame: _Frame) -> Markup:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hafs.decisions import Ruling, Signs
 from hafs.evals.compare import Comparison
-from hafs.evals.failures import FailureReport, cluster_table, family_table
+from hafs.evals.failures import FailureReport, cluster_table
 from hafs.evals.failures import lead as failures_lead
 from hafs.evals.tables import Cell, Table, main_table, paired_table
 from hafs.evals.words import interval, model_title, percent, points, seconds, title
@@ -178,7 +178,7 @@ def _figures(r: LoopReport) -> tuple[Figure, ...]:
     out = []
     for i, (name, rate) in enumerate(_reported(r, by_name[r.kept])[:2]):
         sub = f"{interval(rate)}, n={rate.n}"
-        out.append(Figure(title(name), percent(rate.value), sub, _STYLES[i]))
+        out.append(Figure(_name(r, name), percent(rate.value), sub, _STYLES[i]))
     back = sum(x.ruling.action == "roll back" for x in r.rounds)
     gone = f"{back} rolled back" if back else "none rolled back"
     out.append(Figure("Rounds", str(len(r.rounds)), gone if r.rounds else ""))
@@ -283,7 +283,7 @@ def _failures(r: LoopReport) -> Section | None:
     if r.failures and r.failures.causes:
         blocks += failures_section(r.failures).blocks
     if r.why and r.why.clusters:
-        blocks += [Text(failures_lead(r.why)), Grid(cluster_table(r.why)), Grid(family_table(r.why))]
+        blocks += [Text(failures_lead(r.why)), Grid(cluster_table(r.why))]
     return Section("failures", "Failures before and after", tuple(blocks))
 
 
@@ -307,20 +307,31 @@ def _figure(value: float | None) -> Cell:
 
 
 def _asked(r: LoopReport) -> Section:
-    """What each round asked, family by family."""
-    blocks: list[Block] = [Text(
-        "The more a family fails on the decision prompts, the more new prompts of it a round asks. Families that are"
-        " neither hopeless nor solved get more answers a prompt. Where a family had no right answer of its own, the"
-        " known answer was the winner (marked off-policy).", small=True)]  # fmt: skip
-    for x in r.rounds:
-        rows = tuple(
-            (Cell(a.family or "(no family)"), Cell(percent(a.failed), f"n={a.n}"), Cell(str(a.prompts)),
-             Cell(str(a.candidates)), Cell(percent(a.right)), Cell("yes" if a.references else ""))
-            for a in sorted(x.asked, key=lambda a: (-a.prompts, a.family))
-        )  # fmt: skip
-        header = ("Family", "Failed before", "New prompts", "Answers each", "Of them right", "Known answer wins")
-        blocks.append(Grid(Table(model_title(x.name), header, rows)))
-    return Section("asked", "What each round asked", tuple(blocks) if r.rounds else ())
+    """What each round asked, a row for each family."""
+    if not r.rounds:
+        return Section("asked", "", ())
+    text = Text(
+        "New prompts × answers to each; below, the family's failed share of the decision prompts before, and the share"
+        " of the sampled answers that were right. The more a family fails, the more it is asked; one that is neither"
+        " hopeless nor solved gets more answers. \u2018Known answer\u2019: none of its samples was right, so the known"
+        " answer was the winner (off-policy).", small=True)  # fmt: skip
+    most = {a.family: a.prompts for x in reversed(r.rounds) for a in x.asked}
+    by_round = [{a.family: a for a in x.asked} for x in r.rounds]
+    rows = tuple(
+        (Cell(family or "(no family)"), *(_ask(found.get(family)) for found in by_round))
+        for family in sorted(most, key=lambda f: (-most[f], f))
+    )
+    table = Table("", ("Family", *(model_title(x.name) for x in r.rounds)), rows)
+    return Section("asked", "What each round asked", (text, Grid(table)))
+
+
+def _ask(a: Asked | None) -> Cell:
+    if a is None or not a.prompts:
+        return Cell("-")
+    said = [f"{percent(a.failed)} failed" if a.n else "not measured"]
+    said += [f"{percent(a.right)} right"] if a.right is not None else []
+    said += ["known answer"] if a.references else []
+    return Cell(f"{a.prompts} × {a.candidates}", ", ".join(said))
 
 
 def _sources(r: LoopReport) -> Section:
