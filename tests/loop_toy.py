@@ -18,7 +18,7 @@ TRAIN = {"precision": "fp32", "num_epochs": 1, "batch_size": 2, "gradient_accumu
          "validation_share": 0.0, "warmup_ratio": 0.0}  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "score": {"scorer": "toy"},
-    "sft": {**TRAIN, "learning_rate": 1e-2, "num_epochs": 4, "batch_size": 4, "save_steps": 8, "method": "full"},
+    "sft": {**TRAIN, "learning_rate": 1e-2, "num_epochs": 4, "batch_size": 4, "save_steps": 4, "method": "full"},
     "dpo": {**TRAIN, "learning_rate": 3e-4, "eval_steps": 4, "method": "full"},
     "generate": {"candidates": 3, "temperature": 1.3, "max_new_tokens": 6, "batch_size": 16},
     "eval": {"max_new_tokens": 6, "batch_size": 32, "benchmarks": []},
@@ -26,7 +26,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class ToyScorer:
-    """Right when the answer begins with the word that the prompt's check wants; of right ones the shortest is best."""
+    """Right when the answer is the word that the prompt's check wants; of right ones the shortest is best."""
 
     name = "toy"
     version = "1"
@@ -37,7 +37,7 @@ class ToyScorer:
 
     def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
         for prompt, candidate in items:
-            right = candidate.text.startswith(prompt.check["want"])
+            right = candidate.text.strip() == prompt.check["want"]
             yield Score(candidate.id, self.name, self.version, self.arguments, value=float(right),
                         key=(float(right), -float(len(candidate.text))), passed=right,
                         cause="" if right else "wrong word")  # fmt: skip
@@ -47,10 +47,11 @@ class ToyScorer:
 
 
 def prompt(i: int, split: str) -> Prompt:
-    """The i-th prompt of a split; families take turns."""
+    """The i-th prompt of a split; families take turns. One in nine held-out ones wants a word that is never taught."""
     family = ("alpha", "beta", "gamma")[i % 3]
+    want = "zz" if split != "train" and i % 9 == 5 else "ok"
     return Prompt(f"{split[:2]} {family} {i}", family=family, category="words", split=split, checker="toy",
-                  check={"want": "ok"}, references=({"name": "plain", "text": "ok"},))  # type: ignore[arg-type] # fmt: skip
+                  check={"want": want}, references=({"name": "plain", "text": "ok"},))  # type: ignore[arg-type] # fmt: skip
 
 
 def write_tasks(folder: Path, train: int = 60, validation: int = 24, test: int = 12) -> tuple[Path, Path]:

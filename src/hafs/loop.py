@@ -89,11 +89,17 @@ class Outcome:
         paths = {"kept_path": str(self.kept_path), "report": str(self.report), "stop": vars(self.stop)}
         return {**vars(self), "rounds": list(self.rounds), **paths}
 
+    def record(self, root: Path) -> dict[str, Any]:
+        """The same for the workspace's record, in which paths are seen from `root`: a workspace may be moved."""
+        paths = {name: getattr(self, name) for name in ("kept_path", "report")}
+        inside = {k: str(p.relative_to(root) if p.is_relative_to(root) else p) for k, p in paths.items()}
+        return {**self.to_dict(), **inside}
+
     @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Outcome:
-        """The inverse of `to_dict`."""
+    def of_record(cls, row: Mapping[str, Any], root: Path) -> Outcome:
+        """The inverse of `record`."""
         ruling = Ruling(**{**row["stop"], "rules": tuple(row["stop"]["rules"])})
-        paths = {name: Path(row[name]) for name in ("kept_path", "report")}
+        paths = {name: root / row[name] for name in ("kept_path", "report")}
         return cls(**{**row, **paths, "stop": ruling, "rounds": tuple(row["rounds"])})
 
 
@@ -138,13 +144,14 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
     with workspace.open_store() as store:
         known = store.get_run(store.start_run("loop", loop.to_dict()))
         assert known is not None
-        if known.status == "finished" and Path(known.outputs["report"]).is_file():
-            return Outcome.from_dict(known.outputs)
+        if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
+            return Outcome.of_record(known.outputs, workspace.root)
         source = Source(loop.config.loop, _checkpoints(loop.config))
         with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source).run()
-        store.finish_run(known.id, "finished", {"kept": outcome.kept}, outcome.to_dict(), model=outcome.kept_hash)
+        made = outcome.record(workspace.root)
+        store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
 
 

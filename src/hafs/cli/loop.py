@@ -103,7 +103,7 @@ def _closing(outcome: Outcome) -> RenderableType:
         decided = {"promote": "promoted", "roll back": "rolled back"}[x["action"]] if x else ""
         rows.append((Cell(model_title(name)), *(rate(rates[b]) for b in benchmarks), change, Cell(decided)))
     header = ("Model", *(title(b) for b in benchmarks), "Change (points)", "Decision")
-    said = [f"{model_title(x['name'])}: {x['reason']}" for x in outcome.rounds]
+    said = [x["reason"] for x in outcome.rounds]
     end = (f"Stopped. {outcome.stop.reason}\n"
            f"Kept: {outcome.kept} ({outcome.kept_path}). It took {sum(outcome.seconds.values()) / 60:.1f} minutes.\n"
            f"Report: {outcome.report}")  # fmt: skip

@@ -51,7 +51,7 @@ def _newest(space: Workspace) -> tuple[Path, Path]:
     """The page of the loop or demo that ended last, and its Markdown twin."""
     with space.open_store() as store:
         ended = [r for r in store.runs(kind=["loop", "recipe"]) if r.status == "finished" and r.outputs.get("report")]
-    pages = [Path(r.outputs["report"]) for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
+    pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
     page = next((p for p in pages if p.is_file()), None)
     if page is None:
         raise UsageError(f"{space.root} has no page of a loop or demo",

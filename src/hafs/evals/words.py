@@ -7,7 +7,7 @@ from hafs.statistics import Estimate
 __all__ = ["interval", "model_title", "p_value", "percent", "points", "seconds", "title", "tokens"]
 
 _MODELS = {"baseline": "Baseline", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "rlhf": "RLHF"}
-_BENCHMARKS = {"asm": "ASM Benchmark", "rom_hack": "ROM Hack Benchmark"}
+_BENCHMARKS = {"asm": "ASM Benchmark", "rom_hack": "ROM Hack Benchmark", "decision": "Decision prompts"}
 
 
 def model_title(name: str) -> str:

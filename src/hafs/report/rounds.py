@@ -178,7 +178,7 @@ def _figures(r: LoopReport) -> tuple[Figure, ...]:
     out = []
     for i, (name, rate) in enumerate(_reported(r, by_name[r.kept])[:2]):
         sub = f"{interval(rate)}, n={rate.n}"
-        out.append(Figure(_name(r, name), percent(rate.value), sub, _STYLES[i]))
+        out.append(Figure(title(name), percent(rate.value), sub, _STYLES[i]))
     back = sum(x.ruling.action == "roll back" for x in r.rounds)
     gone = f"{back} rolled back" if back else "none rolled back"
     out.append(Figure("Rounds", str(len(r.rounds)), gone if r.rounds else ""))
@@ -193,14 +193,10 @@ def _reported(r: LoopReport, m: Scored) -> list[tuple[str, Estimate]]:
     return sorted(m.rates.items(), key=lambda x: x[0] == r.decides)
 
 
-def _name(r: LoopReport, benchmark: str) -> str:
-    return "Decision prompts" if benchmark == r.decides else title(benchmark)
-
-
 def _scores(r: LoopReport) -> Section:
     names = [name for name, _ in _reported(r, r.models[0])]
     tracks = [
-        Track(_name(r, b), _STYLES[i % len(_STYLES)], tuple(_rung(m.rates.get(b)) for m in r.models), r.targets.get(b))
+        Track(title(b), _STYLES[i % len(_STYLES)], tuple(_rung(m.rates.get(b)) for m in r.models), r.targets.get(b))
         for i, b in enumerate(names)
     ]
     chart = Climb(
@@ -237,7 +233,7 @@ def scores_table(r: LoopReport) -> Table:
             Cell("-" if m.tokens is None else f"{m.tokens:.1f}"),
             Cell(_done(x) if x else "start" if x is None and m.name != "baseline" else "-"),
         ))  # fmt: skip
-    return Table("", ("Model", *(_name(r, b) for b in names), "Change (points)", "Tokens", "Decision"), tuple(rows))
+    return Table("", ("Model", *(title(b) for b in names), "Change (points)", "Tokens", "Decision"), tuple(rows))
 
 
 def _rate(e: Estimate | None) -> Cell:
