@@ -301,7 +301,7 @@ def test_killed_twenty_times_it_ends_with_the_same_tables(
 
 
 def test_the_page_has_every_part_and_asks_for_nothing(done: tuple[Path, Workspace, Outcome]) -> None:
-    _, workspace, outcome = done
+    outcome = done[2]
     page, twin = outcome.report.read_text(), outcome.report.with_suffix(".md").read_text()
     for part in ("Scores by round", "What was decided, and why", "Failures before and after", "What each round asked",
                  "Margins, log-probabilities, length, KL", "Where the pairs came from", "Training: SFT",
