@@ -33,6 +33,7 @@ from hafs.decisions import (
 from hafs.errors import HafsError, UsageError
 from hafs.evals import Comparison, EvalResult, compare, failures
 from hafs.evidence import agreement, facts, judge_cards, sources, training_of
+from hafs.fetch import file_sha256
 from hafs.focus import Ask, Source, plan
 from hafs.models import model_hash, resolve
 from hafs.pipeline import scorer_for
@@ -64,9 +65,11 @@ class Loop:
     command: str = "hafs loop run"
 
     def to_dict(self) -> dict[str, Any]:
-        """The loop as JSON, for the record of the run; the model by its hash."""
+        """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
         settings = self.config.model_dump(mode="json", exclude={"store", "model"})
-        return {"model": model_hash(resolve(self.model)), "taught": self.taught, "settings": settings}
+        named = [self.config.loop.prompts, *self.config.eval.benchmarks]
+        files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
+        return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,7 @@ class _Loop:
         s.about = {"loop": _lasting(loop)}
         models = []
         if loop.taught:
-            start = self._evaluated("start", resolve(loop.model))
+            start = self._evaluated("start", resolve(loop.model).resolve())
         else:
             if self.limits.baseline:
                 models.append(self._evaluated("baseline", resolve(loop.model)))
