@@ -190,4 +190,6 @@ def rounds_done(done: int, limits: LoopConfig) -> Ruling | None:
     """Stop after the last round that was asked for."""
     if done < limits.max_rounds:
         return None
-    return Ruling("stop", ("rounds done",), f"All {done} rounds asked for are done." if done > 1 else "The round is done.")
+    return Ruling(
+        "stop", ("rounds done",), f"All {done} rounds asked for are done." if done > 1 else "The round is done."
+    )
