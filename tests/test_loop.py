@@ -319,30 +319,32 @@ CHROMIUM = shutil.which("chromium")
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_without_a_complaint_or_a_request(
-    done: tuple[Path, Workspace, Outcome], tmp_path: Path, scheme: Any, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Workspace, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
     monkeypatch.setenv("HOME", str(tmp_path))
     said: list[str] = []
     asked: list[str] = []
+    paper = {}
     with sync_api.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(color_scheme=scheme, viewport={"width": 1180, "height": 900})
+        page = browser.new_page(viewport={"width": 1180, "height": 900})
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(done[2].report.as_uri())
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        dots = page.locator("svg circle.rung").count()
-        hollow = page.locator("svg circle.rung.hollow").count()
-        ink = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        dots, hollow = (page.locator(f"svg circle.rung{kind}").count() for kind in ("", ".hollow"))
+        over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        wide = page.evaluate(over)
         page.set_viewport_size({"width": 390, "height": 800})
-        narrow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        narrow = page.evaluate(over)
         shot = page.screenshot(full_page=True)
         browser.close()
     assert said == [] and asked == [done[2].report.as_uri()]
     assert (wide, narrow) == (0, 0), "nothing sticks out to the side"
     assert (dots, hollow) == (8, 2), "four models on two sets of prompts, one of them rolled back"
-    assert (ink == "rgb(253, 252, 250)") == (scheme == "light") and len(shot) > 10_000
+    assert paper["light"] == "rgb(253, 252, 250)" and paper["dark"] == "rgb(23, 22, 21)" and len(shot) > 10_000
