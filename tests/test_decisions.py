@@ -71,6 +71,7 @@ def test_a_round_is_promoted_when_it_is_at_least_as_good_and_the_reason_has_the_
     assert ("Rolled back to SFT" in ruling.reason) == (ruling.action == "roll back")
 
 
+@settings(deadline=None)
 @given(st.sampled_from([0.0, 0.1, 0.49, 0.51, 2.0]), st.sampled_from([None, 0, 7]))
 def test_drift_and_a_training_without_a_better_step_roll_back(kl: float, kept: int | None) -> None:
     before, after = planted(40, 0, 20, 20)
@@ -146,6 +147,7 @@ def pasts(draw: st.DrawFn) -> Past:
     return Past("dpo-1", draw(st.booleans()), paired_difference(gained, lost, 100), draw(st.sampled_from(["", "why"])))
 
 
+@settings(deadline=None)
 @given(st.lists(pasts(), max_size=6), st.integers(1, 4), st.sampled_from([0.0, 0.05]))
 def test_a_plateau_is_patience_rounds_without_a_gain(past: list[Past], patience: int, least: float) -> None:
     ruling = stop(past, LoopConfig(patience=patience, min_gain=least))
@@ -159,6 +161,7 @@ def test_a_plateau_is_patience_rounds_without_a_gain(past: list[Past], patience:
         assert ruling.action == "stop" and ruling.reason
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.floats(0.01, 1))
 def test_the_target_is_the_share_that_the_kept_model_passes(passed: int, wanted: float) -> None:
     ruling = target_reached({"asm": wilson(passed, 100), "other": wilson(0, 9)}, LoopConfig(target={"asm": wanted}))
@@ -186,6 +189,7 @@ shares = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(shares, st.integers(0, 300))
 def test_prompts_go_where_answers_fail_and_more_answers_where_both_kinds_are_likely(
     failed: dict[str, tuple[int, int]], n: int

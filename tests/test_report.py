@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, HafsError
@@ -391,6 +391,7 @@ def test_rounds_stand_one_after_the_other_and_their_lines_are_not_joined() -> No
 shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans()), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(shares, st.none() | st.floats(0, 1))
 def test_every_score_stands_in_the_chart_and_higher_is_higher(
     scores: list[tuple[float, float, float, bool]], target: float | None
