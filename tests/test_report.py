@@ -15,11 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, HafsError
 from hafs.evals import EvalResult, PromptResult, compare
+from hafs.evals.tables import Table
 from hafs.report import (
     Pairs,
     PairSource,
@@ -34,8 +35,10 @@ from hafs.report import (
     said,
     write_report,
 )
-from hafs.report.blocks import Forest
-from hafs.report.charts import ticks
+from hafs.report.blocks import Climb, Forest, Rung, Track
+from hafs.report.charts import line_chart, ticks
+from hafs.report.climb import climb_chart
+from hafs.report.curves import charts_of
 from hafs.report.view import build_page
 
 HOSTILE = (
@@ -369,3 +372,36 @@ def test_a_browser_shows_it_without_complaint(tmp_path: Path) -> None:
     assert shown.sections == list(SECTIONS)
     assert not [t for t, _ in shown.tags if t in ("script", "img")]
     assert "CONSOLE" not in done.stderr
+
+
+def test_rounds_stand_one_after_the_other_and_their_lines_are_not_joined() -> None:
+    first = Training("dpo-1", tuple({"step": i, "loss": 0.7 - i / 100} for i in range(1, 11)), kept=10)
+    second = Training("dpo-2", tuple({"step": i, "loss": 0.6 - i / 100} for i in range(1, 6)), kept=5)
+    (chart,) = charts_of(first, second)
+    (line,) = chart.series
+    assert [x for x, _ in line.points] == [*range(1, 11), *range(12, 17)]
+    assert chart.marks == ((0.0, "DPO 1"), (11.0, "DPO 2"))
+    drawn = str(line_chart(chart))
+    assert drawn.count("<polyline") == 2 and "DPO 1" in drawn and "DPO 2" in drawn
+    assert chart.caption == "training 0.69 to 0.6, then 0.59 to 0.55."
+    (alone,) = charts_of(first)
+    assert alone.marks == ((10.0, "kept"),) and str(line_chart(alone)).count("<polyline") == 1
+
+
+shares = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.booleans()), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(shares, st.none() | st.floats(0, 1))
+def test_every_score_stands_in_the_chart_and_higher_is_higher(
+    scores: list[tuple[float, float, float, bool]], target: float | None
+) -> None:
+    rungs = tuple(Rung(*(sorted(s[:3])[i] for i in (1, 0, 2))) for s in scores)
+    names, kept = tuple(f"<m{i}>" for i in range(len(scores))), tuple(s[3] for s in scores)
+    drawn = str(climb_chart(Climb("t", names, kept, (Track("b", "new", rungs, target),), Table("", (), ()))))
+    ys = [float(y) for y in re.findall(r'<circle class="rung[^>]* cy="([\d.]+)"', drawn)]
+    assert len(ys) == len(rungs) and all(0 <= y <= 330 for y in ys)
+    assert drawn.count("rung new hollow") == drawn.count("rolled back") == kept.count(False)
+    assert "<m0>" not in drawn and "&lt;m0&gt;" in drawn and ("target" in drawn) == (target is not None)
+    for a, b in pairwise(sorted(zip([r.value for r in rungs], ys, strict=True))):
+        assert a[1] >= b[1] - 0.11, "drawn to a tenth of a unit"

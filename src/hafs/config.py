@@ -191,6 +191,39 @@ class AnnotateSettings(_Section):
     seed: int = 0
 
 
+RoundSection = Literal["generate", "preferences", "dpo", "loop"]
+
+
+class LoopConfig(_Section):
+    """The rounds of `hafs loop run`: what they ask, what decides, when they stop.
+
+    Three sets of prompts have no prompt in common: `checkpoint_prompts` pick each round's checkpoint,
+    `decision_prompts` decide whether it is promoted, and the benchmarks of [eval] are only reported.
+    """
+
+    pack: str = Field("asm", description="the task pack that prompts come from")
+    tags: list[str] = Field([], description="tags that the pack's families must have")
+    prompts: str = Field("", description="a task file in place of the pack; its validation split decides")
+    baseline: bool = Field(True, description="evaluate the model that SFT starts from, too")
+    sft_prompts: int = Field(600, ge=1)
+    round_prompts: int = Field(160, ge=1, description="new prompts that each round asks")
+    checkpoint_prompts: int = Field(48, ge=0, description="0: the last checkpoint is taken")
+    decision_prompts: int = Field(160, ge=1)
+    more_candidates: int = Field(0, ge=0, description="answers a prompt of a family passed 20-80 %; 0: twice as many")
+    max_rounds: int = Field(3, ge=1)
+    target: dict[str, float] = Field({}, description="benchmark = share passed at which the loop stops")
+    patience: int = Field(2, ge=1, description="rounds without a gain, or overfitting, before the loop stops")
+    min_gain: float = Field(0.0, description="a round gains when the lower bound of its gain is above this")
+    max_length_growth: float = Field(0.5, gt=0, description="share by which answers may grow or shrink in a round")
+    max_kl: float = Field(0.5, gt=0, description="nats a token that a round may move away from its reference")
+    max_minutes: float = Field(0.0, ge=0, description="0: no limit")
+    budget: float = Field(0.0, ge=0, description="US dollars; 0: no limit")
+    price_per_hour: float = Field(0.0, ge=0, description="US dollars that this machine costs an hour")
+    rounds: dict[int, dict[RoundSection, dict[str, Any]]] = Field(
+        {}, description="what single rounds do otherwise: `[loop.rounds.2] dpo.learning_rate = 1e-5`"
+    )
+
+
 class Config(_Section):
     """The whole of `hafs.toml`."""
 
@@ -205,6 +238,22 @@ class Config(_Section):
     ppo: PPOConfig = PPOConfig()  # type: ignore[call-arg]
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
+    loop: LoopConfig = LoopConfig()  # type: ignore[call-arg]
+
+    def of_round(self, number: int) -> Config:
+        """These settings with those of `[loop.rounds.NUMBER]` put over them; raises UsageError for a wrong one."""
+        changes = self.loop.rounds.get(number)
+        if changes is None:
+            return self
+        return parse_config(_merged(self.model_dump(exclude={"loop": {"rounds"}}), changes), f"[loop.rounds.{number}]")
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[Any, Any]) -> dict[str, Any]:
+    """`below` with the values of `above` put in, table by table."""
+    out = dict(below)
+    for key, value in above.items():
+        out[key] = _merged(out[key], value) if isinstance(value, Mapping) and isinstance(out.get(key), dict) else value
+    return out
 
 
 DEFAULT_TOML = """\
@@ -246,11 +295,14 @@ def _explain(error: ValidationError, where: str) -> UsageError:
 
 
 def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
-    """Check a mapping against the settings; raises UsageError naming the wrong key."""
+    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key."""
     try:
-        return Config.model_validate(data)
+        found = Config.model_validate(data)
     except ValidationError as e:
         raise _explain(e, where) from e
+    for number in found.loop.rounds:
+        found.of_round(number)
+    return found
 
 
 def load_config(path: str | Path) -> Config:

@@ -8,38 +8,21 @@ model that is not at least as good as its SFT model is not.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hafs import tasks
 from hafs.config import Config
-from hafs.errors import HafsError
 from hafs.evals import Comparison, EvalResult, compare
-from hafs.jsonl import atomic_write
-from hafs.models import model_hash, resolve
-from hafs.pipeline import PassRate, evaluate, preference_groups, score_candidates, scorer_for
-from hafs.preferences import BuildReport
-from hafs.report import (
-    Pairs,
-    PairSource,
-    ReportData,
-    Rerun,
-    Stage,
-    Training,
-    differing_examples,
-    failures_by_cause,
-    write_report,
-)
-from hafs.scorers import Scorer
-from hafs.store import Store, Workspace
-from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, silent
-
-Say = Callable[[str], None]
+from hafs.evidence import facts, gather_report
+from hafs.pipeline import scorer_for
+from hafs.report import Rerun, Stage, write_report
+from hafs.stages import Say, Stages, check_scorer, no_groups
+from hafs.store import Workspace
+from hafs.types import Progress, Prompt, silent
 
 
 @dataclass(frozen=True)
@@ -62,7 +45,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON, for the record of the run."""
-        return {**asdict(self), "config": self.config.model_dump(mode="json")}
+        return {**asdict(self), "config": self.config.model_dump(mode="json", exclude={"loop"})}
 
 
 @dataclass
@@ -83,32 +66,6 @@ class Outcome:
         }  # fmt: skip
 
 
-@dataclass
-class _Run:
-    """One running recipe: the open store, where things go, and the seconds each stage has taken so far."""
-
-    recipe: Recipe
-    root: Path
-    store: Store
-    say: Say
-    progress: Progress
-    stages: dict[str, float] = field(default_factory=dict)
-
-    def stage(self, name: str, number: int, of: int, work: Callable[[], Any]) -> Any:
-        """Do a stage; the time of the attempt that ended it is kept in the workspace."""
-        self.say(f"{number}/{of} {name}")
-        run = self.store.start_run("stage", {"recipe": self.recipe.to_dict(), "stage": name})
-        known = self.store.get_run(run)
-        done = known is not None and known.status == "finished"
-        started = time.monotonic()
-        result = work()
-        seconds = time.monotonic() - started
-        if not done:
-            self.store.finish_run(run, "finished", {"seconds": seconds})
-        self.stages[name] = float(known.metrics["seconds"]) if known is not None and done else seconds
-        return result
-
-
 def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
     """Run `recipe` in `workspace`, or finish it, or return its outcome at once when it is done.
 
@@ -120,65 +77,45 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
         if known.status == "finished" and Path(known.outputs["report"]).is_file():
             return _outcome(known.outputs)
         with closing(scorer_for(recipe.config)) as scorer:
-            outcome = _stages(_Run(recipe, workspace.root, store, say, progress), scorer)
+            stages = Stages({"recipe": recipe.to_dict()}, workspace.root, store, scorer, say, progress)
+            outcome = _run(stages, recipe)
         store.finish_run(known.id, "finished", {"promoted": outcome.promoted}, outcome.to_dict())
         return outcome
 
 
-def _stages(r: _Run, scorer: Scorer) -> Outcome:
-    from hafs.training import train_dpo, train_sft
-    from hafs.training.data import examples
-
-    recipe, config = r.recipe, r.recipe.config
+def _run(s: Stages, recipe: Recipe) -> Outcome:
+    config = recipe.config
     taught, asked, held = _prompts(recipe)
-    _check_scorer(scorer, taught)
+    check_scorer(s.scorer, taught)
     benchmarks = {name: tasks.benchmark(name) for name in recipe.benchmarks}
-    sft, dpo = r.root / "models" / "sft", r.root / "models" / "dpo"
+    models = s.root / "models"
 
-    def judged(name: str, model: str) -> list[EvalResult]:
-        return [evaluate(r.store, scorer, model, name, b, prompts, config.eval, r.progress)
-                for b, prompts in benchmarks.items()]  # fmt: skip
+    def stage(number: int, name: str, work: Callable[[], Any]) -> Any:
+        return s.stage(name, work, f"{number}/7 {name}")
 
-    results = {"baseline": r.stage("evaluate the baseline", 1, 7, lambda: judged("baseline", recipe.model))}
-    r.stage(
-        "SFT",
-        2,
-        7,
-        lambda: train_sft(recipe.model, examples(taught, config.sft.answers), config.sft, sft, progress=r.progress),
-    )
-    results["sft"] = r.stage("evaluate SFT", 3, 7, lambda: judged("sft", str(sft / "model")))
-    r.stage("candidates", 4, 7, lambda: _candidates(r, scorer, sft / "model", asked))
-    groups, report = r.stage("preferences", 5, 7, lambda: _groups(r, scorer, sft / "model", asked))
+    def judged(number: int, title: str, name: str, model: str | Path) -> list[EvalResult]:
+        found: list[EvalResult] = stage(number, title, lambda: s.judged(name, model, benchmarks, config))
+        return found
+
+    results = {"baseline": judged(1, "evaluate the baseline", "baseline", recipe.model)}
+    sft = stage(2, "SFT", lambda: s.teach(recipe.model, taught, config, models / "sft"))
+    results["sft"] = judged(3, "evaluate SFT", "sft", sft)
+    s.stage("candidates", lambda: s.answered(sft, [(asked, config.generate)]), "4/7 candidates", once=True)
+    groups, report = stage(5, "preferences", lambda: s.groups(sft, asked, config.preferences))
     if not groups:
-        raise HafsError(f"no preference group came of the candidates: {report}", "more candidates or other prompts")
-
-    def improve() -> Any:
-        check = PassRate(_tokenizer(sft / "model"), held, scorer, config.eval)
-        return train_dpo(str(sft / "model"), groups, config.dpo, dpo, validate=check, progress=r.progress)
-
-    r.stage("DPO", 6, 7, improve)
-    results["dpo"] = r.stage("evaluate DPO", 7, 7, lambda: judged("dpo", str(dpo / "model")))
+        raise no_groups(report)
+    dpo = stage(6, "DPO", lambda: s.improve(sft, groups, held, config, models / "dpo"))
+    results["dpo"] = judged(7, "evaluate DPO", "dpo", dpo)
     comparison = compare(results, "sft", level=config.eval.level)
     promoted = "dpo" if comparison.promote else "sft"
-    path = _promote(r.root, promoted, {"sft": sft / "model", "dpo": dpo / "model"}[promoted], comparison.reason)
-    stages = tuple(Stage(name, seconds) for name, seconds in r.stages.items())
+    path = s.promote(promoted, {"sft": sft, "dpo": dpo}[promoted], comparison.reason)
     rerun = Rerun(
-        (f"hafs {recipe.name}",),
-        json.dumps(recipe.to_dict(), indent=1),
-        {"promoted": promoted, **facts(results)},
+        (f"hafs {recipe.name}",), json.dumps(recipe.to_dict(), indent=1), {"promoted": promoted, **facts(results)}
     )
     title = f"hafs {recipe.name}: baseline, SFT, DPO"
-    data = gather_report(title, results, comparison, r.root / "models", groups, report.skipped, stages, rerun)
-    page, _ = write_report(data, r.root / "report.html")
-    return Outcome(comparison, promoted, path, page, stages)
-
-
-def _check_scorer(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
-    """Check one reference answer, so that a missing tool ends the run before the long work and not after it."""
-    for prompt in (p for p in prompts[:1] if p.references):
-        (score,) = scorer.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
-        if score.value is None:
-            raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
+    data = gather_report(title, results, comparison, models, groups, report.skipped, s.times(), rerun)
+    page, _ = write_report(data, s.root / "report.html")
+    return Outcome(comparison, promoted, path, page, s.times())
 
 
 def _prompts(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
@@ -188,89 +125,7 @@ def _prompts(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
     return both[: recipe.sft_prompts], both[recipe.sft_prompts :], held
 
 
-def _candidates(r: _Run, scorer: Scorer, model: Path, prompts: Sequence[Prompt]) -> None:
-    from hafs.backends import open_backend
-    from hafs.generate import generate_candidates
-
-    backend = open_backend(str(model))
-    generate_candidates(r.store, backend, prompts, r.recipe.config.generate, r.progress)
-    score_candidates(r.store, scorer, r.progress, prompt_ids=[p.id for p in prompts], model=backend.model)
-
-
-def _groups(
-    r: _Run, scorer: Scorer, model: Path, prompts: Sequence[Prompt]
-) -> tuple[list[PreferenceGroup], BuildReport]:
-    return preference_groups(
-        r.store, scorer, r.recipe.config.preferences,
-        prompt_ids=[p.id for p in prompts], model=model_hash(resolve(str(model))),
-    )  # fmt: skip
-
-
-def _tokenizer(path: Path) -> Any:
-    from hafs.loading import load_tokenizer
-
-    return load_tokenizer(path)
-
-
-def _promote(root: Path, name: str, path: Path, reason: str) -> Path:
-    """Name the model to use in `models/best.json`."""
-    with atomic_write(root / "models" / "best.json") as f:
-        json.dump({"name": name, "path": str(path), "hash": model_hash(path), "reason": reason}, f, indent=1)
-    return path
-
-
 def _outcome(outputs: Mapping[str, Any]) -> Outcome:
     stages = tuple(Stage(name, seconds) for name, seconds in outputs["seconds"].items())
     comparison = Comparison.from_dict(outputs["comparison"])
     return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), Path(outputs["report"]), stages)
-
-
-def gather_report(
-    title: str,
-    results: Mapping[str, list[EvalResult]],
-    comparison: Comparison,
-    models: Path,
-    groups: Sequence[PreferenceGroup] = (),
-    skipped: Mapping[str, int] | None = None,
-    stages: tuple[Stage, ...] = (),
-    rerun: Rerun | None = None,
-) -> ReportData:
-    """What a report shows, from evaluations and from the training logs under `models`/NAME."""
-    reference, candidate = comparison.reference, comparison.candidate
-    return ReportData(
-        title=title,
-        comparison=comparison,
-        training=tuple(t for name in results if (t := _training(name, models / name)) is not None),
-        pairs=Pairs(_sources(groups), dict(skipped or {})) if groups else None,
-        failures=failures_by_cause(results[reference], results[candidate]),
-        examples=differing_examples(results[reference], results[candidate]),
-        stages=stages,
-        rerun=rerun,
-    )
-
-
-def _training(name: str, run: Path) -> Training | None:
-    """The curves of a training run, when it has any."""
-    log = run / "log.jsonl"
-    if not log.is_file():
-        return None
-    rows = tuple(json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
-    result = json.loads((run / "run.json").read_text(encoding="utf-8")).get("result", {})
-    return Training(name, rows, kept=result.get("best_step"), note=" ".join(result.get("warnings", ())))
-
-
-def _sources(groups: Sequence[PreferenceGroup]) -> tuple[PairSource, ...]:
-    """How many groups and edges each source has given."""
-    by_source: dict[str, list[int]] = {}
-    for group in groups:
-        for source in {e.source for e in group.edges}:
-            count = by_source.setdefault(source, [0, 0])
-            count[0] += 1
-            count[1] += sum(e.source == source for e in group.edges)
-    return tuple(PairSource(name, n, edges) for name, (n, edges) in sorted(by_source.items()))
-
-
-def facts(results: Mapping[str, list[EvalResult]]) -> dict[str, str]:
-    """What a figure depends on beside the settings: model hashes and package versions."""
-    hashes = {f"model {name}": rows[0].model for name, rows in results.items()}
-    return {**hashes, **{p: version(p) for p in ("hafs", "torch", "transformers", "peft")}}

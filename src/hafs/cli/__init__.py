@@ -24,6 +24,7 @@ from hafs.cli import (
     install,
     judge,
     lock,
+    loop,
     methods,
     preferences,
     report,
@@ -50,7 +51,7 @@ app = typer.Typer(
 
 for verb in (
     demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, judge, preferences, train,
-    rlhf, evaluate, failures, compare, methods, explain, lock, report,
+    rlhf, evaluate, failures, compare, methods, explain, lock, loop, report,
 ):  # fmt: skip
     verb.register(app)
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
 from hafs.cli.compare import evaluated
+from hafs.errors import UsageError
+
+if TYPE_CHECKING:
+    from hafs.store import Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -15,20 +20,54 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    models: list[str] = typer.Argument(help="Names given to `hafs eval --name`, in order: baseline sft dpo."),
+    models: list[str] = typer.Argument(
+        None,
+        help="Names given to `hafs eval --name`, in order: baseline sft dpo. Without any: the newest loop or demo.",
+        show_default=False,
+    ),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
     output: Path = typer.Option(None, help="Where the page goes; by default report.html in the workspace."),
     open_page: bool = typer.Option(False, "--open", help="Open it in a browser."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Write the report of an evaluation: table, curves, failures, examples where the models differ."""
-    from hafs.evals import compare
-    from hafs.pipeline import newest_groups
-    from hafs.recipe import Rerun, facts, gather_report
-    from hafs.report import write_report
-
+    """Write the report of an evaluation (table, curves, failures, examples), or find the page of the newest loop."""
     space = workspace_at(workspace)
+    page, twin = _compared(space, models, reference, output, workspace) if models else _newest(space)
+    emit({"html": str(page), "markdown": str(twin)}, f"{page}\n{twin}", json)
+    if open_page:
+        show(page)
+
+
+def show(page: Path) -> None:
+    """Open a page in a browser, or say where it is when there is none."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        note(f"no browser could be started; open {page}")
+
+
+def _newest(space: Workspace) -> tuple[Path, Path]:
+    """The page of the loop or demo that ended last, and its Markdown twin."""
+    with space.open_store() as store:
+        ended = [r for r in store.runs(kind=["loop", "recipe"]) if r.status == "finished" and r.outputs.get("report")]
+    pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
+    page = next((p for p in pages if p.is_file()), None)
+    if page is None:
+        raise UsageError(f"{space.root} has no page of a loop or demo",
+                         "name evaluated models, or run the loop (once more: it writes its page again)")  # fmt: skip
+    return page, page.with_suffix(".md")
+
+
+def _compared(
+    space: Workspace, models: list[str], reference: str, output: Path | None, workspace: Path | None
+) -> tuple[Path, Path]:
+    """Write the page of a comparison; its path and that of its Markdown twin."""
+    from hafs.evals import compare
+    from hafs.evidence import facts, gather_report
+    from hafs.pipeline import newest_groups
+    from hafs.report import Rerun, write_report
+
     results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
     comparison = compare(results, reference)
     with space.open_store() as store:
@@ -37,7 +76,4 @@ def report(
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"
     data = gather_report(title, results, comparison, space.root / "models", groups, rerun=rerun)
-    page, twin = write_report(data, output or space.root / "report.html")
-    emit({"html": str(page), "markdown": str(twin)}, f"{page}\n{twin}", json)
-    if open_page:
-        typer.launch(page.as_uri())
+    return write_report(data, output or space.root / "report.html")

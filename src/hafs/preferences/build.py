@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from hafs.errors import DataError, UsageError
@@ -77,6 +77,10 @@ class BuildReport:
     def coverage(self) -> float | None:
         """Share of the samples that have a value; None without samples."""
         return 1 - self.unscored / self.candidates if self.candidates else None
+
+    def __add__(self, other: BuildReport) -> BuildReport:
+        """Both together."""
+        return BuildReport(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as plain data."""

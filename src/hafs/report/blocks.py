@@ -15,6 +15,7 @@ __all__ = [
     "BarGroup",
     "Bars",
     "Block",
+    "Climb",
     "Code",
     "Figure",
     "Forest",
@@ -22,11 +23,15 @@ __all__ = [
     "Key",
     "Lines",
     "Page",
+    "Rung",
     "Section",
     "Series",
     "SideBySide",
     "Span",
     "Text",
+    "Track",
+    "Verdict",
+    "Verdicts",
 ]
 
 
@@ -49,17 +54,21 @@ class Grid:
 
 @dataclass(frozen=True)
 class Series:
-    """A named line: (x, y) points in order; `style` is its colour class, `dots` marks single measurements."""
+    """A named line: (x, y) points in order; `style` is its colour class, `dots` marks single measurements.
+
+    The line is cut before each x in `breaks`, where something new begins.
+    """
 
     label: str
     points: tuple[tuple[float, float], ...]
     style: str
     dots: bool = False
+    breaks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lines:
-    """A line chart. `y_label` names the unit, `mark` a step to point out with its label; `share` shows
+    """A line chart. `y_label` names the unit, `marks` the steps to point out with their labels; `share` shows
     percent.
     """
 
@@ -69,7 +78,7 @@ class Lines:
     series: tuple[Series, ...]
     caption: str
     figures: Table
-    mark: tuple[float, str] | None = None
+    marks: tuple[tuple[float, str], ...] = ()
     share: bool = False
     kind = "lines"
 
@@ -140,6 +149,58 @@ class Forest:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One model's score with its interval, all shares in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Track:
+    """One benchmark's scores, one a model; None where a model has none. `style` is its colour class."""
+
+    label: str
+    style: str
+    rungs: tuple[Rung | None, ...]
+    target: float | None = None
+
+
+@dataclass(frozen=True)
+class Climb:
+    """Scores from model to model. `names` are the models in order, `kept` whether each was (or still is) the best so
+    far; the others were rolled back to the one before. `table` holds the same figures.
+    """
+
+    title: str
+    names: tuple[str, ...]
+    kept: tuple[bool, ...]
+    tracks: tuple[Track, ...]
+    table: Table
+    kind = "climb"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A decision: about what, what was decided (`style` is its colour class), why, and a remark."""
+
+    label: str
+    decided: str
+    style: str
+    reason: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Decisions in their order."""
+
+    verdicts: tuple[Verdict, ...]
+    kind = "verdicts"
+
+
+@dataclass(frozen=True)
 class SideBySide:
     """A prompt and two answers."""
 
@@ -156,7 +217,7 @@ class Code:
     kind = "code"
 
 
-Block = Text | Grid | Lines | Bars | Forest | SideBySide | Code
+Block = Text | Grid | Lines | Bars | Forest | Climb | Verdicts | SideBySide | Code
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from markupsafe import Markup, escape
 
 from hafs.report.blocks import Lines, Series
 
-__all__ = ["is_long", "line_chart", "smooth", "ticks", "tidy"]
+__all__ = ["is_long", "line_chart", "parts_of", "smooth", "ticks", "tidy"]
 
 WIDTH, HEIGHT = 360.0, 210.0
 TOP, BOTTOM, LEFT = 14.0, 36.0, 46.0
@@ -32,8 +33,7 @@ def line_chart(chart: Lines) -> Markup:
     y_ticks = ticks(*_extent(chart))
     scale = _Scale((min(xs), max(xs)), (y_ticks[0], y_ticks[-1]), right)
     parts = [_grid(chart, scale, y_ticks)]
-    if chart.mark:
-        parts.append(_mark(chart.mark, scale))
+    parts += [_mark(mark, scale, alone=len(chart.marks) == 1) for mark in chart.marks]
     parts += [_line(s, scale) for s in chart.series]
     parts.append(_labels(chart.series, scale))
     label = escape(f"{chart.title}: {chart.caption}")
@@ -109,14 +109,15 @@ def _grid(chart: Lines, scale: _Scale, y_ticks: Sequence[float]) -> Markup:
     return Markup("").join(parts)
 
 
-def _mark(mark: tuple[float, str], scale: _Scale) -> Markup:
+def _mark(mark: tuple[float, str], scale: _Scale, alone: bool) -> Markup:
+    """A dotted line with its label: on the side with more room when it stands alone, else after the line."""
     x = scale.x(mark[0])
-    anchor = "end" if x > (LEFT + scale.right) / 2 else "start"
+    anchor = "end" if alone and x > (LEFT + scale.right) / 2 else "start"
     return Markup(
         '<line class="mark" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>'
         '<text class="tick" x="{tx}" y="{ty}" text-anchor="{anchor}">{label}</text>'
     ).format(
-        x=x, top=TOP - 4, bottom=scale.bottom, tx=x + (-4 if anchor == "end" else 4), ty=TOP + 4,
+        x=x, top=TOP - 12, bottom=scale.bottom, tx=x + (-4 if anchor == "end" else 4), ty=TOP - 4,
         anchor=anchor, label=mark[1],
     )  # fmt: skip
 
@@ -129,13 +130,22 @@ def _line(s: Series, scale: _Scale) -> Markup:
         joined = " ".join(f"{scale.x(x):g},{scale.y(y):g}" for x, y in points)
         return path.format(style=s.style, faint=" faint" if faint else "", points=joined)
 
-    out = draw(_thin(smooth(s.points)), faint=False)
-    if is_long(s.points):
-        out = draw(_thin(s.points), faint=True) + out
-    if s.dots or len(s.points) == 1:
-        dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.6"/>')
-        out += Markup("").join(dot.format(s.style, scale.x(x), scale.y(y)) for x, y in s.points)
+    out = Markup("")
+    for part in parts_of(s):
+        if is_long(part):
+            out += draw(_thin(part), faint=True)
+        out += draw(_thin(smooth(part)), faint=False)
+        if s.dots or len(part) == 1:
+            dot = Markup('<circle class="dot {}" cx="{}" cy="{}" r="2.6"/>')
+            out += Markup("").join(dot.format(s.style, scale.x(x), scale.y(y)) for x, y in part)
     return out
+
+
+def parts_of(s: Series) -> list[Points]:
+    """The series cut at its breaks."""
+    edges = [-math.inf, *s.breaks, math.inf]
+    parts = [[p for p in s.points if a <= p[0] < b] for a, b in pairwise(edges)]
+    return [part for part in parts if part]
 
 
 def is_long(points: Points) -> bool:
@@ -167,7 +177,7 @@ def _labels(series: Sequence[Series], scale: _Scale) -> Markup:
     """Each line's name at its end, moved apart where they would overlap."""
     ends = []
     for s in series:
-        ends.append((scale.y(smooth(s.points)[-1][1]), s))
+        ends.append((scale.y(smooth(parts_of(s)[-1])[-1][1]), s))
     ends.sort(key=lambda e: e[0])
     places: list[float] = []
     for y, _ in ends:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hafs.evals.tables import Cell, Table
+from hafs.evals.words import model_title
 from hafs.report.blocks import Lines, Series
-from hafs.report.charts import is_long, smooth, tidy
+from hafs.report.charts import is_long, parts_of, smooth, tidy
 from hafs.report.data import Training
 
 __all__ = ["charts_of"]
@@ -72,54 +73,76 @@ _PLANS = (
 )
 
 
-def charts_of(training: Training) -> list[Lines]:
-    """The charts that the log has figures for, in a fixed order."""
-    return [chart for plan in _PLANS if (chart := _chart(training, plan))]
+def charts_of(*trainings: Training) -> list[Lines]:
+    """The charts that the logs have figures for, in a fixed order; several runs one after the other on one axis."""
+    return [chart for plan in _PLANS if (chart := _chart(trainings, plan))]
 
 
-def _chart(training: Training, plan: _Plan) -> Lines | None:
+def _chart(trainings: Sequence[Training], plan: _Plan) -> Lines | None:
+    starts = _starts(trainings)
     series = [
-        Series(label, points, style, dots)
+        Series(label, points, style, dots, starts[1:])
         for key, label, style, dots in plan.metrics
-        if (points := _points(training, key))
+        if (points := tuple(p for t, start in zip(trainings, starts, strict=True) for p in _points(t, key, start)))
     ]
     if not series:
         return None
-    steps = [x for s in series for x, _ in s.points]
-    kept = training.kept
-    mark = (float(kept), "kept") if kept is not None and min(steps) <= kept <= max(steps) else None
+    several = len(trainings) > 1
     return Lines(
         title=plan.title,
-        x_label="optimiser step",
+        x_label="optimiser step, round after round" if several else "optimiser step",
         y_label=plan.unit,
         series=tuple(series),
-        caption=_caption(series, plan.share),
+        caption=_caption(series, plan.share, [t.name for t in trainings] if several else []),
         figures=_figures(plan, series),
-        mark=mark if len(set(steps)) > 1 else None,
+        marks=_round_marks(trainings, starts) if several else _kept_mark(trainings[0], series),
         share=plan.share,
     )
 
 
-def _points(training: Training, key: str) -> tuple[tuple[float, float], ...]:
-    """The (step, value) pairs of one metric; values that are not numbers are left out."""
+def _starts(trainings: Sequence[Training]) -> tuple[float, ...]:
+    """Where each run begins on the common axis: after the last step of the one before it."""
+    starts, at = [], 0.0
+    for t in trainings:
+        starts.append(at)
+        at += max((float(row["step"]) for row in t.rows if "step" in row), default=0.0) + 1
+    return tuple(starts)
+
+
+def _kept_mark(training: Training, series: Sequence[Series]) -> tuple[tuple[float, str], ...]:
+    steps, kept = [x for s in series for x, _ in s.points], training.kept
+    if kept is None or not min(steps) <= kept <= max(steps) or len(set(steps)) < 2:
+        return ()
+    return ((float(kept), "kept"),)
+
+
+def _round_marks(trainings: Sequence[Training], starts: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    return tuple((start, model_title(t.name)) for t, start in zip(trainings, starts, strict=True))
+
+
+def _points(training: Training, key: str, start: float) -> list[tuple[float, float]]:
+    """The (step, value) pairs of one metric, `start` added to the step; what is not a number is left out."""
     out = []
     for row in training.rows:
         value = row.get(key)
         if isinstance(value, int | float) and math.isfinite(value) and "step" in row:
-            out.append((float(row["step"]), float(value)))
-    return tuple(sorted(out))
+            out.append((start + float(row["step"]), float(value)))
+    return sorted(out)
 
 
-def _caption(series: Sequence[Series], share: bool) -> str:
+def _caption(series: Sequence[Series], share: bool, names: Sequence[str]) -> str:
     """Where each line began and ended, in words (a long line's running mean, as drawn)."""
-    parts = []
+    said = []
     for s in series:
-        line = smooth(s.points)
-        first, last = tidy(line[0][1], share), tidy(line[-1][1], share)
-        parts.append(f"{s.label} {first} to {last}" if len(line) > 1 else f"{s.label} {last}")
+        parts = [smooth(part) for part in parts_of(s)]
+        ends = [f"{tidy(p[0][1], share)} to {tidy(p[-1][1], share)}" if len(p) > 1 else tidy(p[-1][1], share)
+                for p in parts]  # fmt: skip
+        said.append(f"{s.label} {', then '.join(ends)}")
+    mean = " (running mean)" if any(is_long(part) for s in series for part in parts_of(s)) else ""
+    if names:
+        return f"{'; '.join(said)}{mean}."
     last_step = max(s.points[-1][0] for s in series)
-    mean = " (running mean)" if any(is_long(s.points) for s in series) else ""
-    return f"{'; '.join(parts)}, by step {last_step:g}{mean}."
+    return f"{'; '.join(said)}, by step {last_step:g}{mean}."
 
 
 def _figures(plan: _Plan, series: Sequence[Series]) -> Table:

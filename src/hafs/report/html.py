@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from hafs.report.blocks import Page
 from hafs.report.charts import line_chart
+from hafs.report.climb import climb_chart
 
 __all__ = ["page_to_html"]
 
@@ -33,6 +34,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["line_chart"] = line_chart
+    environment.filters["climb_chart"] = climb_chart
     environment.filters["groupby_runs"] = lambda blocks: [(k, list(run)) for k, run in groupby(blocks, _kind)]
     environment.filters["pct"] = lambda share: f"{100 * share:.2f}%"
     return environment.get_template("report.html")

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hafs.evals.tables import fence, markdown_cell, markdown_table
-from hafs.report.blocks import Bars, Block, Code, Figure, Forest, Grid, Lines, Page, SideBySide, Text
+from hafs.report.blocks import (
+    Bars,
+    Block,
+    Climb,
+    Code,
+    Figure,
+    Forest,
+    Grid,
+    Lines,
+    Page,
+    SideBySide,
+    Text,
+    Verdict,
+    Verdicts,
+)  # fmt: skip
 from hafs.report.data import Answer, Example
 
 __all__ = ["page_to_markdown"]
@@ -47,8 +61,17 @@ def _block(block: Block) -> str:
             return caption + fence(block.text)
         case SideBySide():
             return _example(block.example)
+        case Climb():
+            return markdown_table(block.table)
+        case Verdicts():
+            return "\n".join(_verdict(v) for v in block.verdicts)
         case Forest():
             return ""  # the paired table below it holds the same figures
+
+
+def _verdict(v: Verdict) -> str:
+    said = " ".join(x for x in (v.reason, v.remark) if x)
+    return f"- {markdown_cell(v.label)}: **{markdown_cell(v.decided)}**. {markdown_cell(said)}"
 
 
 def _example(e: Example) -> str:

@@ -37,7 +37,9 @@ from hafs.report.curves import charts_of
 from hafs.report.data import Answer, Example, Failures, Pairs, ReportData, Rerun, Stage, Training
 from hafs.statistics import Estimate
 
-__all__ = ["build_page", "headline"]
+__all__ = [
+    "build_page", "change_forest", "examples_section", "failures_section", "headline", "rerun_section", "time_section",
+]  # fmt: skip
 
 _LONGEST = 6000  # characters of a prompt or answer that are shown
 
@@ -48,12 +50,12 @@ def build_page(data: ReportData) -> Page:
     sections = [
         _result(c) if c else None,
         _categories(c) if c else None,
-        _failures(data.failures) if data.failures and data.failures.causes else None,
-        _examples(data.examples) if data.examples else None,
+        failures_section(data.failures) if data.failures and data.failures.causes else None,
+        examples_section(data.examples) if data.examples else None,
         *(_training(t) for t in data.training),
         _pairs(data.pairs) if data.pairs and data.pairs.sources else None,
-        _stages(data.stages) if data.stages else None,
-        _rerun(data.rerun) if data.rerun else None,
+        time_section(data.stages) if data.stages else None,
+        rerun_section(data.rerun) if data.rerun else None,
         _notes(data, c),
     ]
     return Page(
@@ -113,7 +115,7 @@ def _figures(c: Comparison) -> tuple[Figure, ...]:
 def _result(c: Comparison) -> Section:
     blocks: list[Block] = [Grid(main_table(c))]
     blocks += [Text(c.decisions[m].sentence) for m in c.candidates]
-    forest = _forest(c)
+    forest = change_forest(c)
     if forest:
         blocks.append(forest)
     blocks.append(Grid(paired_table(c)))
@@ -128,7 +130,7 @@ def _result(c: Comparison) -> Section:
     return Section("result", "Result", tuple(blocks))
 
 
-def _forest(c: Comparison) -> Forest | None:
+def change_forest(c: Comparison) -> Forest | None:
     """Each candidate's change on each benchmark, with its interval, against zero."""
     rows: list[tuple[str, Paired]] = []
     for m in c.candidates:
@@ -177,7 +179,8 @@ def _category_bars(c: Comparison, b: Benchmark) -> Bars:
     return Bars(f"{b.title}: share passed, with {100 * c.level:g}% intervals", tuple(groups), keys, table)
 
 
-def _failures(f: Failures) -> Section:
+def failures_section(f: Failures) -> Section:
+    """Failed answers by cause, before and after."""
     before, after = model_title(f.before), model_title(f.after)
     most = max(max(c.before, c.after) for c in f.causes) or 1
     groups, rows = [], []
@@ -197,7 +200,8 @@ def _failures(f: Failures) -> Section:
     return Section("failures", "Why answers fail", (Text(text), Bars("Failed answers", tuple(groups), keys, table)))
 
 
-def _examples(examples: Sequence[Example]) -> Section:
+def examples_section(examples: Sequence[Example]) -> Section:
+    """Prompts on which two models differ, side by side."""
     text = "Prompts on which the two models differ, gains and losses alike; the data alone decides which."
     return Section("examples", "Where they differ", (Text(text, small=True), *(SideBySide(_cut(e)) for e in examples)))
 
@@ -249,7 +253,8 @@ def _pairs(p: Pairs) -> Section:
     return Section("pairs", "Where the pairs came from", tuple(blocks))
 
 
-def _stages(stages: Sequence[Stage]) -> Section:
+def time_section(stages: Sequence[Stage]) -> Section:
+    """What each stage took."""
     total, most = sum(s.seconds for s in stages), max(s.seconds for s in stages) or 1.0
     groups, rows = [], []
     for s in stages:
@@ -261,7 +266,8 @@ def _stages(stages: Sequence[Stage]) -> Section:
     return Section("time", "Where the time went", (text, Bars("Time by stage", tuple(groups), (), table)))
 
 
-def _rerun(r: Rerun) -> Section:
+def rerun_section(r: Rerun) -> Section:
+    """Everything that is needed to run it again."""
     blocks: list[Block] = []
     if r.commands:
         blocks.append(Code("\n".join(r.commands), "Commands"))

@@ -60,7 +60,7 @@ def train(
     train, valid, dropped = split(groups, tokenizer, config)
     cache = _reference(path, objective, [*train, *valid], config, accelerator, progress)
     network = _network(path, config, accelerator, train)
-    if cache is not None and not getattr(config, "reference", ""):
+    if cache is not None and _other_reference(path, config) is None:
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
     network = objective.network(with_adapter(network.net, config), network.shared)
     trainer = Trainer(
@@ -128,16 +128,22 @@ def _reference(
     """The cache of the run's reference, filled when the reference is a model of its own."""
     if not objective.uses_reference:
         return None
-    name = getattr(config, "reference", "")
-    reference = resolve(name) if name else path
-    about = [model_hash(reference), pick_precision(config.precision), config.attention, config.quantize]
+    other = _other_reference(path, config)
+    about = [model_hash(other or path), pick_precision(config.precision), config.attention, config.quantize]
     cache = ReferenceCache(cache_root() / "reference", about, objective.reference_by_token)
-    if name and any(cache.get(g) is None for g in groups):
-        network = _network(reference, config, accelerator, groups)
+    if other is not None and any(cache.get(g) is None for g in groups):
+        network = _network(other, config, accelerator, groups)
         fill_reference(cache, network, groups, config, accelerator, progress)
         del network
         gc.collect()
     return cache
+
+
+def _other_reference(path: Path, config: TrainConfig) -> Path | None:
+    """The reference, when it is another model than the one at `path` that training starts from."""
+    name = getattr(config, "reference", "")
+    other = resolve(name) if name else path
+    return None if other.samefile(path) else other
 
 
 def with_adapter(net: Any, config: TrainConfig) -> Any:

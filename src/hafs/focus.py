@@ -1,0 +1,109 @@
+"""What the next round asks: more of the families that fail, more answers where both right and wrong ones are likely.
+
+Prompts come from a task pack or from a task file. No prompt is taught or asked twice, and those that pick checkpoints
+and decide are never among them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hafs import tasks
+from hafs.config import LoopConfig
+from hafs.errors import UsageError
+from hafs.types import Prompt
+
+MIXED = (0.2, 0.8)
+"""Pass rates between which a family's samples are likely to be right and wrong: a contrast to learn from."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a round asks of one family: its failed share on `n` decision prompts, new prompts, answers to each."""
+
+    family: str
+    failed: float
+    n: int
+    prompts: int
+    candidates: int
+
+
+def plan(
+    failed: Mapping[str, tuple[float, int]], families: Collection[str], n: int, candidates: int, more: int
+) -> list[Ask]:
+    """Share `n` prompts among `families` by how much each fails, and choose how many answers each prompt gets.
+
+    `failed` maps a family to its failed share and the number of prompts behind it. The share is drawn towards one half
+    by one success and one failure (Laplace's rule), so a family of few prompts is not taken for hopeless or solved,
+    and a solved one is still asked a little. Families between 20 and 80 % passed get `more` answers.
+    """
+    order = sorted(families)
+    drawn = {f: (share * k + 1) / (k + 2) for f in order for share, k in [failed.get(f, (0.5, 0))]}
+    total = sum(drawn.values())
+    exact = {f: n * drawn[f] / total for f in order}
+    counts = {f: int(exact[f]) for f in order}
+    for f in sorted(order, key=lambda f: (counts[f] - exact[f], f))[: n - sum(counts.values())]:
+        counts[f] += 1
+    return [
+        Ask(f, *failed.get(f, (0.5, 0)), counts[f], more if MIXED[0] <= 1 - drawn[f] <= MIXED[1] else candidates)
+        for f in order
+    ]
+
+
+class Source:
+    """Where a loop's prompts come from: `taught` by SFT, `decision` and `checkpoint` prompts, new ones of a family."""
+
+    def __init__(self, config: LoopConfig, checkpoints: int) -> None:
+        """Raises UsageError when there are not enough prompts for what `config` asks."""
+        self._config = config
+        self._pool = _read(config.prompts) if config.prompts else None
+        held = self._take("validation", config.decision_prompts + checkpoints)
+        self.decision, self.checkpoint = held[: config.decision_prompts], held[config.decision_prompts :]
+        self.taught = self._take("train", config.sft_prompts)
+        self.families = sorted({p.family for p in [*self.taught, *held]})
+
+    def new(self, asks: Sequence[Ask], used: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+        """New prompts of each family, none of them among `used`; fewer where a family has no more."""
+        known, seen = {p.id for p in used}, Counter(p.family for p in used)
+        found = {}
+        for ask in (a for a in asks if a.prompts):
+            prompts = self._of_family(ask.family, ask.prompts + seen[ask.family])
+            found[ask.family] = [p for p in prompts if p.id not in known][: ask.prompts]
+        return found
+
+    def trainable(self) -> list[Prompt]:
+        """The prompts of a task file that may be taught or asked; a pack keeps its splits apart by itself."""
+        return self._pool["train"] if self._pool else []
+
+    def _take(self, split: str, n: int) -> list[Prompt]:
+        if self._pool is None:
+            return tasks.generate(self._config.pack, split, n, tags=self._config.tags)
+        found = self._pool[split][:n]
+        if not found:
+            raise UsageError(f"{self._config.prompts} has no prompts of the {split} split", "add some")
+        return found
+
+    def _of_family(self, family: str, n: int) -> list[Prompt]:
+        """At most `n` prompts of the family, always the same first ones."""
+        if self._pool is not None:
+            return [p for p in self._pool["train"] if p.family == family]
+        while n:
+            try:
+                return tasks.generate(self._config.pack, "train", n, families=[family], tags=self._config.tags)
+            except UsageError:  # the family has fewer
+                n = n * 3 // 4
+        return []
+
+
+def _read(path: str) -> dict[str, list[Prompt]]:
+    """The prompts of a file by split, those for tests left out; where none is marked for validation, texts decide."""
+    rows = {p.id: p for p in tasks.load_tasks(Path(path).expanduser()).rows if p.split != "test"}.values()
+    marked = any(p.split == "validation" for p in rows)
+    pool: dict[str, list[Prompt]] = {"train": [], "validation": []}
+    for p in rows:
+        split = p.split if marked else tasks.split_of(p.text)
+        pool["validation" if split == "validation" else "train"].append(p)
+    return pool
