@@ -22,6 +22,7 @@ from hafs.cli import (
     preferences,
     report,
     score,
+    serve,
     sft,
     tasks,
     train,
@@ -42,8 +43,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, data,
-    config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, serve,
+    data, config,
 ):  # fmt: skip
     verb.register(app)
 
