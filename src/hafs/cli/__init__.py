@@ -16,6 +16,7 @@ from hafs.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     generate,
     init,
     install,
@@ -43,7 +44,7 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, serve,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, export, serve,
     data, config,
 ):  # fmt: skip
     verb.register(app)
