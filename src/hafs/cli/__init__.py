@@ -44,8 +44,8 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, export, serve,
-    data, config,
+    demo, init, doctor, install, tasks, sft, generate, score, preferences, train, evaluate, compare, report, export,
+    serve, data, config,
 ):  # fmt: skip
     verb.register(app)
 

@@ -120,20 +120,19 @@ def _rates(
     from hafs.statistics import wilson
 
     where = Path(benchmark).stem if Path(benchmark).is_file() else benchmark
+    kept = f"{where} ({len(prompts)} prompts)"
     with closing(scorer_for(space.config, prompts[0].checker)) as scorer:
         before, after = (
-            evaluate(
-                store, scorer, model, name, f"{where} ({len(prompts)} prompts)", prompts, space.config.eval, progress
-            )
-            for model, name in models
+            evaluate(store, scorer, model, name, kept, prompts, space.config.eval, progress) for model, name in models
         )
     trained, exported = (wilson(r.passed, r.scored, space.config.eval.level) for r in (before, after))
     if trained.value is None or exported.value is None:
         within, words = False, "nothing could be scored, so the pass rates cannot be compared"
     else:
         within = trained.low <= exported.value <= trained.high
-        words = (f"{after.passed} of {after.scored} prompts of {where} passed ({percent(exported.value)}), the trained"
-                 f" model {before.passed} of {before.scored} ({percent(trained.value)}, {interval(trained)})")  # fmt: skip
+        reached = f"{after.passed} of {after.scored} prompts of {where} passed ({percent(exported.value)})"
+        words = (f"{reached}, the trained model {before.passed} of {before.scored}"
+                 f" ({percent(trained.value)}, {interval(trained)})")  # fmt: skip
     return {"benchmark": where, "trained": {"passed": before.passed, "scored": before.scored},
             "exported": {"passed": after.passed, "scored": after.scored}, "within": within, "words": words}  # fmt: skip
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -22,8 +23,9 @@ from hafs.export.gguf import need_packages
 
 TEXTS = (
     "Hello.", "  two spaces, a tab\tand\n\n\nthree lines ", "LDA.w $0E20,X ; 16 bit\n\tSTA.b $00\n\tRTS", "1234567 89",
-    "def f(x):\n    return x**2  # naïve", "Grüße, 你好, שלום, مرحبا, ひらがな", "🙂👩‍👩‍👧 e\u0301 \u200b\ufeff", "don't I'LL we've",
-    "<|im_start|>user", "</s> <s> [INST]", "\r\n\r\n", "a" * 300, "x=1;y=2", "𝔘𝔫𝔦𝔠𝔬𝔡𝔢", "100,000.50 €", "{{ .System }}",
+    "def f(x):\n    return x**2  # naïve", "Grüße, 你好, שלום, مرحبا, ひらがな", "👩\u200d👧 e\u0301 \u200b\ufeff",
+    "<|im_start|>user", "</s> <s> [INST]", "\r\n\r\n", "a" * 300, "x=1;y=2", "𝔘𝔫𝔦", "100,000.50 €", "don't I'LL",
+    "{{ .System }}",
 )  # fmt: skip
 """Texts that tokenizers split differently: digits, spaces, scripts, marks of chat templates."""
 
@@ -95,7 +97,7 @@ def _main(file: str, context: int, parallel: int, threads: int) -> None:
     params.model.path = file
     params.model_alias = {f"{Path(file).stem}-{file_sha256(Path(file))[:12]}"}
     params.n_ctx, params.n_parallel, params.verbosity = context * parallel, parallel, -1
-    if threads:
+    if threads := threads or int(os.environ.get("OMP_NUM_THREADS") or 0):
         params.cpuparams.n_threads = threads
     try:
         server = xllamacpp.Server(params)

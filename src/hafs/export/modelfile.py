@@ -1,9 +1,9 @@
 """The Modelfile that Ollama makes a model from: template, stops, parameters.
 
-Ollama's templates are Go's, models' are Jinja's. Most chat templates only put fixed text around each turn; that text is
-found by rendering marked turns, and the Go template made of it is checked against the model's own on conversations with
-and without a system text. One that does more (tools, thinking) has no faithful Go form: then no TEMPLATE is written, and
-Ollama goes by the template inside the GGUF file.
+Ollama's templates are Go's, models' are Jinja's. Most chat templates only put fixed text around each turn; that text
+is found by rendering marked turns, and the Go template made of it is checked against the model's own on conversations
+with and without a system text. One that does more (tools, thinking) has no faithful Go form: then no TEMPLATE is
+written, and Ollama goes by the template inside the GGUF file.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 from hafs.chat import stop_ids
@@ -42,12 +41,11 @@ class Wrapping:
     def go(self) -> str:
         """The Go template."""
         role = '{{{{ {0} eq .Role "{1}" }}}}{2}{{{{ .Content }}}}{3}'
-        cases = [
-            ("if", "system", self.system),
-            ("else if", "user", self.user),
-            ("else if", "assistant", self.assistant),
-        ]
-        turns = "".join(role.format(word, name, *text) for word, name, text in cases)
+        around = {"system": self.system, "user": self.user, "assistant": self.assistant}
+        words = ("if", "else if", "else if")
+        turns = "".join(
+            role.format(word, name, *text) for word, (name, text) in zip(words, around.items(), strict=True)
+        )
         return "{{ range .Messages }}" + turns + "{{ end }}{{ end }}" + self.begin
 
 
@@ -114,7 +112,7 @@ def _find(render: Any) -> Wrapping | None:
             return None
         pieces.append(before)
     before_system, system_user, user_assistant, assistant_user = pieces
-    shared = commonprefix([system_user[::-1], assistant_user[::-1]])[::-1]
+    shared = _common_end(system_user, assistant_user)
     alone = render([_turn("user", _U)]).partition(_U)[0]
     default, opens = "", alone if shared.endswith(alone) else shared
     system = (before_system, system_user[: len(system_user) - len(opens)])
@@ -125,3 +123,8 @@ def _find(render: Any) -> Wrapping | None:
             return None
         default = alone[len(before_system) : len(alone) - len(end)]
     return Wrapping(system, (opens, ""), assistant, rest, default)
+
+
+def _common_end(a: str, b: str) -> str:
+    n = next((i for i, (x, y) in enumerate(zip(reversed(a), reversed(b), strict=False)) if x != y), min(len(a), len(b)))
+    return a[len(a) - n :]

@@ -48,9 +48,8 @@ def export_model(
         raise UsageError(f"{output} is there and is no export of ours", "choose another --output")
     title = name or (path.parent.name if path.name == "model" else path.name)
     with locked(output.parent), new_folder(output) as folder:
-        files, notes = _FORMATS[format](
-            path, folder, title, quantize, precision, base, base_name, temperature, progress
-        )
+        settings = (quantize, precision, base, base_name, temperature)
+        files, notes = _FORMATS[format](path, folder, title, *settings, progress)
         (folder / MARK).write_text(f"{format}\n")
         (folder / "README.md").write_text(card(title, origin or Origin(), licence, files, notes), encoding="utf-8")
     gguf = next(iter(sorted(output.glob("*.gguf"))), None)

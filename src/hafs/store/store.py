@@ -321,7 +321,7 @@ class Store:
         query = select(t.c.candidate_id, t.c.token_ids)
         with self._reading() as conn:
             conditions = matches(t.c.candidate_id, list(candidate_ids), self._dialect)
-            return {id: found for id, found in conn.execute(query.where(*conditions))}
+            return {row.candidate_id: row.token_ids for row in conn.execute(query.where(*conditions))}
 
     def get_prompt(self, id: str) -> Prompt | None:
         """The prompt with this id, or None."""
