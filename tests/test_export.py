@@ -168,13 +168,14 @@ def test_a_gguf_file_is_the_model_for_transformers_and_llama_cpp(known: Path, tm
     from hafs.backends import Request, open_backend
     from hafs.backends.transformers import TransformersBackend
     from hafs.config import GenerateConfig
-    from hafs.export.gguf import write_gguf
+    from hafs.export.gguf import quantise, write_gguf
     from hafs.export.llamacpp import TEXTS, llama_server, same_tokens
 
     net, tokenizer = load_model(known, "fp32"), load_tokenizer(known)
     files = {kind: tmp_path / f"{kind}.gguf" for kind in ("f32", "q8_0", "q4_k_m")}
-    for kind, file in files.items():
-        write_gguf(known, file, kind)
+    write_gguf(known, files["f32"], "f32")
+    for kind in ("q8_0", "q4_k_m"):
+        quantise(files["f32"], files[kind], kind)
     sizes = [files[kind].stat().st_size for kind in ("f32", "q8_0", "q4_k_m")]
     assert sizes == sorted(sizes, reverse=True)
     for kind, most in (("f32", 1e-4), ("q8_0", 0.05), ("q4_k_m", 0.5)):
