@@ -1,4 +1,7 @@
-"""Answers from Anthropic's models: `anthropic:claude-…`. They tell no log-probabilities and take no seed."""
+"""Answers from Anthropic's models: `anthropic:claude-…`.
+
+They tell no log-probabilities, take no seed, and sample as they like: the interface has no temperature and no top_p.
+"""
 
 from __future__ import annotations
 
@@ -41,12 +44,10 @@ class AnthropicBackend:
         return ask_all(batch, config, lambda request: self._ask(client, request, config))
 
     def _ask(self, client: Any, request: Request, config: GenerateConfig) -> Answer:
-        more: dict[str, Any] = {"top_p": config.top_p} if config.top_p < 1 else {}
-        if request.system:
-            more["system"] = whole(request.system)
+        more = {"system": whole(request.system)} if request.system else {}
         try:
             reply = client.messages.create(
-                model=self._model, max_tokens=config.max_new_tokens, temperature=config.temperature, **more,
+                model=self._model, max_tokens=config.max_new_tokens, **more,
                 messages=[{"role": "user", "content": whole(request.text)}],
             )  # fmt: skip
         except self._sdk.APIError as e:
