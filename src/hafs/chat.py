@@ -44,7 +44,12 @@ def encode_prompt(tokenizer: Tokenizer, text: str, system: str = "") -> list[int
     if not tokenizer.chat_template:
         plain = f"{system}\n\n{text}\n" if system else f"{text}\n"
         return list(tokenizer(plain)["input_ids"])
-    rendered = tokenizer.apply_chat_template(messages_of(text, system), add_generation_prompt=True, tokenize=False)
+    return encode_messages(tokenizer, messages_of(text, system))
+
+
+def encode_messages(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
+    """Token ids of a conversation up to the assistant's next token, by the model's chat template."""
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 

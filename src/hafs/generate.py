@@ -1,29 +1,35 @@
 """Candidates into the workspace: every planned batch is stored as it comes, and a batch that is there is not repeated.
 
 The plan of batches depends only on the prompts and the settings, and a batch samples from its own seed, so a run that
-was killed ends with the candidates of one that was not.
+was killed ends with the candidates of one that was not. A server is asked for each answer alone, so there a run goes on
+with the answers that are missing.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from hafs.backends import Answer, Backend, Request
+from hafs.backends import Answer, Backend, Request, Unanswered
 from hafs.config import GenerateConfig
+from hafs.errors import HafsError
 from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, silent
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The candidates of every prompt, how many of them are new, and how many answers were cut at the token limit."""
+    """The candidates of every prompt, how many of them are new, and how many answers were cut at the token limit.
+
+    `failed` counts the answers that a server did not give, by reason.
+    """
 
     candidates: list[Candidate]
     new: int
     cut: int
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 def generate_candidates(
@@ -35,29 +41,29 @@ def generate_candidates(
 ) -> Generated:
     """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
-    Adds the prompts to the store. Raises what the backend raises; batches done before that are kept.
+    Adds the prompts to the store. Raises HafsError when the backend can go on no more; the answers that it gave before
+    are kept.
     """
     unique = {p.id: p for p in prompts}
     store.add_prompts(unique.values())
-    requests = [Request(id, p.text, p.system, config.candidates) for id, p in unique.items()]
     sampling = sampling_of(config)
-    known: dict[str, list[Candidate]] = defaultdict(list)
+    known: dict[str, dict[int, Candidate]] = defaultdict(dict)
     for candidate in store.candidates(model=backend.model, prompt_ids=list(unique), source="generate"):
         if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
-            known[candidate.prompt_id].append(candidate)
-    plan = backend.plan(requests, config)
-    found: list[Candidate] = []
-    new = 0
+            known[candidate.prompt_id].setdefault(candidate.index, candidate)
+    plan = backend.plan(_requests(backend, unique, known, config), config)
+    new, failed = 0, Counter[str]()
     for done, batch in enumerate(plan, 1):
-        if not all(len(known[r.key]) >= r.n for r in batch):
-            made = [_candidate(a, backend, config, sampling) for a in backend.generate(batch, config)]
-            new += store.add_candidates(made)
-            for request in batch:
-                known[request.key] = [c for c in made if c.prompt_id == request.key]
-        for request in batch:
-            found += known[request.key][: request.n]
+        if not all(set(range(r.index, r.index + r.n)) <= known[r.key].keys() for r in batch):
+            made, stopped = _answers(backend, batch, config)
+            new += _keep(store, made, backend, config, sampling, known)
+            if stopped is not None:
+                failed.update(stopped.failed)
+                _go_on_or_raise(stopped, sum(map(len, known.values())), len(unique) * config.candidates)
         progress("generating", done, len(plan), {})
-    return Generated(found, new, sum(c.finish == "length" for c in found))
+    order = dict.fromkeys(r.key for batch in plan for r in batch) if backend.capabilities.batch else unique
+    found = [known[id][i] for id in order for i in range(config.candidates) if i in known[id]]
+    return Generated(found, new, sum(c.finish == "length" for c in found), dict(failed))
 
 
 def sampling_of(config: GenerateConfig) -> dict[str, Any]:
@@ -66,9 +72,52 @@ def sampling_of(config: GenerateConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
+def _requests(
+    backend: Backend,
+    prompts: Mapping[str, Prompt],
+    known: Mapping[str, Mapping[int, Candidate]],
+    config: GenerateConfig,
+) -> list[Request]:
+    """One request for each prompt; where answers do not depend on their batch, one for each that is missing."""
+    if backend.capabilities.batch:
+        return [Request(id, p.text, p.system, config.candidates) for id, p in prompts.items()]
+    return [
+        Request(id, p.text, p.system, 1, index)
+        for id, p in prompts.items()
+        for index in range(config.candidates)
+        if index not in known[id]
+    ]
+
+
+def _answers(
+    backend: Backend, batch: Sequence[Request], config: GenerateConfig
+) -> tuple[list[Answer], Unanswered | None]:
+    try:
+        return backend.generate(batch, config), None
+    except Unanswered as e:
+        return e.answers, e
+
+
+def _keep(
+    store: Store, made: Sequence[Answer], backend: Backend, config: GenerateConfig, sampling: dict[str, Any],
+    known: dict[str, dict[int, Candidate]],
+) -> int:  # fmt: skip
+    """Write answers with their exact token ids; returns how many are new."""
+    rows = [(_candidate(a, backend, config, sampling), a) for a in made]
+    for candidate, _ in rows:
+        known[candidate.prompt_id][candidate.index] = candidate
+    return store.add_candidates([c for c, _ in rows], {c.id: a.token_ids for c, a in rows})
+
+
+def _go_on_or_raise(stopped: Unanswered, have: int, total: int) -> None:
+    """Raise where asking on is of no use: the server is gone, or the batch got no answer at all."""
+    if stopped.fatal or not stopped.answers:
+        raise HafsError(f"{stopped.what}; {have} of {total} answers are in the workspace", stopped.fix) from stopped
+
+
 def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]) -> Candidate:
     return Candidate(
         prompt_id=answer.key, text=answer.text, model=backend.model, model_name=backend.name, seed=config.seed,
-        index=answer.index, sampling=sampling, logprob=answer.logprob, n_tokens=len(answer.token_ids),
+        index=answer.index, sampling=sampling, logprob=answer.logprob, n_tokens=answer.length,
         finish=answer.finish,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from hafs.backends import Request, answers, open_backend
+from hafs.backends import Request, answers, is_local, open_backend
 from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
 from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
@@ -181,18 +181,19 @@ def evaluate(
     decoding = greedy(config)
     settings = {"name": name, "benchmark": benchmark, "decoding": decoding.model_dump(), "scorer": _versions(scorer),
                 "prompts": content_id([p.id for p in prompts])}  # fmt: skip
-    path = resolve(model)
-    run = store.start_run("eval", settings, {"model": model_hash(path)})
+    backend = None if is_local(model) else open_backend(model)
+    where = backend.name if backend else str(resolve(model))
+    run = store.start_run("eval", settings, {"model": backend.model if backend else model_hash(where)})
     known = store.get_run(run)
     if known is not None and known.status == "finished":
         store.finish_run(run, "finished", known.metrics, known.outputs, known.model)  # now the newest of its name
         return EvalResult.from_dict(known.outputs)
     started = time.monotonic()
-    backend = open_backend(model)
+    backend = backend or open_backend(model)
     made = generate_candidates(store, backend, _held_out(prompts), decoding, progress).candidates
     scores = _scores(store, scorer, prompts, made, backend.model, progress)
     result = eval_result(
-        name, backend.model, str(path), benchmark, decoding.model_dump(), prompts, made,
+        name, backend.model, where, benchmark, decoding.model_dump(), prompts, made,
         {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
     )  # fmt: skip
     store.finish_run(

@@ -20,6 +20,10 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "backends": {
         "transformers": "hafs.backends.transformers:TransformersBackend",
+        "openai": "hafs.backends.openai:OpenAIBackend",
+        "ollama": "hafs.backends.ollama:OllamaBackend",
+        "anthropic": "hafs.backends.anthropic:AnthropicBackend",
+        "vllm": "hafs.backends.vllm:VllmBackend",
     },
     "tasks": {
         "asm": "hafs.tasks.snes:asm",

@@ -1,53 +1,95 @@
 """What generates: a backend turns prompts into answers and says what it can do.
 
-The only built-in so far runs a model in this process through transformers. A backend is opened by name with
-`open_backend`; outsiders add theirs through the entry-point group `hafs.backends`.
+transformers.py and vllm.py run a model in this process; openai.py, ollama.py and anthropic.py ask a server, many
+requests at a time (remote.py). A model is named by what runs it and its name there (`ollama:hafs-coder:14b`,
+`openai:http://127.0.0.1:8000/v1#my-model`); a name without one is a transformers model. Outsiders add backends
+through the entry-point group `hafs.backends`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from hafs import registry
 from hafs.config import GenerateConfig
+from hafs.errors import HafsError
+from hafs.models import model_hash, resolve
 
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to answer `n` times. `key` identifies it to the caller; it plays no part in sampling."""
+    """One prompt to answer `n` times. `key` identifies it to the caller; it plays no part in sampling.
+
+    `index` is the number of its first answer. With a `seed` it has random numbers of its own: its answers do not
+    depend on what else is in the batch (beyond rounding).
+    """
 
     key: str
     text: str
     system: str = ""
     n: int = 1
+    index: int = 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One sampled answer: `logprob` is the sum over its tokens in nats at temperature 1, the end token included."""
+    """One sampled answer and why it ended (`finish`: "stop", "length", or a server's own word).
+
+    `logprob` is the sum over its tokens in nats at temperature 1, the end token included (a server may leave that one
+    out). What a server does not tell is missing: `logprob` and `n_tokens` None, `token_ids` empty.
+    """
 
     key: str
     index: int
     text: str
     token_ids: tuple[int, ...]
-    logprob: float
+    logprob: float | None
     finish: str
+    n_tokens: int | None = None
+
+    @property
+    def length(self) -> int | None:
+        """The number of tokens, where it is known."""
+        return len(self.token_ids) or self.n_tokens
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do: several answers a call, log-probabilities, seeding, batches."""
+    """What a backend can do.
+
+    `n`: several answers a call; `logprobs`: tells log-probabilities; `seed`: the same seed samples the same; `batch`:
+    answers of a planned batch are made together, so a batch is done whole or not at all (otherwise every answer is a
+    request of its own and what is missing can be asked alone); `chat`: applies the model's chat template.
+    """
 
     n: bool
     logprobs: bool
     seed: bool
     batch: bool
+    chat: bool = True
+
+
+class Unanswered(HafsError):
+    """Some requests of a batch got no answer: `answers` are the others', `failed` counts the reasons.
+
+    `fatal` means that asking on is of no use (the server is gone, or refuses everybody).
+    """
+
+    def __init__(
+        self, what: str, fix: str = "", *, answers: Sequence[Answer] = (), failed: Mapping[str, int] | None = None,
+        fatal: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(what, fix)
+        self.answers, self.failed, self.fatal = list(answers), dict(failed or {}), fatal
 
 
 class Backend(Protocol):
-    """A model that answers. `model` is its content hash, `name` what the user called it."""
+    """A model that answers. `model` is its content hash (of a server: of what it says it serves), `name` what the
+    user called it."""
 
     name: str
     model: str
@@ -58,14 +100,49 @@ class Backend(Protocol):
         ...
 
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
-        """Answer one planned batch; the same batch with the same config gives the same answers."""
+        """Answer one planned batch; the same batch with the same config gives the same answers (with `seed`).
+
+        Raises Unanswered with the answers that there are when some requests got none.
+        """
         ...
 
 
-def open_backend(model: str, kind: str = "transformers", **options: object) -> Backend:
-    """The backend that serves `model`; raises UsageError for an unknown kind or model."""
+def open_backend(model: str, kind: str = "", **options: object) -> Backend:
+    """The backend that serves `model`; raises UsageError for an unknown kind or model, HafsError for a dead server.
+
+    `kind` "" goes by the name: see `split_name`.
+    """
+    if not kind:
+        kind, model = split_name(model)
     backend: Backend = registry.load("backends", kind)(model, **options)
     return backend
+
+
+def split_name(model: str) -> tuple[str, str]:
+    """(backend, the model's name there): of `ollama:hafs-coder:14b` ("ollama", "hafs-coder:14b").
+
+    A bare tag (`hafs-coder:14b`) is Ollama's when a server on its usual port has a model of that name.
+    """
+    kind, colon, rest = model.partition(":")
+    if colon and not Path(model).exists():
+        if kind in registry.names("backends"):
+            return kind, rest
+        if "/" not in model and rest and kind:
+            from hafs.backends.ollama import installed
+
+            if model in installed():
+                return "ollama", model
+    return "transformers", model
+
+
+def is_local(model: str) -> bool:
+    """Whether `model` names weights that this process can load (and not a server's model)."""
+    return split_name(model)[0] == "transformers"
+
+
+def identify(model: str) -> str:
+    """The content hash that candidates of `model` carry; weights are not loaded for it."""
+    return model_hash(resolve(model)) if is_local(model) else open_backend(model).model
 
 
 def answers(backend: Backend, requests: Sequence[Request], config: GenerateConfig) -> Iterator[list[Answer]]:

@@ -6,7 +6,7 @@ is computed once, its key-value cache repeated for the answers wanted, and rows 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -58,23 +58,39 @@ class TransformersBackend:
                 batches.append([request])
         return batches
 
-    @torch.no_grad()
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
         """Sample `n` answers for each request of the batch (greedy when the temperature is 0)."""
         prompts = [encode_prompt(self.tokenizer, r.text, r.system) for r in batch]
-        counts = [r.n for r in batch]
-        rows = _decode(self._net, prompts, counts, self._stops(), config, _seed_of(batch, config))
-        out, row = [], 0
-        for request in batch:
-            for index in range(request.n):
-                ids, logprob, finish = rows[row]
-                text = decode_answer(self.tokenizer, ids)
-                out.append(Answer(request.key, index, text, tuple(ids), logprob, finish))
-                row += 1
-        return out
+        seeds = [s for r in batch for s in _own_seeds(r)]
+        rows = self.decode(
+            prompts, [r.n for r in batch], config, seeds if None not in seeds else [], _seed_of(batch, config)
+        )
+        asked = [(request, request.index + i) for request in batch for i in range(request.n)]
+        return [
+            Answer(request.key, index, decode_answer(self.tokenizer, ids), tuple(ids), logprob, finish)
+            for (request, index), (ids, logprob, finish) in zip(asked, rows, strict=True)
+        ]
+
+    @torch.no_grad()
+    def decode(
+        self, prompts: Sequence[Sequence[int]], counts: Sequence[int], config: GenerateConfig,
+        seeds: Sequence[int] = (), seed: int = 0, watch: Watch | None = None,
+    ) -> list[tuple[list[int], float, str]]:  # fmt: skip
+        """(token ids, log-probability, finish) of each answer, `counts[i]` of them for the token ids `prompts[i]`.
+
+        With `seeds`, one a row, a row's random numbers are its own; else all rows draw from `seed` in turn. `watch` is
+        told every token as it comes and may end its row.
+        """
+        draw = _drawer(next(self._net.parameters()).device, config, seeds, seed)
+        return _decode(self._net, prompts, counts, self.stops(), config, draw, watch)
+
+    @property
+    def limit(self) -> int | None:
+        """The tokens of prompt and answer together that the model was made for, where it says so."""
+        return getattr(self._net.config, "max_position_embeddings", None)
 
     def _check_length(self, tokens: int, config: GenerateConfig) -> None:
-        limit = getattr(self._net.config, "max_position_embeddings", None)
+        limit = self.limit
         if limit is not None and tokens > limit:
             raise UsageError(
                 f"the longest prompt ({tokens - config.max_new_tokens} tokens) and {config.max_new_tokens} new tokens"
@@ -82,7 +98,8 @@ class TransformersBackend:
                 "leave long prompts out, or lower max_new_tokens",
             )
 
-    def _stops(self) -> list[int]:
+    def stops(self) -> list[int]:
+        """The token ids that end an answer."""
         return stop_ids(self.tokenizer, getattr(self._net, "generation_config", None))
 
 
@@ -92,20 +109,44 @@ def _seed_of(batch: Sequence[Request], config: GenerateConfig) -> int:
     return int(content_id("sampling", config.seed, content)[:15], 16)
 
 
+Draw = Callable[[Sequence[int], int], torch.Tensor]
+"""The uniform numbers [rows, 1] that these rows sample with at this step."""
+
+Watch = Callable[[int, int, float], bool]
+"""Told (row, token, log-probability) of every token as it is sampled; True ends the row there."""
+
+
+def _own_seeds(request: Request) -> list[int | None]:
+    """A seed for each answer of a request that has its own, else None for each."""
+    if request.seed is None:
+        return [None] * request.n
+    return [int(content_id("row", request.seed, request.index + i)[:15], 16) for i in range(request.n)]
+
+
+def _drawer(device: torch.device, config: GenerateConfig, seeds: Sequence[int | None], seed: int) -> Draw:
+    """Random numbers for a batch: every row's from its own seed, or all in turn from one."""
+    if not seeds:
+        generator = torch.Generator(device=device).manual_seed(seed)
+        return lambda rows, step: torch.rand(len(rows), 1, generator=generator, device=device)
+    own = [torch.Generator().manual_seed(s or 0) for s in seeds]
+    table = torch.stack([torch.rand(config.max_new_tokens, generator=g) for g in own]).to(device)
+    return lambda rows, step: table[list(rows), step : step + 1]
+
+
 def _decode(
     net: Any,
     prompts: Sequence[Sequence[int]],
     counts: Sequence[int],
     stops: Sequence[int],
     config: GenerateConfig,
-    seed: int,
+    draw: Draw,
+    watch: Watch | None = None,
 ) -> list[tuple[list[int], float, str]]:
     """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order.
 
     The prompts are padded on the left, computed once, and their cache is repeated `counts[i]` times.
     """
     device = next(net.parameters()).device
-    generator = torch.Generator(device=device).manual_seed(seed)
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
@@ -123,14 +164,14 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in present]
     logprobs, finish = [0.0] * len(present), ["length"] * len(present)
     for step in range(config.max_new_tokens):
-        chosen, chosen_logprob = _sample(logits, config, generator)
+        chosen, chosen_logprob = _sample(logits, config, draw, present, step)
         ended = torch.isin(chosen, stop).tolist()
         for row, token, lp, end in zip(present, chosen.tolist(), chosen_logprob.tolist(), ended, strict=True):
             if finish[row] == "stop":
                 continue
             tokens[row].append(token)
             logprobs[row] += lp
-            finish[row] = "stop" if end else "length"
+            finish[row] = "stop" if (watch is not None and watch(row, token, lp)) or end else "length"
         going = [i for i, row in enumerate(present) if finish[row] != "stop"]
         if not going or step + 1 == config.max_new_tokens:
             break
@@ -201,7 +242,7 @@ def _cache_with_room(config: Any, tokens: int) -> DynamicCache:
 
 
 def _sample(
-    logits: torch.Tensor, config: GenerateConfig, generator: torch.Generator
+    logits: torch.Tensor, config: GenerateConfig, draw: Draw, rows: Sequence[int], step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One token for each row of `logits` [rows, vocabulary], and its log-probability at temperature 1 (nats)."""
     if config.temperature == 0:
@@ -215,6 +256,6 @@ def _sample(
         # One uniform number a row through the inverse of the cumulative distribution: torch.multinomial draws one
         # for every word of the vocabulary, which took 40 % of the decoding time on a CPU.
         cumulative = probs.cumsum(-1)
-        draw = torch.rand(len(probs), 1, generator=generator, device=probs.device) * cumulative[:, -1:]
-        chosen = torch.searchsorted(cumulative, draw, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
+        at = draw(rows, step) * cumulative[:, -1:]
+        chosen = torch.searchsorted(cumulative, at, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
     return chosen, logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)

@@ -18,6 +18,7 @@ from hafs.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     failures,
     generate,
     init,
@@ -30,6 +31,7 @@ from hafs.cli import (
     report,
     rlhf,
     score,
+    serve,
     sft,
     tasks,
     train,
@@ -51,7 +53,7 @@ app = typer.Typer(
 
 for verb in (
     demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, judge, preferences, train,
-    rlhf, evaluate, failures, compare, methods, explain, lock, loop, report,
+    rlhf, evaluate, failures, compare, methods, explain, lock, loop, report, export, serve,
 ):  # fmt: skip
     verb.register(app)
 

@@ -71,6 +71,14 @@ def say_unscored(unscored: Mapping[str, int]) -> None:
         note(f"unscored: {n} candidates, {reason}")
 
 
+def say_unanswered(failed: Mapping[str, int]) -> None:
+    """Name why answers are missing and how many there are of each reason."""
+    for reason, n in failed.items():
+        note(f"unanswered: {n} answers, {reason}")
+    if failed:
+        note("the same command asks for these again")
+
+
 def none_scored(scored: int, unscored: Mapping[str, int]) -> None:
     """Name why candidates are unscored; exit code 1 when there were some and not one could be scored."""
     say_unscored(unscored)

@@ -66,7 +66,7 @@ def evaluate(
     chosen = space.config.model.name if model is None else model
     settings = override(space.config.eval, max_new_tokens=max_new_tokens)
     sampling, ks = _sampling(settings, samples, temperature, top_p, k)
-    title = name or _role(chosen)
+    title = name or role(chosen)
     asked = {which: benchmark_prompts(which) for which in benchmark or settings.benchmarks}
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
@@ -242,7 +242,7 @@ def benchmark_prompts(which: str) -> list[Prompt]:
     return benchmark(which) if which in BENCHMARKS or not Path(which).is_file() else read_prompts(Path(which))
 
 
-def _role(model: str) -> str:
+def role(model: str) -> str:
     """What a model is called in a comparison: its directory's name, of DIR/model that of DIR."""
     path = Path(model).expanduser()
     if path.is_dir():

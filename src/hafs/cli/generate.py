@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, read_prompts, workspace_at
+from hafs.cli.common import (
+    Json,
+    WorkspaceDir,
+    emit,
+    note,
+    progress_bars,
+    read_prompts,
+    say_unanswered,
+    workspace_at,
+)
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +44,11 @@ def register(app: typer.Typer) -> None:
 
 
 def generate(
-    model: str = typer.Option(None, help="What answers: HF directory, hub id, or `default`."),
+    model: str = typer.Option(
+        None,
+        help="What answers: HF directory, hub id, `default`, or a server's"
+        " (ollama:TAG, openai:URL#MODEL, anthropic:MODEL).",
+    ),
     prompts: Prompts = None,
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
@@ -45,6 +58,7 @@ def generate(
     max_new_tokens: int = typer.Option(None),
     batch_size: int = typer.Option(None, help="Answers decoded together."),
     seed: int = typer.Option(None),
+    concurrency: int = typer.Option(None, help="Requests to a server under way at a time."),
     output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -58,7 +72,7 @@ def generate(
     space = workspace_at(workspace)
     sampling: GenerateConfig = override(
         space.config.generate, candidates=candidates_per_prompt, temperature=temperature, top_p=top_p,
-        max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, concurrency=concurrency,
     )  # fmt: skip
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples)
@@ -66,11 +80,13 @@ def generate(
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:
         write_jsonl(output, made.candidates)
-    data = {"prompts": len(chosen), "candidates": len(made.candidates), "new": made.new, "cut": made.cut}
+    data = {"prompts": len(chosen), "candidates": len(made.candidates), "new": made.new, "cut": made.cut,
+            "failed": made.failed}  # fmt: skip
     text = f"{len(made.candidates)} candidates for {len(chosen)} prompts ({made.new} new)"
     if made.cut:
         text += f"; {made.cut} were cut at {sampling.max_new_tokens} tokens (--max-new-tokens)"
     emit(data, text, json)
+    say_unanswered(made.failed)
 
 
 def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:

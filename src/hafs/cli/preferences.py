@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.score import ScorerName
 from hafs.errors import UsageError
@@ -60,7 +60,7 @@ def build(
 
     With `--from human` the ranking is what people said. Exit code 1 when no group comes of it.
     """
-    from hafs.models import model_hash, resolve
+    from hafs.backends import identify
     from hafs.pipeline import groups_from_people, preference_groups, scorer_for
 
     if source not in ("scores", "human"):
@@ -72,7 +72,7 @@ def build(
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
         return _finish(groups, report, output, pairs, json)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
-        only = model_hash(resolve(model)) if model else None
+        only = identify(model) if model else None
         groups, report = preference_groups(store, judge, pairing, split=split, model=only)
     return _finish(groups, report, output, pairs, json)
 
@@ -104,9 +104,10 @@ def generate(
         with progress_bars(quiet=json) as progress:
             chosen = choose_prompts(store, prompts, split, num_samples)
             backend = open_backend(space.config.model.name if model is None else model)
-            generate_candidates(store, backend, chosen, sampling, progress)
+            made = generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
             done = score_candidates(store, judge, progress, **which)
+        say_unanswered(made.failed)
         say_unscored(done.unscored)
         groups, report = preference_groups(store, judge, pairing, **which)
     _finish(groups, report, output, pairs, json)

@@ -145,6 +145,14 @@ candidates = _table(
     Column("source", AnyText),
 )
 
+candidate_tokens = Table(
+    "candidate_tokens",
+    _metadata,
+    Column("candidate_id", String, ForeignKey("candidates.id"), primary_key=True),
+    Column("token_ids", Json(tuple)),
+)
+"""The exact ids that were sampled, apart from the candidates: few readers want them, and they are long."""
+
 scores = _table(
     "scores",
     Column("candidate_id", String, ForeignKey("candidates.id")),
@@ -374,6 +382,10 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             previous TEXT NOT NULL, annotation TEXT, released DOUBLE PRECISION, details TEXT NOT NULL,
             added DOUBLE PRECISION NOT NULL)""",
         "CREATE INDEX leases_by_mode ON leases (mode, annotator)",
+    )),
+    (8, (
+        """CREATE TABLE candidate_tokens (
+            candidate_id TEXT PRIMARY KEY REFERENCES candidates (id), token_ids TEXT NOT NULL)""",
     )),
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import groupby, islice
@@ -98,12 +98,24 @@ class Store:
         """Add prompts; returns how many were new. One that is there stays as it was first added."""
         return self._add("prompts", prompts)
 
-    def add_candidates(self, candidates: Iterable[Candidate]) -> int:
+    def add_candidates(
+        self, candidates: Iterable[Candidate], token_ids: Mapping[str, Sequence[int]] | None = None
+    ) -> int:
         """Add candidates; returns how many were new. A log-probability that is no number becomes missing.
 
-        Raises DataError when a prompt of theirs is not in the store.
+        `token_ids` are the exact ids that were sampled, by candidate id, where they are known; they are written in
+        the same transaction. Raises DataError when a prompt of theirs is not in the store.
         """
-        return self._add("candidates", map(_known_logprob, candidates))
+        insert = self._insert(schema.candidates).on_conflict_do_nothing()
+        tokens = self._insert(schema.candidate_tokens).on_conflict_do_nothing()
+        added = 0
+        for rows in _row_batches("candidates", map(_known_logprob, candidates)):
+            with self._writing() as conn:
+                added += _count(conn, insert, rows)
+                ids = [(row["id"], (token_ids or {}).get(row["id"])) for row in rows]
+                if known := [{"candidate_id": id, "token_ids": list(found)} for id, found in ids if found]:
+                    conn.execute(tokens, known)
+        return added
 
     def add_scores(self, scores: Iterable[Score]) -> int:
         """Add scores; returns how many were new or put a value where there was none.
@@ -312,6 +324,14 @@ class Store:
         query = select(*columns("candidates")).where(~exists(select(1).where(*given)))
         for prompt, rows in self._by_prompt(query, filters):
             yield from ((prompt, Candidate(*row)) for row in rows)
+
+    def token_ids(self, candidate_ids: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """The exact ids that were sampled for these candidates, where they are known, by candidate id."""
+        t = schema.candidate_tokens
+        query = select(t.c.candidate_id, t.c.token_ids)
+        with self._reading() as conn:
+            conditions = matches(t.c.candidate_id, list(candidate_ids), self._dialect)
+            return {row.candidate_id: row.token_ids for row in conn.execute(query.where(*conditions))}
 
     def get_prompt(self, id: str) -> Prompt | None:
         """The prompt with this id, or None."""

@@ -1,0 +1,106 @@
+"""`hafs serve`: an OpenAI-compatible endpoint for a model."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, emit, note
+from hafs.cli.evaluate import role
+from hafs.errors import HafsError, MissingTool, UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+ApiKey = Annotated[
+    str, typer.Option("--api-key", envvar="HAFS_API_KEY", help="Requests must carry this key.", show_default=False)
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve")(serve)
+
+
+def serve(
+    model: str = typer.Argument(None, help="A name under `models/` of the workspace (sft), an HF directory, a hub id,"
+                                           " or `default`; else the workspace's model."),
+    name: str = typer.Option(None, help="What requests call it; by default the model's name here."),
+    port: int = typer.Option(8010, min=0, max=65535, help="0 takes a free one."),
+    host: str = typer.Option("127.0.0.1", help="Another address than this machine's own needs --api-key."),
+    api_key: ApiKey = "",
+    batch_size: int = typer.Option(16, min=1, help="Answers decoded together."),
+    precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Serve a model on this machine as OpenAI's interface, for trying it and for judging, until Ctrl-C."""
+    if host not in ("127.0.0.1", "localhost", "::1") and not api_key:
+        raise UsageError(f"{host} can be reached from other machines", "give --api-key, or leave --host out")
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"there is no precision {precision!r}", "use one of: auto, fp32, bf16")
+    try:
+        import uvicorn
+
+        from hafs.serve.app import make_app
+    except ImportError as e:
+        raise MissingTool(
+            f"serving needs a package that is not installed ({e.name})", "pip install 'hafs[serve]'"
+        ) from e
+    from hafs.backends.transformers import TransformersBackend
+
+    chosen = workspace_model(model, workspace)
+    listener = _listen(host, port)
+    backend = TransformersBackend(chosen, precision)
+    title = name or role(chosen)
+    url = f"http://{host}:{listener.getsockname()[1]}/v1"
+    emit({"url": url, "model": title, "hash": backend.model},
+         f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.", json)  # fmt: skip
+    _run(uvicorn, make_app(backend, title, api_key, batch_size), listener)
+    note("stopped")
+
+
+def workspace_model(model: str | None, workspace: Path | None) -> str:
+    """The model called `model`: a directory of the workspace's `models` by its name, else what the name says.
+
+    Without a name it is the workspace's model. A workspace is needed only where it is asked.
+    """
+    from hafs.models import DEFAULT_NAMES
+    from hafs.store import find_workspace, open_workspace
+
+    if model in DEFAULT_NAMES:
+        return str(model)
+    try:
+        space = open_workspace(workspace) if workspace else find_workspace()
+    except UsageError:
+        if model is None or workspace:
+            raise
+        return model
+    if model is None:
+        return space.config.model.name
+    for folder in (space.root / "models" / model / "model", space.root / "models" / model):
+        if not Path(model).is_dir() and folder.is_dir():
+            return str(folder)
+    return model
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as e:
+        raise HafsError(f"could not listen at {host}:{port}: {e.strerror}", "choose another --port") from e
+    return listener
+
+
+def _run(uvicorn: Any, app: FastAPI, listener: socket.socket) -> None:
+    """Serve until SIGINT or SIGTERM; answers under way get a few seconds to end."""
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])

@@ -1,0 +1,188 @@
+"""The web application: /v1/models, /v1/chat/completions, /v1/completions, /health."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from hafs.backends.transformers import TransformersBackend
+from hafs.serve.batching import Batcher, Job, Row, Shown
+from hafs.serve.protocol import (
+    BadRequest,
+    ChatRequest,
+    CompletionRequest,
+    Writer,
+    chat_prompt,
+    check,
+    room,
+    text_prompts,
+)
+
+HANG_UP = 0.5
+"""Seconds between looks at whether the client of a reply that is not streamed is still there."""
+
+
+def make_app(backend: TransformersBackend, name: str, api_key: str = "", batch_size: int = 16) -> FastAPI:
+    """The application that serves `backend` under `name`; with a key, every /v1 request must carry it."""
+    batcher = Batcher(backend, batch_size)
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(batcher.close)
+
+    async def allowed(request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if api_key and not secrets.compare_digest(given.encode(), api_key.encode()):
+            raise BadRequest("the API key is missing or wrong", 401, "invalid_api_key")
+
+    app = FastAPI(title="hafs serve", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.batcher = batcher
+    _errors(app)
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/v1/models", dependencies=[Depends(allowed)])
+    async def models() -> dict[str, Any]:
+        about = {"id": name, "object": "model", "created": 0, "owned_by": "hafs", "hash": backend.model,
+                 "max_model_len": backend.limit}  # fmt: skip
+        return {"object": "list", "data": [about]}
+
+    @app.post("/v1/chat/completions", dependencies=[Depends(allowed)])
+    async def chat(asked: ChatRequest, request: Request) -> Any:
+        _check(asked, name)
+        prompts = [chat_prompt(backend.tokenizer, asked.messages)]
+        return await _reply(request, batcher, asked, prompts, name, asked.logprobs)
+
+    @app.post("/v1/completions", dependencies=[Depends(allowed)])
+    async def complete(asked: CompletionRequest, request: Request) -> Any:
+        _check(asked, name)
+        prompts = text_prompts(backend.tokenizer, asked.prompt)
+        return await _reply(request, batcher, asked, prompts, name, asked.logprobs is not None)
+
+    return app
+
+
+def _check(asked: ChatRequest | CompletionRequest, name: str) -> None:
+    if asked.model not in ("", name):
+        raise BadRequest(f"there is no model {asked.model!r} here, only {name!r}", 404, "model_not_found")
+    check(asked)
+
+
+def _errors(app: FastAPI) -> None:
+    """Every error in OpenAI's form."""
+
+    def error(status: int, message: str, code: str) -> JSONResponse:
+        return JSONResponse({"error": {"message": message, "type": code, "code": code}}, status)
+
+    @app.exception_handler(BadRequest)
+    async def bad(_: Request, e: BadRequest) -> JSONResponse:
+        return error(e.status, str(e), e.code)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, e: RequestValidationError) -> JSONResponse:
+        first = e.errors()[0]
+        where = ".".join(str(p) for p in first["loc"] if p != "body")
+        return error(400, f"{where or 'the request'}: {first['msg']}", "invalid_request_error")
+
+    @app.exception_handler(404)
+    async def nowhere(request: Request, _: Any) -> JSONResponse:
+        return error(404, f"there is no {request.url.path} here", "not_found")
+
+
+class _Answering:
+    """The jobs of one request and what comes of them; rows are numbered over all prompts."""
+
+    def __init__(self, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]]) -> None:
+        loop = asyncio.get_running_loop()
+        self.events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
+        self.jobs: list[Job] = []
+        stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+        seed = secrets.randbits(31) if asked.seed is None else asked.seed
+        for number, prompt in enumerate(prompts):
+            first = number * asked.n
+
+            def tell(i: int, what: Any, first: int = first) -> None:
+                event = (first + i if i >= 0 else -1, what)
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+            self.jobs.append(Job(prompt, tell, asked.n, room(batcher.backend, prompt, asked.limit), asked.temperature,
+                                 asked.top_p, seed + number, [s for s in stops if s]))  # fmt: skip
+        try:
+            for job in self.jobs:
+                batcher.submit(job)
+        except RuntimeError as e:
+            raise BadRequest(str(e), 503, "unavailable") from e
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for job in self.jobs for row in job.rows]
+
+    def cancel(self) -> None:
+        for job in self.jobs:
+            job.cancelled = True
+
+
+async def _reply(
+    request: Request, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]], name: str,
+    logprobs: bool,
+) -> Any:  # fmt: skip
+    work = _Answering(batcher, asked, prompts)
+    chat = isinstance(asked, ChatRequest)
+    writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)))
+    if asked.stream:
+        usage = bool((asked.stream_options or {}).get("include_usage"))
+        return StreamingResponse(_stream(work, writer, usage), media_type="text/event-stream")
+    try:
+        while not all(row.finish for row in work.rows):
+            try:
+                index, what = await asyncio.wait_for(work.events.get(), HANG_UP)
+            except TimeoutError:
+                if await request.is_disconnected():
+                    break
+                continue
+            if index < 0:
+                stopping = isinstance(what, RuntimeError) and "stopping" in str(what)
+                raise BadRequest(f"the answer failed: {what}", 503 if stopping else 500, "server_error")
+    finally:
+        work.cancel()
+    return writer.whole(work.rows)
+
+
+async def _stream(work: _Answering, writer: Writer, usage: bool) -> AsyncIterator[str]:
+    """Server-sent events: a piece for every token that shows text, the end of every row, and [DONE]."""
+    rows = work.rows
+    before = [Shown("", 0, "")] * len(rows)
+    going = set(range(len(rows)))
+    try:
+        while going:
+            index, now = await work.events.get()
+            if index < 0:
+                yield _event({"error": {"message": f"the answer failed: {now}", "type": "server_error"}})
+                return
+            if len(now.text) == len(before[index].text) and not now.finish:
+                continue
+            yield _event(writer.piece(index, rows[index], before[index], now))
+            before[index] = now
+            if now.finish:
+                going.discard(index)
+        if usage:
+            yield _event(writer.last(rows))
+        yield "data: [DONE]\n\n"
+    finally:
+        work.cancel()
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
