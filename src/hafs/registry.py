@@ -16,6 +16,7 @@ from hafs.errors import UsageError
 BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
         "asm": "hafs.scorers.asm:AsmScorer",
+        "python": "hafs.scorers.python:PythonScorer",
     },
     "backends": {
         "transformers": "hafs.backends.transformers:TransformersBackend",
