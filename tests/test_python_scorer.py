@@ -219,7 +219,7 @@ def humans() -> list[tuple[Prompt, str]]:
     return out
 
 
-WRONG = '''
+WRONG = """
 def _wrong(value):
     if isinstance(value, bool):
         return not value
@@ -231,7 +231,7 @@ def _wrong(value):
         return [*value, 0]
     return 7 if value is None else "?"
 
-'''
+"""
 
 
 class Spoil(ast.NodeTransformer):

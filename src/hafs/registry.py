@@ -16,7 +16,9 @@ from hafs.errors import UsageError
 BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
         "asm": "hafs.scorers.asm:AsmScorer",
+        "code": "hafs.scorers.code:CodeScorer",
         "python": "hafs.scorers.python:PythonScorer",
+        "text": "hafs.scorers.text:TextScorer",
     },
     "backends": {
         "transformers": "hafs.backends.transformers:TransformersBackend",

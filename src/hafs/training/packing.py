@@ -87,9 +87,7 @@ def fit(group: TokenGroup, max_length: int) -> TokenGroup | None:
         return group
     new = {old: i for i, old in enumerate(keep)}
     edges = tuple(
-        replace(e, winner=new[e.winner], loser=new[e.loser])
-        for e in group.edges
-        if e.winner in new and e.loser in new
+        replace(e, winner=new[e.winner], loser=new[e.loser]) for e in group.edges if e.winner in new and e.loser in new
     )
     if not keep or (group.edges and not edges):
         return None

@@ -82,7 +82,11 @@ def parse_check(data: Mapping[str, Any]) -> Check:
 
 
 def _case(row: Any) -> Case:
-    if not isinstance(row, Mapping) or ("returns" in row) == ("raises" in row) or set(row) - {"args", "returns", "raises"}:
+    if (
+        not isinstance(row, Mapping)
+        or ("returns" in row) == ("raises" in row)
+        or set(row) - {"args", "returns", "raises"}
+    ):
         raise _wrong("a case has 'args' and either 'returns' or 'raises'")
     text = row.get("args", "")
     args = literal(f"({text},)" if str(text).strip() else "()", "args")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from hafs.errors import DataError, HafsError, MissingTool
+from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.sandbox import Sandbox, open_sandbox
 from hafs.scorers.python.check import Check, parse_check
 from hafs.scorers.python.extract import extract
@@ -34,10 +34,12 @@ class PythonScorer:
     name = "python"
     version = "1"
 
-    def __init__(self, workers: int | None = None, sandbox: str = "auto", **_: Any) -> None:
+    def __init__(self, workers: int | None = None, sandbox: str = "auto", argument: str = "") -> None:
         """`workers` is how many batches run at once (default: the cores this process may use), `sandbox` a kind for
         open_sandbox.
         """
+        if argument:
+            raise UsageError(f"the scorer python takes no argument ({argument!r})", "write it as python")
         try:
             ruff = ruff_version()
         except HafsError:  # each score says so
