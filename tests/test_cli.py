@@ -177,7 +177,7 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     root, said = project["root"], {name: r.json for name, r in project["ran"].items()}
     assert said["tasks generate"]["prompts"] == said["tasks generate"]["new"] == 8
     assert said["tasks check"]["right"] == said["tasks check"]["total"] >= 6
-    assert said["tasks list"]["packs"] == ["asm", "rom_hack"]
+    assert said["tasks list"]["packs"] == ["asm", "python", "rom_hack"]
     assert said["config"]["generate"]["candidates"] == 3
     assert said["generate"] == {**said["generate"], "prompts": 4, "candidates": 12, "new": 12}
     assert len([Candidate.from_dict(row) for row in lines(root / "candidates.jsonl")]) == 12

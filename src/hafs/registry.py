@@ -25,6 +25,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "tasks": {
         "asm": "hafs.tasks.snes:asm",
+        "python": "hafs.tasks.python:python",
         "rom_hack": "hafs.tasks.snes:rom_hack",
     },
     "losses": {
