@@ -78,9 +78,9 @@ def is_prime(r: random.Random) -> Draft:
     more = f" and greater than {low}" if low else ""
     return Draft(
         entry, "n", [f"says whether n is a prime number{more}", f"returns True if n is prime{more}, else False"],
-        [f"tests whether n is a prime{more}"], [(v,) for v in (-7, 0, 1, 2, 9, 17, 49, 53, 97, 101, 143, 7919)],
+        [f"tests whether n is a prime{more}"], [(v,) for v in (-7, 0, 1, 2, 3, 4, 9, 17, 53, 58, 97, 101, 121, 122, 143, 169, 7919, low, low + 1)],
         lambda n: n > max(low, 1) and all(n % d for d in range(2, n)),
-        {"trial division": define(entry, "n", f"if n < 2 or n <= {low}:\n    return False\n"
+        {"trial division": define(entry, "n", f"if n < {low + 1 if low else 2}:\n    return False\n"
                                               "return all(n % d for d in range(2, int(n**0.5) + 1))")},
     )  # fmt: skip
 

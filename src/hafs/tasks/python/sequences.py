@@ -58,7 +58,7 @@ def unique(r: random.Random) -> Draft:
     return Draft(
         entry, "values", [f"removes repeats from the list values and keeps the {which} of equal items in its place{more}",
                           f"returns the different items of values, in the order in which they come {which}{more}"],
-        [f"lists each item of values once, where its {which} occurrence is{more}"], lists(r, 0, 6), oracle,
+        [f"lists each item of values once, where its {which} occurrence is{more}"], [*lists(r, 0, 6), (list(range(9)),)], oracle,
         {"dict": define(entry, "values", code)},
     )  # fmt: skip
 
