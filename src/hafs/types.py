@@ -286,6 +286,7 @@ class Edge(_Row):
 
     `source` says who said so: a scorer ("asm@1"), a person ("human:ann"), a judge ("judge:claude-opus-4-5@1") or
     "reference". `calibrated` is None except for a judge's edges: whether the judge was calibrated on people's labels.
+    `margin` is by how much the winner is better, on the scale of the source, where that is known.
     """
 
     winner: int
@@ -294,6 +295,7 @@ class Edge(_Row):
     p: float = 1.0
     source: str = ""
     calibrated: bool | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.winner == self.loser:
@@ -317,7 +319,11 @@ class GroupCandidate(_Row):
 
 @dataclass(frozen=True)
 class PreferenceGroup(_Row):
-    """A prompt, its unique candidates and the edges among them: the unit of preference training."""
+    """A prompt, its unique candidates and the edges among them: the unit of preference training.
+
+    `context` are the chat messages between the system text and the prompt, in a conversation of several turns; `tools`
+    are the tools that the model could call, as JSON schemas.
+    """
 
     prompt: str
     candidates: tuple[GroupCandidate, ...]
@@ -326,6 +332,8 @@ class PreferenceGroup(_Row):
     prompt_id: str = ""
     family: str = ""
     split: str = "train"
+    context: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if len({c.text for c in self.candidates}) != len(self.candidates):
@@ -336,8 +344,9 @@ class PreferenceGroup(_Row):
 
     @property
     def id(self) -> str:
+        more = [self.context, self.tools] if self.context or self.tools else []
         return content_id("group", self.system, self.prompt, [vars(c) for c in self.candidates],
-                          [vars(e) for e in self.edges])  # fmt: skip
+                          [vars(e) for e in self.edges], *more)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}
@@ -346,7 +355,8 @@ class PreferenceGroup(_Row):
     def from_dict(cls, row: Mapping[str, Any]) -> PreferenceGroup:
         candidates = tuple(GroupCandidate.from_dict(c) for c in row["candidates"])
         edges = tuple(Edge.from_dict(e) for e in row["edges"])
-        return super().from_dict({**row, "candidates": candidates, "edges": edges})
+        more = {name: tuple(row.get(name, ())) for name in ("context", "tools")}
+        return super().from_dict({**row, "candidates": candidates, "edges": edges, **more})
 
     def pairs(self) -> Sequence[tuple[str, str, Edge]]:
         """(chosen text, rejected text, edge) for every edge."""

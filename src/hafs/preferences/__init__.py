@@ -7,12 +7,14 @@ from hafs.preferences.build import (
     group_from_ranking,
     groups_from_answers,
 )
-from hafs.preferences.pairs import Preferences, from_pairs, read_preferences, to_pairs
+from hafs.preferences.formats import FORMATS, read_preferences, set_aside, write_preferences
+from hafs.preferences.pairs import Preferences, from_pairs, to_pairs
 from hafs.preferences.ranking import rank, same_text
 from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.preferences.split import split_groups
 
 __all__ = [
+    "FORMATS",
     "SCHEMES",
     "BuildReport",
     "Pairing",
@@ -25,7 +27,9 @@ __all__ = [
     "rank",
     "read_preferences",
     "same_text",
+    "set_aside",
     "split_groups",
     "spread",
     "to_pairs",
+    "write_preferences",
 ]

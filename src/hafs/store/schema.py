@@ -210,6 +210,8 @@ groups = _table(
     Column("prompt_id", AnyText),
     Column("family", AnyText),
     Column("split", AnyText),
+    Column("context", Json(tuple)),
+    Column("tools", Json(tuple)),
 )
 
 runs = _table(
@@ -285,6 +287,10 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             submitted DOUBLE PRECISION NOT NULL, serial BIGINT NOT NULL, note TEXT NOT NULL,
             undone DOUBLE PRECISION, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
         "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
+    )),
+    (8, (
+        "ALTER TABLE preference_groups ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE preference_groups ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
     )),
 )  # fmt: skip
 
