@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 __all__ = [
@@ -342,7 +343,7 @@ class PreferenceGroup(_Row):
         if any(not (0 <= e.winner < n and 0 <= e.loser < n) for e in self.edges):
             raise ValueError("an edge points outside the group")
 
-    @property
+    @cached_property
     def id(self) -> str:
         more = [self.context, self.tools] if self.context or self.tools else []
         return content_id("group", self.system, self.prompt, [vars(c) for c in self.candidates],

@@ -162,6 +162,14 @@ class Store:
                     conn.execute(link, [{"run_id": run, "group_id": row["id"]} for row in rows])
         return added
 
+    def link_groups(self, run: str, ids: Iterable[str]) -> None:
+        """Note that a run made groups which are in the store. Raises DataError when there is no such run or group."""
+        link = self._insert(schema.run_groups).on_conflict_do_nothing()
+        it = iter(ids)
+        while batch := list(islice(it, BATCH)):
+            with self._writing() as conn:
+                conn.execute(link, [{"run_id": run, "group_id": id} for id in batch])
+
     def add_runs(self, runs: Iterable[Run]) -> int:
         """Add records of runs made elsewhere; returns how many were new."""
         return self._add("runs", runs)
