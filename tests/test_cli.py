@@ -28,8 +28,8 @@ def verbs() -> list[str]:
     """Every verb with its group, as typed."""
     found = []
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", {"": None})
-        found += [f"{name} {child}".strip() for child in inner]
+        inner = [*getattr(command, "commands", [""]), *[""] * getattr(command, "invoke_without_command", False)]
+        found += [f"{name} {child}".strip() for child in dict.fromkeys(inner)]
     return found
 
 
@@ -143,10 +143,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("sft", "sft", "--model", tiny_model, *TRAIN)
         do("generate", "generate", "--model", "models/sft/model", "-n", "4", "--output", "candidates.jsonl")
         do("score", "score", "--output", "scores.jsonl")
+        do("score explain", "score", "explain", lines(root / "scores.jsonl")[0]["candidate_id"])
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
            "--candidates-per-prompt", "4", "--scorer", "automatic", "--output", "preferences.jsonl")  # fmt: skip
+        do("preferences stats", "preferences", "stats", "--output", "stats.svg")
+        do("preferences formats", "preferences", "formats")
+        do("preferences export", "preferences", "export", "openai.jsonl", "--format", "openai")
+        do("preferences combine", "preferences", "combine", "built.jsonl", "openai.jsonl", "--output", "mixed.jsonl")
         do("train dpo",
            "train", "dpo", "--sft_model", "models/sft/model", "--preference_data", "preferences.jsonl",
            "--output_dir", "models/dpo", "--beta", "0.1", "--learning_rate", "5e-6", "--num_epochs", "1",
@@ -156,6 +161,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
                "--output", f"{name}.json")  # fmt: skip
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("report", "report", "baseline", "sft", "dpo")
+        do("preferences import", "preferences", "import", "openai.jsonl")
         do("data export", "data", "export", "prompts", "prompts.jsonl")
         do("data import", "data", "import", "prompts", "held.jsonl")
         do("data counts", "data", "counts")

@@ -133,6 +133,9 @@ def combine(
         balance=tuple(balance or ()), min_margin=min_margin, max_length_ratio=max_length_ratio,
         match_lengths=match_lengths, conflicts=conflicts,
     )  # fmt: skip
+    if duplicate and format == "groups":
+        format = "trl"
+        note("repeated edges are rows of their own: written as trl, not as groups")
     named = {_name(file): read(file).groups for file in files}
     if len(named) < len(files):
         raise UsageError("two of the files have one name, which sources are named by", "rename one")
