@@ -50,6 +50,7 @@ def fill(workspace: Path, n: int) -> None:
     with sqlite3.connect(workspace / "hafs.db") as conn:
         conn.execute("PRAGMA synchronous = OFF")
         for table, made in rows(n):
+            conn.commit()
             conn.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(made[0]))})", made)
 
 

@@ -148,7 +148,7 @@ def test_combine_as_the_guide_does(inside: Path) -> None:
     twice = hafs("preferences", "combine", *NAMES, "--weight", "human=5", "--duplicate", "--output", "rows.jsonl").ok()
     assert "written as trl" in twice.err and "agree on 0 of 1" in twice.out
     again = read_preferences(inside / "rows.jsonl")
-    assert again.pairs == 16 and again.repeated == 10
+    assert again.pairs == 16 and again.repeated == 11
     hafs("preferences", "combine", *NAMES, "--weight", "human", "--output", "x.jsonl").failed(2, "SOURCE=NUMBER")
     hafs("preferences", "combine", NAMES[0], NAMES[0], "--output", "x.jsonl").failed(2, "one name")
     hafs("preferences", "combine", NAMES[0], "--output", "x.jsonl", "--max-length-ratio", "1", "--min-margin", "1").ok()

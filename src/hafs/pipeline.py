@@ -241,7 +241,7 @@ def preference_groups(
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
-    stored = store.answers(scorer.name, scorer.version, scorer.arguments, **filters)
+    stored = store.ranked_answers(scorer.name, scorer.version, scorer.arguments, **filters)
     made, report = groups_from_answers(stored, **config.model_dump())
     about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": dict(scorer.arguments), **config.model_dump()}
     return keep_groups(store, made, about, report.to_dict), report

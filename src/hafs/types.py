@@ -38,9 +38,12 @@ def silent(what: str, done: int, total: int, figures: Mapping[str, float]) -> No
     """The progress of work that nobody watches."""
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+
+
 def content_id(*parts: Any) -> str:
     """A 20-hex-digit id of `parts` (anything JSON can write); equal content has an equal id on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+    text = _ENCODER.encode(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 

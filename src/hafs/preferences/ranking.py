@@ -9,6 +9,7 @@ to it, and the next one opens a tier.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,15 @@ from hafs.errors import DataError
 from hafs.types import Candidate, Ranking, Score
 
 
+_BLANK_END = re.compile(r"\s\n")
+
+
 def same_text(text: str) -> str:
     """`text` without trailing white space on any line; two answers for which this is equal are one."""
-    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+    text = text.rstrip()
+    if not _BLANK_END.search(text):
+        return text
+    return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,9 @@ def _ties(best: _Entry, other: _Entry) -> bool:
 
 
 def _source(scores: Sequence[Score]) -> str:
+    first = scores[0] if scores else None
+    if first and all(s.arguments is first.arguments and s.version == first.version and s.scorer == first.scorer for s in scores):
+        return f"{first.scorer}@{first.version}"
     scorers = {(s.scorer, s.version, repr(sorted(s.arguments.items()))): f"{s.scorer}@{s.version}" for s in scores}
     if len(scorers) > 1:
         names = ", ".join(sorted(scorers.values()))

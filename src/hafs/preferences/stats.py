@@ -56,8 +56,9 @@ class Stats:
         self.families[group.family] += 1
         self.splits[group.split] += 1
         self.sizes[len(sizes)] += 1
+        logs = [math.log2(n + 1) for n in sizes]
         for e in group.edges:
-            source = self.sources.setdefault(e.source, {"edges": 0, "weight": 0.0})
+            source = self.sources.get(e.source) or self.sources.setdefault(e.source, {"edges": 0, "weight": 0.0})
             source["edges"] += 1
             source["weight"] += e.weight
             self.weight += e.weight
@@ -67,7 +68,7 @@ class Stats:
             a, b = sizes[e.winner], sizes[e.loser]
             self.longer_wins += a > b
             self.shorter_wins += a < b
-            self.lengths[_bin(math.log2((a + 1) / (b + 1)), -4.0, 4.0)] += 1
+            self.lengths[_bin(logs[e.winner] - logs[e.loser], -4.0, 4.0)] += 1
 
     def kinds(self) -> dict[str, dict[str, float]]:
         """Edges and weight by kind of source, heaviest first."""

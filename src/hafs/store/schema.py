@@ -41,6 +41,9 @@ _UNSAFE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile(_ESCAPE + "([0-9a-f]{4})")
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def escape_text(value: str) -> str:
     """`value` with the characters that a database refuses written as U+001A and four hex digits."""
     return _UNSAFE.sub(lambda m: f"{_ESCAPE}{ord(m[0]):04x}", value)
@@ -79,7 +82,7 @@ class Json(TypeDecorator[Any]):
         if value is None:
             return None
         plain = self.dump(value) if self.dump else value
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+        return _ENCODER.encode(plain)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         if value is None:
