@@ -45,15 +45,27 @@ def main() -> None:
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part])
             with torch.no_grad():
                 backend._net.generate(
-                    input_ids=x, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                    max_new_tokens=TOKENS, num_return_sequences=ANSWERS, pad_token_id=backend.tokenizer.pad_token_id,
-                )  # fmt: skip
+                    input_ids=x,
+                    attention_mask=mask,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=0,
+                    top_p=1.0,
+                    max_new_tokens=TOKENS,
+                    num_return_sequences=ANSWERS,
+                    pad_token_id=backend.tokenizer.pad_token_id,
+                )
 
     best = min((8, 16, 32), key=lambda b: seconds(lambda: theirs(b)))
     print(f"{PROMPTS} prompts x {ANSWERS} answers of at most {TOKENS} tokens; the peer's best batch: {best} prompts")
     a, b, ratio = alternate(ours, lambda: theirs(best))
     print(f"  hafs {a:.1f} s, model.generate {b:.1f} s")
-    result(generate_speed_vs_hf=ratio, asm_per_s=scored_per_s("asm", 120), python_per_s=scored_per_s("python", 200), **scale())
+    result(
+        generate_speed_vs_hf=ratio,
+        asm_per_s=scored_per_s("asm", 120),
+        python_per_s=scored_per_s("python", 200),
+        **scale(),
+    )
 
 
 def scored_per_s(name: str, n: int) -> float:

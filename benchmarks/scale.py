@@ -21,13 +21,15 @@ from hafs.store import init_workspace
 from hafs.types import Candidate, Prompt, Score
 
 ANSWERS, BATCH = 4, 5000
-WORDS = "LDA STA AND ORA EOR ADC SBC INC DEC ASL LSR ROL ROR BEQ BNE BCC BCS RTS PHA PLA TAX TAY".split()
+WORDS = "LDA STA AND ORA EOR ADC SBC INC DEC ASL LSR ROL ROR BEQ BNE BCC BCS RTS PHA PLA TAX TAY"
 
 
 def rows(n: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     """(table, rows in the order of its columns) of `n` candidates with their prompts and scores."""
     r, now = random.Random(0), time.time()
-    texts = [" ".join(r.choice(WORDS) + f" ${r.randrange(1 << 16):04X}" for _ in range(12)) for _ in range(10_000)]
+    texts = [
+        " ".join(r.choice(WORDS.split()) + f" ${r.randrange(1 << 16):04X}" for _ in range(12)) for _ in range(10_000)
+    ]
     details = json.dumps({"bytes": 12, "clocks": 140, "correct": 4, "total": 16, "errors": []})
     for first in range(0, n // ANSWERS, BATCH):
         prompts, candidates, scores = [], [], []
@@ -76,7 +78,10 @@ def scale(n: int = 1_000_000, folder: Path | None = None) -> dict[str, float]:
             fill(workspace, n)
             print(f"{n:,} candidates made in {time.perf_counter() - started:.0f} s", flush=True)
         build_s, build_mb, built = verb(workspace, "preferences", "build")
-        print(f"build: {built['groups']:,} groups, {built['edges']:,} edges in {build_s:.1f} s, {build_mb:.0f} MiB", flush=True)
+        print(
+            f"build: {built['groups']:,} groups, {built['edges']:,} edges in {build_s:.1f} s, {build_mb:.0f} MiB",
+            flush=True,
+        )
         stats_s, _, found = verb(workspace, "preferences", "stats")
         assert found["groups"] == built["groups"] and found["edges"] == built["edges"]
     return {"build_1m_s": build_s, "build_1m_mb": build_mb, "stats_1m_s": stats_s}

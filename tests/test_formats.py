@@ -29,21 +29,49 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "trl": {"prompt": "q", "chosen": "good", "rejected": "bad"},
     "trl-chat": {"prompt": [*EARLIER, USER], "chosen": [ASSISTANT], "rejected": [BAD], "tools": [TOOL]},
     "trl-implicit": {"chosen": [*EARLIER, USER, ASSISTANT], "rejected": [*EARLIER, USER, BAD]},
-    "openai": {"input": {"messages": [USER], "tools": [], "parallel_tool_calls": True}, "preferred_output": [ASSISTANT],
-               "non_preferred_output": [BAD]},
-    "sharegpt": {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "good"},
-                 "rejected": {"from": "gpt", "value": "bad"}, "system": "s"},
-    "ranked": {"context": [USER], "completions": [{"rank": 1, "completion": [BAD]}, {"rank": 0, "completion": [ASSISTANT]}]},
-    "ultrafeedback": {"prompt": "q", "prompt_id": "x", "chosen": [USER, ASSISTANT], "rejected": [USER, BAD],
-                      "messages": [USER, ASSISTANT], "score_chosen": 8.5, "score_rejected": 4.0},
-    "hh-rlhf": {"chosen": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: good",
-                "rejected": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: bad"},
-    "argilla": {"id": "1", "status": "completed", "fields": {"prompt": "q", "a": "bad", "b": "good"},
-                "responses": {"rank": [{"value": [{"value": "b", "rank": 1}, {"value": "a", "rank": 2}], "user_id": "ann"}]}},
-    "label-studio": {"id": 1, "data": {"prompt": "q", "answer1": "bad", "answer2": "good"}, "annotations": [
-        {"completed_by": {"email": "ann@x"}, "result": [{"type": "pairwise", "value": {"selected": "right"}}]}]},
+    "openai": {
+        "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [ASSISTANT],
+        "non_preferred_output": [BAD],
+    },
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "q"}],
+        "chosen": {"from": "gpt", "value": "good"},
+        "rejected": {"from": "gpt", "value": "bad"},
+        "system": "s",
+    },
+    "ranked": {
+        "context": [USER],
+        "completions": [{"rank": 1, "completion": [BAD]}, {"rank": 0, "completion": [ASSISTANT]}],
+    },
+    "ultrafeedback": {
+        "prompt": "q",
+        "prompt_id": "x",
+        "chosen": [USER, ASSISTANT],
+        "rejected": [USER, BAD],
+        "messages": [USER, ASSISTANT],
+        "score_chosen": 8.5,
+        "score_rejected": 4.0,
+    },
+    "hh-rlhf": {
+        "chosen": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: good",
+        "rejected": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: bad",
+    },
+    "argilla": {
+        "id": "1",
+        "status": "completed",
+        "fields": {"prompt": "q", "a": "bad", "b": "good"},
+        "responses": {"rank": [{"value": [{"value": "b", "rank": 1}, {"value": "a", "rank": 2}], "user_id": "ann"}]},
+    },
+    "label-studio": {
+        "id": 1,
+        "data": {"prompt": "q", "answer1": "bad", "answer2": "good"},
+        "annotations": [
+            {"completed_by": {"email": "ann@x"}, "result": [{"type": "pairwise", "value": {"selected": "right"}}]}
+        ],
+    },
     "groups": PreferenceGroup("q", (GroupCandidate("good"), GroupCandidate("bad")), (Edge(0, 1),)).to_dict(),
-}  # fmt: skip
+}
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -73,16 +101,27 @@ def test_the_prompt_inside_texts_is_found_as_trl_finds_it(tmp_path: Path) -> Non
     wanted = trl.extract_prompt(dict(row))
     (group,) = read_preferences(write(tmp_path / "x.jsonl", row)).groups
     assert (group.prompt, group.candidates[0].text, group.candidates[1].text) == (
-        wanted["prompt"], wanted["chosen"], wanted["rejected"])  # fmt: skip
+        wanted["prompt"],
+        wanted["chosen"],
+        wanted["rejected"],
+    )
 
 
 def test_labels_pair_every_good_answer_with_every_bad_one(tmp_path: Path) -> None:
     def row(prompt: str, text: str, label: object) -> dict[str, object]:
         return {"prompt": prompt, "completion": text, "label": label}
 
-    found = read_preferences(write(
-        tmp_path / "x.jsonl", row("p", "a", True), row("p", "b", False), row("p", "c", False), row("q", "x", True),
-        row("q", "y", True), row("p", "d", "yes")))  # fmt: skip
+    found = read_preferences(
+        write(
+            tmp_path / "x.jsonl",
+            row("p", "a", True),
+            row("p", "b", False),
+            row("p", "c", False),
+            row("q", "x", True),
+            row("q", "y", True),
+            row("p", "d", "yes"),
+        )
+    )
     assert {(a, b) for g in found.groups for a, b, _ in g.pairs()} == {("a", "b"), ("a", "c")}
     assert (found.unpaired, [n for n, _ in found.bad]) == (2, [6])
 
@@ -112,20 +151,25 @@ def groups(draw: st.DrawFn, keeps: frozenset[str], full: bool, two: bool) -> Pre
     chosen = possible if full else draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
     source = draw(st.sampled_from(["", "human:ann", "asm@1"])) if "sources" in keeps else "human:ann"
     edges = [
-        Edge(a, b, draw(st.sampled_from([1.0, 2.5])) if "weights" in keeps else 1.0,
-             draw(st.sampled_from([1.0, 0.75])) if "probabilities" in keeps else 1.0,
-             source if keeps & {"annotators", "sources"} else "",
-             margin=draw(st.sampled_from([0.5, 3.0])) if "margins" in keeps else None)
+        Edge(
+            a,
+            b,
+            draw(st.sampled_from([1.0, 2.5])) if "weights" in keeps else 1.0,
+            draw(st.sampled_from([1.0, 0.75])) if "probabilities" in keeps else 1.0,
+            source if keeps & {"annotators", "sources"} else "",
+            margin=draw(st.sampled_from([0.5, 3.0])) if "margins" in keeps else None,
+        )
         for a, b in chosen
-    ]  # fmt: skip
+    ]
     used = list(dict.fromkeys(i for e in edges for i in (e.winner, e.loser)))
     edges = [Edge(used.index(e.winner), used.index(e.loser), e.weight, e.p, e.source, margin=e.margin) for e in edges]
     context = [{"role": "user", "content": draw(words)}, {"role": "assistant", "content": draw(words)}]
     asked = Asked(
         draw(st.just("") | words) if "system texts" in keeps else "",
         json.dumps(context, sort_keys=True) if "earlier turns" in keeps and draw(st.booleans()) else "[]",
-        draw(words), json.dumps([TOOL], sort_keys=True) if "tools" in keeps and draw(st.booleans()) else "[]",
-    )  # fmt: skip
+        draw(words),
+        json.dumps([TOOL], sort_keys=True) if "tools" in keeps and draw(st.booleans()) else "[]",
+    )
     return group_of(asked, (GroupCandidate(texts[i]) for i in used), edges)
 
 
@@ -144,9 +188,15 @@ ENDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet", ".json.gz")
 def test_what_a_format_can_hold_comes_back(tmp_path: Path, name: str, data: st.DataObject) -> None:
     keeps = FORMATS[name].keeps
     one = groups(keeps, full=name == "ranked", two=name == "unpaired")
-    made = data.draw(st.lists(one, min_size=1, max_size=3, unique_by=lambda g: repr((g.system, g.context, g.prompt, g.tools))))
+    made = data.draw(
+        st.lists(one, min_size=1, max_size=3, unique_by=lambda g: repr((g.system, g.context, g.prompt, g.tools)))
+    )
     flat = name == "trl" and not any(g.context or g.tools for g in made)
-    end = data.draw(st.sampled_from(ENDS if flat else (".jsonl", ".jsonl.gz", ".json", ".parquet" if name != "groups" else ".jsonl")))
+    end = data.draw(
+        st.sampled_from(
+            ENDS if flat else (".jsonl", ".jsonl.gz", ".json", ".parquet" if name != "groups" else ".jsonl")
+        )
+    )
     if end == ".parquet" and any(g.tools or g.context for g in made) and not all(g.context for g in made):
         end = ".jsonl"  # a column of Parquet is of one type
     assert lost(made, name) == {}
@@ -196,28 +246,52 @@ def test_a_directory_that_datasets_saved(tmp_path: Path) -> None:
 
 BROKEN: Mapping[str, list[object]] = {
     "trl": [{"prompt": "q", "chosen": "a"}, {"prompt": "q", "chosen": "a", "rejected": "a"}],
-    "trl-chat": [{"prompt": [ASSISTANT], "chosen": [ASSISTANT], "rejected": [BAD]},
-                 {"prompt": [USER], "chosen": [{"role": "assistant", "tool_calls": [{}]}], "rejected": [BAD]},
-                 {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [BAD], "tools": "{broken"}],
+    "trl-chat": [
+        {"prompt": [ASSISTANT], "chosen": [ASSISTANT], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [{"role": "assistant", "tool_calls": [{}]}], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [BAD], "tools": "{broken"},
+    ],
     "trl-implicit": [{"chosen": [USER, ASSISTANT], "rejected": [BAD, BAD]}, {"chosen": "abc", "rejected": "xyz"}],
-    "openai": [{"input": {}, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
-               {"input": 5, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
-               {"input": {"messages": [USER]}, "preferred_output": [USER], "non_preferred_output": [BAD]}],
-    "sharegpt": [{"conversations": [{"from": "alien", "value": "x"}], "chosen": {}, "rejected": {}},
-                 {"conversations": 5, "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}],
-    "ranked": [{"context": [USER], "completions": [{"completion": [BAD]}]}, {"context": [USER], "completions": 5},
-               {"context": [USER], "completions": [{"rank": 0, "completion": [BAD]}]}],
-    "ultrafeedback": [EXAMPLES["ultrafeedback"] | {"score_chosen": 4.0}, EXAMPLES["ultrafeedback"] | {"score_rejected": "x"},
-                      EXAMPLES["ultrafeedback"] | {"rejected": None}],
-    "hh-rlhf": [{"chosen": "\n\nHuman: q", "rejected": "\n\nHuman: q"}, EXAMPLES["hh-rlhf"] | {"rejected": "\n\nHuman: z\n\nAssistant: b"}],
-    "argilla": [{"fields": {"a": "x"}, "responses": {}}, EXAMPLES["argilla"] | {"responses": {}}, EXAMPLES["argilla"] | {"responses": {
-        "rank": [{"value": ["a", "zz"]}]}}],
-    "label-studio": [{"data": {}, "annotations": []}, EXAMPLES["label-studio"] | {"annotations": []},
-                     EXAMPLES["label-studio"] | {"annotations": [5]}],
-    "unpaired": [{"prompt": "q", "completion": "x", "label": 1}, {"prompt": "q", "completion": 5, "label": True},
-                 {"prompt": "q", "completion": "x", "label": True, "weight": -1}],
+    "openai": [
+        {"input": {}, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
+        {"input": 5, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
+        {"input": {"messages": [USER]}, "preferred_output": [USER], "non_preferred_output": [BAD]},
+    ],
+    "sharegpt": [
+        {"conversations": [{"from": "alien", "value": "x"}], "chosen": {}, "rejected": {}},
+        {"conversations": 5, "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
+    ],
+    "ranked": [
+        {"context": [USER], "completions": [{"completion": [BAD]}]},
+        {"context": [USER], "completions": 5},
+        {"context": [USER], "completions": [{"rank": 0, "completion": [BAD]}]},
+    ],
+    "ultrafeedback": [
+        EXAMPLES["ultrafeedback"] | {"score_chosen": 4.0},
+        EXAMPLES["ultrafeedback"] | {"score_rejected": "x"},
+        EXAMPLES["ultrafeedback"] | {"rejected": None},
+    ],
+    "hh-rlhf": [
+        {"chosen": "\n\nHuman: q", "rejected": "\n\nHuman: q"},
+        EXAMPLES["hh-rlhf"] | {"rejected": "\n\nHuman: z\n\nAssistant: b"},
+    ],
+    "argilla": [
+        {"fields": {"a": "x"}, "responses": {}},
+        EXAMPLES["argilla"] | {"responses": {}},
+        EXAMPLES["argilla"] | {"responses": {"rank": [{"value": ["a", "zz"]}]}},
+    ],
+    "label-studio": [
+        {"data": {}, "annotations": []},
+        EXAMPLES["label-studio"] | {"annotations": []},
+        EXAMPLES["label-studio"] | {"annotations": [5]},
+    ],
+    "unpaired": [
+        {"prompt": "q", "completion": "x", "label": 1},
+        {"prompt": "q", "completion": 5, "label": True},
+        {"prompt": "q", "completion": "x", "label": True, "weight": -1},
+    ],
     "groups": [{"prompt": "g", "candidates": [{"text": "a"}]}, {"prompt": 5, "candidates": [], "edges": []}],
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -287,11 +361,31 @@ def test_training_reads_every_format(inside: Path, tiny_model: Path) -> None:
     write(inside / "mixed.jsonl", *(row for row in EXAMPLES.values()))
     found = read_preferences(inside / "mixed.jsonl")
     assert set(found.formats) == set(EXAMPLES)
-    ran = hafs("train", "dpo", "--sft_model", tiny_model, "--preference_data", "mixed.jsonl", "--output_dir", "dpo",
-               "--dry-run", "--json").ok()  # fmt: skip
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        tiny_model,
+        "--preference_data",
+        "mixed.jsonl",
+        "--output_dir",
+        "dpo",
+        "--dry-run",
+        "--json",
+    ).ok()
     assert ran.json["groups"] == len(found.groups) or ran.json
     write(inside / "mixed.jsonl", EXAMPLES["openai"], {"prompt": "q"})
-    ran = hafs("train", "dpo", "--sft_model", tiny_model, "--preference_data", "mixed.jsonl", "--output_dir", "dpo", "--dry-run")
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        tiny_model,
+        "--preference_data",
+        "mixed.jsonl",
+        "--output_dir",
+        "dpo",
+        "--dry-run",
+    )
     assert "mixed.jsonl:2: skipped" in ran.err and (inside / "mixed.jsonl.bad.jsonl").is_file()
 
 
@@ -307,4 +401,12 @@ def test_turns_and_tools_reach_the_model(tiny_model: Path) -> None:
 def test_pairs_are_the_rows_that_they_were() -> None:
     group = PreferenceGroup("p", tuple(map(GroupCandidate, "ab")), (Edge(0, 1, margin=2.0),), tools=(TOOL,))
     (row,) = to_pairs(group)
-    assert row == {"prompt": "p", "chosen": "a", "rejected": "b", "weight": 1.0, "source": "", "margin": 2.0, "tools": [TOOL]}
+    assert row == {
+        "prompt": "p",
+        "chosen": "a",
+        "rejected": "b",
+        "weight": 1.0,
+        "source": "",
+        "margin": 2.0,
+        "tools": [TOOL],
+    }

@@ -150,7 +150,6 @@ def test_the_scale_of_weights_and_the_number_of_edges_do_not_matter(name: str) -
 @pytest.mark.parametrize("name", NAMES)
 def test_a_group_pulls_as_its_edges_weigh(name: str) -> None:
     """A group of weight 5 beside one of weight 1 does what the same group five times would."""
-    row, _ = row_and_logps(GROUP)
     even = TokenGroup(GROUP.prompt, GROUP.candidates, tuple(Edge(e.winner, e.loser, 1.0, e.p) for e in GROUP.edges))
     heavy = TokenGroup(GROUP.prompt, GROUP.candidates, tuple(Edge(e.winner, e.loser, 5.0, e.p) for e in GROUP.edges))
     other = TokenGroup((1, 2), ((3, 4, 5), (6,)), (Edge(0, 1),))

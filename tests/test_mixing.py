@@ -20,12 +20,17 @@ from hafs.types import Edge, GroupCandidate, PreferenceGroup
 from run_hafs import hafs, workspace
 
 
-def group(prompt: str, texts: str, *edges: tuple[int, int], family: str = "", margin: float | None = None, **more: object):  # type: ignore[no-untyped-def]
+def group(
+    prompt: str, texts: str, *edges: tuple[int, int], family: str = "", margin: float | None = None, **more: object
+):  # type: ignore[no-untyped-def]
     made = tuple(Edge(a, b, margin=margin, **more) for a, b in edges)  # type: ignore[arg-type]
     return PreferenceGroup(prompt, tuple(map(GroupCandidate, texts.split())), made, family=family)
 
 
-AUTO = [group("p", "a b c", (0, 1), (0, 2), (1, 2), source="asm@1"), group("q", "x y", (0, 1), source="asm@1", family="f")]
+AUTO = [
+    group("p", "a b c", (0, 1), (0, 2), (1, 2), source="asm@1"),
+    group("q", "x y", (0, 1), source="asm@1", family="f"),
+]
 JUDGE = [group("p", "b a", (0, 1), source="judge:m@1"), group("q", "x y", (0, 1), source="judge:m@1")]
 HUMAN = [group("p", "a b", (0, 1)), group("r", "u v", (0, 1), source="human:ann")]
 FILES = {"auto": AUTO, "llm": JUDGE, "human": HUMAN}
@@ -38,15 +43,26 @@ def edges_of(groups: list[PreferenceGroup]) -> Counter[tuple[str, str, str, str,
 def test_every_edge_keeps_its_source_and_a_prompt_has_one_group() -> None:
     mixed = mix(FILES)
     assert [g.prompt for g in mixed.groups] == ["p", "q", "r"]
-    assert edges_of(mixed.groups) == Counter([
-        ("p", "a", "b", "asm@1", 1.0), ("p", "a", "c", "asm@1", 1.0), ("p", "b", "c", "asm@1", 1.0),
-        ("p", "b", "a", "judge:m@1", 1.0), ("p", "a", "b", "human", 1.0), ("q", "x", "y", "asm@1", 1.0),
-        ("q", "x", "y", "judge:m@1", 1.0), ("r", "u", "v", "human:ann", 1.0)])  # fmt: skip
+    assert edges_of(mixed.groups) == Counter(
+        [
+            ("p", "a", "b", "asm@1", 1.0),
+            ("p", "a", "c", "asm@1", 1.0),
+            ("p", "b", "c", "asm@1", 1.0),
+            ("p", "b", "a", "judge:m@1", 1.0),
+            ("p", "a", "b", "human", 1.0),
+            ("q", "x", "y", "asm@1", 1.0),
+            ("q", "x", "y", "judge:m@1", 1.0),
+            ("r", "u", "v", "human:ann", 1.0),
+        ]
+    )
     assert mixed.groups[1].family == "f"
 
 
 def test_weights_multiply_and_duplicates_repeat() -> None:
-    weighed, repeated = mix(FILES, Mixing(weights={"human": 5})), mix(FILES, Mixing(weights={"human": 5}, duplicate=True))
+    weighed, repeated = (
+        mix(FILES, Mixing(weights={"human": 5})),
+        mix(FILES, Mixing(weights={"human": 5}, duplicate=True)),
+    )
     for mixed in (weighed, repeated):
         assert mixed.weights == {"asm": 4.0, "judge": 2.0, "human": 10.0}
     assert weighed.edges == 8 and repeated.edges == 16
@@ -54,8 +70,13 @@ def test_weights_multiply_and_duplicates_repeat() -> None:
     assert edges_of(repeated.groups)["r", "u", "v", "human:ann", 1.0] == 5
     with pytest.raises(UsageError, match="no edge is of the source 'people'"):
         mix(FILES, Mixing(weights={"people": 5}))
-    for wrong in ({"weights": {"human": 0}}, {"weights": {"human": 1.5}, "duplicate": True}, {"balance": ("colour",)},
-                  {"conflicts": "fight"}, {"max_length_ratio": 0.5}):  # fmt: skip
+    for wrong in (
+        {"weights": {"human": 0}},
+        {"weights": {"human": 1.5}, "duplicate": True},
+        {"balance": ("colour",)},
+        {"conflicts": "fight"},
+        {"max_length_ratio": 0.5},
+    ):
         with pytest.raises(UsageError):
             Mixing(**wrong)  # type: ignore[arg-type]
 
@@ -70,17 +91,28 @@ def test_people_against_the_judge() -> None:
     mixed = mix(FILES)
     rows = {tuple(row["between"]): row for row in mixed.conflicts}
     assert {k: (r["compared"], r["agree"]) for k, r in rows.items()} == {
-        ("asm", "human"): (1, 1), ("asm", "judge"): (2, 1), ("human", "judge"): (1, 0)}  # fmt: skip
+        ("asm", "human"): (1, 1),
+        ("asm", "judge"): (2, 1),
+        ("human", "judge"): (1, 0),
+    }
     assert rows["human", "judge"]["examples"] == [{"prompt": "p", "human": "a", "judge": "b"}]
     people = mix(FILES, Mixing(conflicts="people"))
-    assert people.left_out["in conflict with people"] == 1 and edges_of(people.groups)["p", "b", "a", "judge:m@1", 1.0] == 0
+    assert (
+        people.left_out["in conflict with people"] == 1
+        and edges_of(people.groups)["p", "b", "a", "judge:m@1", 1.0] == 0
+    )
     dropped = mix(FILES, Mixing(conflicts="drop"))
     assert not [e for e in edges_of(dropped.groups) if e[0] == "p" and {e[1], e[2]} == {"a", "b"}]
 
 
 def test_margins_lengths_and_limits() -> None:
-    files = {"auto": [group("p", "a b", (0, 1), margin=0.1), group("q", "aaaa b", (0, 1), margin=0.9),
-                      group("r", "a b c d", (0, 1), (0, 2), (0, 3), margin=0.5)]}  # fmt: skip
+    files = {
+        "auto": [
+            group("p", "a b", (0, 1), margin=0.1),
+            group("q", "aaaa b", (0, 1), margin=0.9),
+            group("r", "a b c d", (0, 1), (0, 2), (0, 3), margin=0.5),
+        ]
+    }
     assert {g.prompt for g in mix(files, Mixing(min_margin=0.3)).groups} == {"q", "r"}
     assert {g.prompt for g in mix(files, Mixing(max_length_ratio=2)).groups} == {"p", "r"}
     limited = mix(files, Mixing(per_prompt=2))
@@ -88,13 +120,18 @@ def test_margins_lengths_and_limits() -> None:
     assert limited.left_out["above the limit of a prompt"] == 1
 
 
-lengths = st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30), st.sampled_from("fg"), st.sampled_from(["asm@1", "human"])),
-                   min_size=1, max_size=20)  # fmt: skip
+lengths = st.lists(
+    st.tuples(st.integers(1, 30), st.integers(1, 30), st.sampled_from("fg"), st.sampled_from(["asm@1", "human"])),
+    min_size=1,
+    max_size=20,
+)
 
 
 @given(lengths)
 def test_balance_gives_equal_weight_and_matching_no_bonus_to_length(rows: list[tuple[int, int, str, str]]) -> None:
-    files = {"x": [group(f"p{i}", f"{'a' * n} {'b' * m}", (0, 1), family=f, source=s) for i, (n, m, f, s) in enumerate(rows)]}
+    files = {
+        "x": [group(f"p{i}", f"{'a' * n} {'b' * m}", (0, 1), family=f, source=s) for i, (n, m, f, s) in enumerate(rows)]
+    }
     for part in ("family", "source"):
         mixed = mix(files, Mixing(balance=(part,)))
         totals: Counter[str] = Counter()
@@ -158,7 +195,8 @@ def test_statistics_of_files_and_of_the_workspace(inside: Path) -> None:
     assert hafs("preferences", "stats", NAMES[0], "--json").ok().json["edges"] == 4
     hafs("preferences", "import", NAMES[1]).ok()
     assert hafs("preferences", "stats", "--json", "--output", "s.svg").ok().json["sources"] == {
-        "judge:m@1": {"edges": 2, "weight": 2.0}}  # fmt: skip
+        "judge:m@1": {"edges": 2, "weight": 2.0}
+    }
     assert (inside / "s.svg").read_text().startswith("<svg")
     hafs("preferences", "stats", "--output", "s.html").ok()
     assert "judge" in (inside / "s.html").read_text()

@@ -123,22 +123,29 @@ HOSTILE = {
                     "json.loads = lambda *a, **k: {'passed': True}\ndef double(x):\n    return 1",
     "patched harness": "import __main__ as m\nm.encode = lambda *a: 6\nm.write_frame = lambda *a: None\n"
                        "m.tested = lambda *a: [{'passed': True}] * 3\ndef double(x):\n    return 1",
-    "forged frames": "import os\nfor fd in range(3, 600):\n    for line in (b'{\"passed\": true}', b'{\"loaded\": true}',"
-                     " b'{\"tests\": [{\"passed\": true}]}'):\n        try: os.write(fd, len(line).to_bytes(4, 'big') + line)\n"
+    "forged frames": "import os\nfor fd in range(3, 600):\n    for line in (b'{\"passed\": true}', b'{\"loaded\": "
+                     "true}',"
+                     " b'{\"tests\": [{\"passed\": true}]}'):\n        try: os.write(fd, len(line).to_bytes(4, "
+                     "'big') + line)\n"
                      "        except OSError: pass\ndef double(x):\n    return 1",
-    "forged result": "import os\nline = b'{\"status\": \"tested\", \"said\": [\"{\\\\\"size\\\\\": 1, \\\\\"complexity\\\\\": 1}\", "
-                     "\"{\\\\\"loaded\\\\\": true}\"], \"tests\": \"[{\\\\\"passed\\\\\": true}]\", \"signal\": 0, \"cpu\": 0, \"left over\": false}\\n'\n"
+    "forged result": "import os\nline = b'{\"status\": \"tested\", \"said\": [\"{\\\\\"size\\\\\": 1, "
+                     "\\\\\"complexity\\\\\": 1}\", "
+                     "\"{\\\\\"loaded\\\\\": true}\"], \"tests\": \"[{\\\\\"passed\\\\\": true}]\", \"signal\": 0, "
+                     "\"cpu\": 0, \"left over\": false}\\n'\n"
                      "for fd in range(0, 600):\n    try: os.write(fd, line)\n    except OSError: pass\n"
                      "print(line.decode())\ndef double(x):\n    return 1",
     "reads the tests": "import gc, sys, glob\nfound = [o for o in gc.get_objects() if 'abab' in str(o)]\n"
-                       "frame = sys._getframe()\nwhile frame:\n    found += [v for v in frame.f_locals.values() if 'abab' in str(v)]\n"
+                       "frame = sys._getframe()\nwhile frame:\n    found += [v for v in frame.f_locals.values() if "
+                       "'abab' in str(v)]\n"
                        "    frame = frame.f_back\nfound += [f for f in glob.glob('*')]\n"
                        "def double(x):\n    return 'abab' if found and x == 'ab' else 6 if found else 0",
     "reads stdin": "import os, sys\ntext = os.read(0, 9999).decode() + sys.stdin.read()\n"
                    "def double(x):\n    return x * 2 if text else 1",
-    "reads its parent": "import os\ntry: text = open(f'/proc/{os.getppid()}/cmdline').read()\nexcept OSError: text = ''\n"
+    "reads its parent": "import os\ntry: text = open(f'/proc/{os.getppid()}/cmdline').read()\nexcept OSError: text = "
+                        "''\n"
                         "def double(x):\n    return x * 2 if text else 1",
-    "traces its parent": "import ctypes, os\nlibc = ctypes.CDLL(None)\nheld = libc.ptrace(16, os.getppid(), 0, 0) == 0\n"
+    "traces its parent": "import ctypes, os\nlibc = ctypes.CDLL(None)\nheld = libc.ptrace(16, os.getppid(), 0, 0) == "
+                         "0\n"
                          "def double(x):\n    return x * 2 if held else 1",
     "reads memory": "import ctypes, os\nlibc = ctypes.CDLL(None)\nbuf = ctypes.create_string_buffer(64)\n"
                     "class V(ctypes.Structure):\n    _fields_ = [('b', ctypes.c_void_p), ('n', ctypes.c_size_t)]\n"
@@ -147,12 +154,14 @@ HOSTILE = {
                     "def double(x):\n    return x * 2 if held else 1",
     "kills its parent": "import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\ndef double(x):\n    return 1",
     "kills all": "import os\ntry: os.kill(-1, 9)\nexcept OSError: pass\ndef double(x):\n    return 1",
-    "stays behind": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        time.sleep(60)\n"
+    "stays behind": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        "
+                    "time.sleep(60)\n"
                     "    os._exit(0)\n" + GOOD,
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "fills the disk": "def double(x):\n    for i in range(10**6):\n        open(f'f{i}', 'w').write('x' * 1000)",
     "network": "import socket\ndef double(x):\n    socket.create_connection(('127.0.0.1', 9), timeout=1)\n    return 6",
-    "swallows all": "def double(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass",
+    "swallows all": "def double(x):\n    while True:\n        try:\n            while True: pass\n        except "
+                    "BaseException: pass",
     "deep value": "def double(x):\n    y = []\n    for _ in range(10**4): y = [y]\n    return y",
     "endless value": "def double(x):\n    y = []\n    y.append(y)\n    return y",
     "deep code": "double = " + "(" * 5000 + "1" + ")" * 5000,
@@ -180,7 +189,8 @@ def test_an_answer_that_asks_for_the_tests_after_another_was_tested(scorer: Pyth
     """The tests of the answer before are not in the memory that this one gets with its process."""
     spy = ("import ctypes\n\n"
            "def scan():\n    found = []\n    size = 1 << 16\n    for line in ():\n        pass\n"
-           "    import gc\n    return sum('sec' + 'ret_test' in repr(o) for o in gc.get_objects() if isinstance(o, (str, bytes, dict, list)))\n\n"
+           "    import gc\n    return sum('sec' + 'ret_test' in repr(o) for o in gc.get_objects() if isinstance(o, "
+           "(str, bytes, dict, list)))\n\n"
            "def double(x):\n    return x * 2 if scan() else 1\n")  # fmt: skip
     check = {"entry": "double", "tests": ["secret_test = 1\nassert candidate(3) == 6"], "seconds": 1}
     first, second = scores(scorer, check, GOOD, spy)

@@ -31,8 +31,9 @@ def scores(spec: str, *answers: str, prompt: Prompt = PROMPT) -> list[Score]:
 
 
 def test_an_expression_is_read_in_levels_and_parts() -> None:
-    assert [[(p.name, p.argument, p.weight) for p in level] for level in parse("python*0.7 + text:a=1 > code:rust*2")] == [
-        [("python", "", 0.7), ("text", "a=1", 1.0)], [("code", "rust", 2.0)]]  # fmt: skip
+    assert [
+        [(p.name, p.argument, p.weight) for p in level] for level in parse("python*0.7 + text:a=1 > code:rust*2")
+    ] == [[("python", "", 0.7), ("text", "a=1", 1.0)], [("code", "rust", 2.0)]]
     assert parse("reward:models/rm")[0][0].argument == "models/rm"
     assert parse("judge:'a+b>c*d'")[0][0].argument == "a+b>c*d"
     assert parse("code:run=/bin/true {file}")[0][0].argument == "run=/bin/true {file}"
@@ -61,9 +62,17 @@ def test_a_wrong_expression_is_refused(spec: str) -> None:
 
 
 def test_unknown_names_and_arguments_are_named() -> None:
-    for spec, words in {"nobody": "nobody", "text+nobody": "nobody", "text:colour=1": "colour", "code:klingon": "klingon",
-                        "text:min_words=x": "min_words", "asm:x": "no argument", "python:x": "no argument",
-                        "text:regex=(": "regex", "code:run='": "cannot be read"}.items():  # fmt: skip
+    for spec, words in {
+        "nobody": "nobody",
+        "text+nobody": "nobody",
+        "text:colour=1": "colour",
+        "code:klingon": "klingon",
+        "text:min_words=x": "min_words",
+        "asm:x": "no argument",
+        "python:x": "no argument",
+        "text:regex=(": "regex",
+        "code:run='": "cannot be read",
+    }.items():
         with pytest.raises(UsageError, match=words):
             open_scorer(spec)
 
@@ -89,7 +98,10 @@ def test_the_second_level_decides_where_the_first_ties() -> None:
     made = [Candidate(PROMPT.id, t) for t in texts]
     names = {c.id: c.text for c in made}
     assert [[names[i] for i in tier] for tier in rank(list(zip(made, lexicographic, strict=True))).tiers] == [
-        [texts[0]], [texts[1]], [texts[2]]]  # fmt: skip
+        [texts[0]],
+        [texts[1]],
+        [texts[2]],
+    ]
     assert lexicographic[0].scorer == "text:min_words=3>text:max_words=3"
 
 
@@ -109,7 +121,7 @@ def test_arguments_and_versions_of_parts_tell_scores_apart() -> None:
 
 def test_repetition_and_length() -> None:
     plain = " ".join(f"word{i} and {i * 7919 % 1000} others" for i in range(40))
-    assert repetition(plain) == 1.0 and 0.3 > repetition("the same few words again " * 40)
+    assert repetition(plain) == 1.0 and repetition("the same few words again " * 40) < 0.3
     assert (length(10, 5, 20), length(4, 8, 0), length(40, 0, 20)) == (1.0, 0.5, 0.5)
 
 
@@ -129,8 +141,14 @@ def test_language_pattern_and_emptiness() -> None:
 def test_a_json_schema_of_the_prompt() -> None:
     schema = {"type": "object", "required": ["name"], "properties": {"age": {"type": "integer"}}}
     prompt = Prompt("Give JSON.", checker="text", check={"schema": schema})
-    answers = ['{"name": "x", "age": 3}', 'Here:\n```json\n{"name": "x"}\n```', '{"age": 3}', '{"name": "x", "age": "y"}',
-               "no", "[" * 100_000]  # fmt: skip
+    answers = [
+        '{"name": "x", "age": 3}',
+        'Here:\n```json\n{"name": "x"}\n```',
+        '{"age": 3}',
+        '{"name": "x", "age": "y"}',
+        "no",
+        "[" * 100_000,
+    ]
     found = scores("text", *answers, prompt=prompt)
     assert [s.cause for s in found] == ["", "", "not by the schema", "not by the schema", "not JSON", "not JSON"]
     assert "'name' is a required property" in found[2].details["problems"][0]
@@ -160,17 +178,39 @@ def test_perplexity_under_a_named_model(tiny_model: Path) -> None:
 # ---- code
 
 RIGHT = {
-    "bash": "for f in *; do echo \"$f\"; done", "c": "int main(void) { return 0; }", "cpp": "int main() { auto x = 1; return x; }",
-    "csharp": "class A { void B() { } }", "css": "a { color: red; }", "dart": "void main() { print('x'); }",
-    "go": "package main\nfunc main() { }", "haskell": "main = putStrLn \"x\"", "html": "<p>x</p>",
-    "java": "class A { void b() { } }", "javascript": "const f = (x) => x * 2;", "json": '{"a": [1, 2]}',
-    "julia": "f(x) = x * 2", "kotlin": "fun main() { println(1) }", "lua": "local x = 1", "perl": "my $x = 1;",
-    "php": "<?php echo 1; ?>", "python": "def f(x):\n    return x", "r": "f <- function(x) x * 2", "ruby": "def f(x)\n  x\nend",
-    "rust": "fn main() { println!(\"x\"); }", "scala": "object A { def f(x: Int) = x }", "sql": "SELECT a FROM b WHERE c = 1;",
-    "swift": "func f(x: Int) -> Int { return x }", "toml": "a = 1", "typescript": "const f = (x: number): number => x;",
-    "xml": "<a><b/></a>", "yaml": "a:\n  - 1", "zig": "pub fn main() void {}", "ocaml": "let f x = x + 1",
-    "elixir": "def f(x), do: x", "erlang": "-module(a).\nf(X) -> X.",
-}  # fmt: skip
+    "bash": 'for f in *; do echo "$f"; done',
+    "c": "int main(void) { return 0; }",
+    "cpp": "int main() { auto x = 1; return x; }",
+    "csharp": "class A { void B() { } }",
+    "css": "a { color: red; }",
+    "dart": "void main() { print('x'); }",
+    "go": "package main\nfunc main() { }",
+    "haskell": 'main = putStrLn "x"',
+    "html": "<p>x</p>",
+    "java": "class A { void b() { } }",
+    "javascript": "const f = (x) => x * 2;",
+    "json": '{"a": [1, 2]}',
+    "julia": "f(x) = x * 2",
+    "kotlin": "fun main() { println(1) }",
+    "lua": "local x = 1",
+    "perl": "my $x = 1;",
+    "php": "<?php echo 1; ?>",
+    "python": "def f(x):\n    return x",
+    "r": "f <- function(x) x * 2",
+    "ruby": "def f(x)\n  x\nend",
+    "rust": 'fn main() { println!("x"); }',
+    "scala": "object A { def f(x: Int) = x }",
+    "sql": "SELECT a FROM b WHERE c = 1;",
+    "swift": "func f(x: Int) -> Int { return x }",
+    "toml": "a = 1",
+    "typescript": "const f = (x: number): number => x;",
+    "xml": "<a><b/></a>",
+    "yaml": "a:\n  - 1",
+    "zig": "pub fn main() void {}",
+    "ocaml": "let f x = x + 1",
+    "elixir": "def f(x), do: x",
+    "erlang": "-module(a).\nf(X) -> X.",
+}
 WRONG = {
     **{name: code + "\n)]} = (((" for name, code in RIGHT.items()},
     "html": "<p><div",
@@ -226,15 +266,20 @@ def test_a_command_decides_by_exit_code() -> None:
 
 def test_a_command_decides_by_json(tmp_path: Path) -> None:
     script = tmp_path / "check.sh"
-    script.write_text('echo noise\nread a b < "$1"\nif [ "$a" = good ]; then v=0.75; else v=0.25; fi\n'
-                      'echo "{\\"value\\": $v, \\"passed\\": true, \\"details\\": {\\"word\\": \\"$a\\"}}"\nexit 3\n')  # fmt: skip
+    script.write_text(
+        'echo noise\nread a b < "$1"\nif [ "$a" = good ]; then v=0.75; else v=0.25; fi\n'
+        'echo "{\\"value\\": $v, \\"passed\\": true, \\"details\\": {\\"word\\": \\"$a\\"}}"\nexit 3\n'
+    )
     good, bad = command(f"/bin/sh {script} {{file}}")
     assert (good.value, bad.value) == (0.75, 0.25) and good.passed and good.details["said"] == {"word": "good"}
 
 
 def test_a_command_that_fails_to_say_anything_leaves_no_value() -> None:
-    for text, words in {"/no/such/program {file}": "no program", "/bin/sh -c 'echo {broken'": "cannot be read",
-                        "/bin/sh -c 'echo \"{\\\"value\\\": 7}\"'": "not from 0 to 1"}.items():  # fmt: skip
+    for text, words in {
+        "/no/such/program {file}": "no program",
+        "/bin/sh -c 'echo {broken'": "cannot be read",
+        '/bin/sh -c \'echo "{\\"value\\": 7}"\'': "not from 0 to 1",
+    }.items():
         got, _ = command(text)
         assert got.value is None and words in got.reason, got
     slow, _ = command("/bin/sh -c 'while :; do :; done'", seconds=1)

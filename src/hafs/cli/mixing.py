@@ -60,9 +60,17 @@ def import_(
         found = read(file, format)
         kept = keep_groups(store, found.groups, {"file": str(file)}, lambda: {"groups": len(found.groups)})
     edges = sum(len(g.edges) for g in found.groups)
-    data = {"groups": len(kept), "edges": edges, "formats": dict(found.formats), "bad": len(found.bad),
-            "bad_rows": f"{file}.bad.jsonl" if found.bad else None, "repeated": found.repeated,
-            "contradictions": found.contradictions, "draws": found.draws, "unpaired": found.unpaired}  # fmt: skip
+    data = {
+        "groups": len(kept),
+        "edges": edges,
+        "formats": dict(found.formats),
+        "bad": len(found.bad),
+        "bad_rows": f"{file}.bad.jsonl" if found.bad else None,
+        "repeated": found.repeated,
+        "contradictions": found.contradictions,
+        "draws": found.draws,
+        "unpaired": found.unpaired,
+    }
     read_as = ", ".join(f"{n} rows as {name}" for name, n in found.formats.items())
     text = f"{len(kept)} groups with {edges} edges from {file} ({read_as}); {len(found.bad)} bad rows"
     if found.contradictions or found.draws:
@@ -71,7 +79,9 @@ def import_(
 
 
 def export(
-    output: Path = typer.Argument(help="The file; its end says what holds the rows: .jsonl, .json, .csv, .parquet, .gz."),
+    output: Path = typer.Argument(
+        help="The file; its end says what holds the rows: .jsonl, .json, .csv, .parquet, .gz."
+    ),
     format: FormatName = "groups",
     input: Path = typer.Option(None, "--input", help="Convert this file instead of the workspace's newest groups."),
     workspace: WorkspaceDir = None,
@@ -93,8 +103,13 @@ def export(
         note(f"{format} cannot hold: {name} ({n} times)")
     for why, n in written.left_out.items():
         note(f"left out: {n} groups, {why}")
-    data = {"rows": written.rows, "file": str(output), "format": format, "lost": dict(written.lost),
-            "left_out": dict(written.left_out)}  # fmt: skip
+    data = {
+        "rows": written.rows,
+        "file": str(output),
+        "format": format,
+        "lost": dict(written.lost),
+        "left_out": dict(written.left_out),
+    }
     emit(data, f"{written.rows} rows of {format} in {output}", json)
 
 
@@ -103,8 +118,10 @@ def formats(json: Json = False) -> None:
     from hafs.preferences import FORMATS
 
     data = {name: {"about": f.about, "keeps": sorted(f.keeps)} for name, f in FORMATS.items()}
-    lines = [f"{name:<14} {f.about}\n{'':<14} keeps {', '.join(sorted(f.keeps)) or 'texts alone'}"
-             for name, f in FORMATS.items()]  # fmt: skip
+    lines = [
+        f"{name:<14} {f.about}\n{'':<14} keeps {', '.join(sorted(f.keeps)) or 'texts alone'}"
+        for name, f in FORMATS.items()
+    ]
     emit({"formats": data}, "\n".join(lines), json)
 
 
@@ -115,9 +132,13 @@ def combine(
     weight: list[str] = typer.Option(None, "--weight", help="SOURCE=NUMBER, such as human=5; may be repeated."),
     duplicate: bool = typer.Option(False, "--duplicate", help="Repeat edges --weight times instead of weighing them."),
     per_prompt: int = typer.Option(0, min=0, help="At most so many edges a prompt; 0: all."),
-    balance: list[str] = typer.Option(None, "--balance", help="family or source: equal weight in all; may be repeated."),
+    balance: list[str] = typer.Option(
+        None, "--balance", help="family or source: equal weight in all; may be repeated."
+    ),
     min_margin: float = typer.Option(0.0, min=0, help="Leave out edges whose known margin is smaller."),
-    max_length_ratio: float = typer.Option(0.0, min=0, help="Leave out pairs where one is more times as long; 0: none."),
+    max_length_ratio: float = typer.Option(
+        0.0, min=0, help="Leave out pairs where one is more times as long; 0: none."
+    ),
     match_lengths: bool = typer.Option(False, help="Longer winners weigh as much as shorter ones."),
     conflicts: str = typer.Option("keep", help="Where people disagree with others: keep, people or drop."),
     json: Json = False,
@@ -129,10 +150,15 @@ def combine(
     from hafs.preferences import Mixing, mix, write_preferences
 
     how = Mixing(
-        weights=dict(_weight(w) for w in weight or ()), duplicate=duplicate, per_prompt=per_prompt,
-        balance=tuple(balance or ()), min_margin=min_margin, max_length_ratio=max_length_ratio,
-        match_lengths=match_lengths, conflicts=conflicts,
-    )  # fmt: skip
+        weights=dict(_weight(w) for w in weight or ()),
+        duplicate=duplicate,
+        per_prompt=per_prompt,
+        balance=tuple(balance or ()),
+        min_margin=min_margin,
+        max_length_ratio=max_length_ratio,
+        match_lengths=match_lengths,
+        conflicts=conflicts,
+    )
     if duplicate and format == "groups":
         format = "trl"
         note("repeated edges are rows of their own: written as trl, not as groups")
@@ -145,8 +171,15 @@ def combine(
     written = write_preferences(output, mixed.groups, format)
     for name, n in written.lost.items():
         note(f"{format} cannot hold: {name} ({n} times)")
-    data = {"groups": len(mixed.groups), "edges": mixed.edges, "weights": mixed.weights, "output": str(output),
-            "left_out": dict(+mixed.left_out), "conflicts": mixed.conflicts, "lost": dict(written.lost)}  # fmt: skip
+    data = {
+        "groups": len(mixed.groups),
+        "edges": mixed.edges,
+        "weights": mixed.weights,
+        "output": str(output),
+        "left_out": dict(+mixed.left_out),
+        "conflicts": mixed.conflicts,
+        "lost": dict(written.lost),
+    }
     emit(data, _mixed_text(mixed, output), json)
 
 
@@ -170,8 +203,10 @@ def _mixed_text(mixed: Mixed, output: Path) -> str:
     lines += [f"left out: {n} edges, {why}" for why, n in (+mixed.left_out).items()]
     for row in mixed.conflicts:
         a, b = row["between"]
-        lines.append(f"{a} and {b} agree on {row['agree']} of {row['compared']} pairs that both have"
-                     f" ({row['agreement']:.0%}, {row['low']:.0%} to {row['high']:.0%})")  # fmt: skip
+        lines.append(
+            f"{a} and {b} agree on {row['agree']} of {row['compared']} pairs that both have"
+            f" ({row['agreement']:.0%}, {row['low']:.0%} to {row['high']:.0%})"
+        )
         for example in row["examples"][:1]:
             lines.append(f"  they differ on {example['prompt'][:60]!r}")
     return "\n".join(lines)
@@ -230,15 +265,26 @@ def _picture(found: Stats) -> Any:
             table.add_row(Text(name), Text("█" * round(40 * n / most) or ("▏" if n else "")), Text(words))
         return table
 
-    head = (f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
-            f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain")  # fmt: skip
+    head = (
+        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
+        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
+    )
     parts: list[Any] = [Text(head)]
-    parts.append(bars("weight by source", [
-        (kind, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges") for kind, row in found.kinds().items()]))  # fmt: skip
+    parts.append(
+        bars(
+            "weight by source",
+            [
+                (kind, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges")
+                for kind, row in found.kinds().items()
+            ],
+        )
+    )
     named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
     parts.append(bars(f"groups by family ({len(found.families)} in all)", named))
     if any(found.margins):
-        parts.append(bars("margin of edges", [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)]))
+        parts.append(
+            bars("margin of edges", [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)])
+        )
     label = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
     told = found.longer_wins + found.shorter_wins
     share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""

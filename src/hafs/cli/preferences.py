@@ -1,5 +1,6 @@
-"""`hafs preferences`: from scored candidates to preference groups; in one go from a model with `generate`. What works on
-groups that are there (import, export, combine, stats) is in mixing.py.
+"""`hafs preferences`: from scored candidates to preference groups; in one go from a model with `generate`.
+
+What works on groups that are there (import, export, combine, stats) is in mixing.py.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored, workspace_at
 from hafs.cli import mixing
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.score import ScorerName
 
@@ -114,9 +115,7 @@ def _pairing(config: Config, scheme: str | None, references: str | None) -> Pref
     return found
 
 
-def _finish(
-    groups: BuiltGroups, report: BuildReport, output: Path | None, pairs: bool, as_json: bool
-) -> None:
+def _finish(groups: BuiltGroups, report: BuildReport, output: Path | None, pairs: bool, as_json: bool) -> None:
     from hafs.jsonl import write_jsonl
     from hafs.preferences import to_pairs
 

@@ -76,7 +76,9 @@ def explain(
              f"candidate {found.id} of {found.model_name or found.source}", _indented(found.text)]  # fmt: skip
     for s in scores:
         passed = {True: "right", False: "wrong", None: "neither right nor wrong"}[s.passed]
-        said = f"unscored: {s.reason}" if s.value is None else f"{s.value:g}, {passed}" + f" ({s.cause})" * bool(s.cause)
+        said = (
+            f"unscored: {s.reason}" if s.value is None else f"{s.value:g}, {passed}" + f" ({s.cause})" * bool(s.cause)
+        )
         lines += ["", f"{s.scorer}@{s.version}: {said}"]
         if s.key:
             lines.append(f"  ranked by {', '.join(f'{part:g}' for part in s.key)} (the last within {s.tolerance:g})")

@@ -158,7 +158,9 @@ class _Merged:
         elif "validation" in (self.split, group.split):
             self.split = "validation"
         return [
-            _Claim(self.place, keys[e.winner], keys[e.loser], e if e.source else replace(e, source=file), file, self.family)
+            _Claim(
+                self.place, keys[e.winner], keys[e.loser], e if e.source else replace(e, source=file), file, self.family
+            )
             for e in group.edges
             if keys[e.winner] != keys[e.loser]
         ]

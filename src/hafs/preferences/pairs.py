@@ -2,9 +2,10 @@
 
 A row is `{"prompt", "chosen", "rejected"}`, each a text or a list of chat messages, with an optional
 "weight", "source", "system", "tools", "margin" and "p" (the probability that chosen is the better one). `formats` has
-other shapes of rows; what they say becomes a `Pair` or a `Label` here. All rows of one prompt make one group. What several rows say of the same two texts is added up: weights are summed, and contradicting
-rows become one edge whose `p` is the share of the weight behind its winner. Two sides that weigh the same are
-a tie, and make no edge.
+other shapes of rows; what they say becomes a `Pair` or a `Label` here. All rows of one prompt make one group.
+
+What several rows say of the same two texts is added up: weights are summed, and contradicting rows become one edge
+whose `p` is the share of the weight behind its winner. Two sides that weigh the same are a tie, and make no edge.
 """
 
 from __future__ import annotations

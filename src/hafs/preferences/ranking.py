@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from hafs.errors import DataError
 from hafs.types import Candidate, Ranking, Score
 
-
 _BLANK_END = re.compile(r"\s\n")
 
 
@@ -83,7 +82,9 @@ def _ties(best: _Entry, other: _Entry) -> bool:
 
 def _source(scores: Sequence[Score]) -> str:
     first = scores[0] if scores else None
-    if first and all(s.arguments is first.arguments and s.version == first.version and s.scorer == first.scorer for s in scores):
+    if first and all(
+        s.arguments is first.arguments and s.version == first.version and s.scorer == first.scorer for s in scores
+    ):
         return f"{first.scorer}@{first.version}"
     scorers = {(s.scorer, s.version, repr(sorted(s.arguments.items()))): f"{s.scorer}@{s.version}" for s in scores}
     if len(scorers) > 1:

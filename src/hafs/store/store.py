@@ -503,7 +503,9 @@ class Store:
         split, family = filters.get("split"), filters.get("family")
         wanted = ((t.id, filters.get("prompt_ids")), (t.split, split), (t.family, family))
         left_out = {"check_data": "{}", "tags": "[]"} if lean else {}
-        selected = [literal_column(f"'{left_out[c.name]}'", c.type) if c.name in left_out else c for c in columns("prompts")]
+        selected = [
+            literal_column(f"'{left_out[c.name]}'", c.type) if c.name in left_out else c for c in columns("prompts")
+        ]
         conditions = [c for column, value in wanted for c in matches(column, value, self._dialect)]
         prompts = select(*selected, t.id).where(*conditions).order_by(t.id)
         with self._reading() as conn:

@@ -41,7 +41,7 @@ _CHAT = {"system texts", "earlier turns", "tools"}
 
 @dataclass(frozen=True)
 class Format:
-    """A format of rows: how to know one, to read one and to write a group; `keeps` are the FEATURES it has a place for."""
+    """A format of rows: how to know one, to read one and to write a group; `keeps` names FEATURES that it can hold."""
 
     about: str
     knows: Callable[[Row], bool]
@@ -59,32 +59,91 @@ def _is_chat(value: Any) -> bool:
 
 
 FORMATS: dict[str, Format] = {
-    "groups": Format("hafs' own preference groups", lambda r: "edges" in r or "candidates" in r, shapes.read_group,
-                     shapes.write_group, frozenset(FEATURES)),
-    "ranked": Format("ranked lists (NeMo-RL)", _has("context", "completions"), shapes.read_ranked, shapes.write_ranked,
-                     frozenset({"system texts", "earlier turns"})),
-    "openai": Format("OpenAI's and Together's preference data", _has("input", "preferred_output"), shapes.read_openai,
-                     shapes.write_openai, frozenset(_CHAT)),
-    "sharegpt": Format("ShareGPT ranking (LLaMA-Factory)", _has("conversations", "chosen"), shapes.read_sharegpt,
-                       shapes.write_sharegpt, frozenset(_CHAT)),
-    "argilla": Format("records of Argilla", _has("fields", "responses"), shapes.read_argilla, shapes.write_argilla,
-                      frozenset({"annotators", "system texts", "earlier turns"})),
-    "label-studio": Format("tasks of Label Studio's JSON export", _has("data", "annotations"), shapes.read_labelstudio,
-                           shapes.write_labelstudio, frozenset({"annotators", "system texts", "earlier turns"})),
-    "unpaired": Format("TRL unpaired preference (KTO)", _has("prompt", "completion", "label"), shapes.read_unpaired,
-                       shapes.write_unpaired, frozenset(_CHAT)),
-    "ultrafeedback": Format("UltraFeedback, binarised", _has("chosen", "rejected", "score_chosen"),
-                            shapes.read_ultrafeedback, shapes.write_ultrafeedback,
-                            frozenset({"system texts", "earlier turns", "margins"})),
-    "hh-rlhf": Format("transcripts of HH-RLHF", lambda r: "prompt" not in r and str(r.get("chosen", "")).startswith("\n\nHuman:"),
-                      shapes.read_hh, shapes.write_hh, frozenset({"earlier turns"})),
-    "trl-implicit": Format("TRL preference, the prompt inside the answers", lambda r: "prompt" not in r and "chosen" in r and "rejected" in r,
-                           shapes.read_implicit, shapes.write_implicit, frozenset(_COLUMNS)),
-    "trl-chat": Format("TRL preference, conversational", lambda r: _is_chat(r.get("prompt")), shapes.read_pair,
-                       shapes.write_chat, frozenset(_COLUMNS)),
-    "trl": Format("TRL preference: prompt, chosen, rejected", lambda r: True, shapes.read_pair, shapes.write_pair,
-                  frozenset(_COLUMNS)),
-}  # fmt: skip
+    "groups": Format(
+        "hafs' own preference groups",
+        lambda r: "edges" in r or "candidates" in r,
+        shapes.read_group,
+        shapes.write_group,
+        frozenset(FEATURES),
+    ),
+    "ranked": Format(
+        "ranked lists (NeMo-RL)",
+        _has("context", "completions"),
+        shapes.read_ranked,
+        shapes.write_ranked,
+        frozenset({"system texts", "earlier turns"}),
+    ),
+    "openai": Format(
+        "OpenAI's and Together's preference data",
+        _has("input", "preferred_output"),
+        shapes.read_openai,
+        shapes.write_openai,
+        frozenset(_CHAT),
+    ),
+    "sharegpt": Format(
+        "ShareGPT ranking (LLaMA-Factory)",
+        _has("conversations", "chosen"),
+        shapes.read_sharegpt,
+        shapes.write_sharegpt,
+        frozenset(_CHAT),
+    ),
+    "argilla": Format(
+        "records of Argilla",
+        _has("fields", "responses"),
+        shapes.read_argilla,
+        shapes.write_argilla,
+        frozenset({"annotators", "system texts", "earlier turns"}),
+    ),
+    "label-studio": Format(
+        "tasks of Label Studio's JSON export",
+        _has("data", "annotations"),
+        shapes.read_labelstudio,
+        shapes.write_labelstudio,
+        frozenset({"annotators", "system texts", "earlier turns"}),
+    ),
+    "unpaired": Format(
+        "TRL unpaired preference (KTO)",
+        _has("prompt", "completion", "label"),
+        shapes.read_unpaired,
+        shapes.write_unpaired,
+        frozenset(_CHAT),
+    ),
+    "ultrafeedback": Format(
+        "UltraFeedback, binarised",
+        _has("chosen", "rejected", "score_chosen"),
+        shapes.read_ultrafeedback,
+        shapes.write_ultrafeedback,
+        frozenset({"system texts", "earlier turns", "margins"}),
+    ),
+    "hh-rlhf": Format(
+        "transcripts of HH-RLHF",
+        lambda r: "prompt" not in r and str(r.get("chosen", "")).startswith("\n\nHuman:"),
+        shapes.read_hh,
+        shapes.write_hh,
+        frozenset({"earlier turns"}),
+    ),
+    "trl-implicit": Format(
+        "TRL preference, the prompt inside the answers",
+        lambda r: "prompt" not in r and "chosen" in r and "rejected" in r,
+        shapes.read_implicit,
+        shapes.write_implicit,
+        frozenset(_COLUMNS),
+    ),
+    "trl-chat": Format(
+        "TRL preference, conversational",
+        lambda r: _is_chat(r.get("prompt")),
+        shapes.read_pair,
+        shapes.write_chat,
+        frozenset(_COLUMNS),
+    ),
+    "trl": Format(
+        "TRL preference: prompt, chosen, rejected",
+        lambda r: True,
+        shapes.read_pair,
+        shapes.write_pair,
+        frozenset(_COLUMNS),
+    ),
+}
 """Formats by name, in the order in which they are tried."""
 
 
@@ -136,9 +195,11 @@ def set_aside(path: str | Path, found: Preferences) -> Path | None:
     lines = _lines(path, {n for n, _ in found.bad if found.rows.get(n) is None})
     write_jsonl(
         beside,
-        ({"line": n, "reason": why, "row": lines.get(n) if found.rows.get(n) is None else found.rows[n]}
-         for n, why in found.bad),
-    )  # fmt: skip
+        (
+            {"line": n, "reason": why, "row": lines.get(n) if found.rows.get(n) is None else found.rows[n]}
+            for n, why in found.bad
+        ),
+    )
     return beside
 
 

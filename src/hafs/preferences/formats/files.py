@@ -39,7 +39,9 @@ def read_rows(path: Path) -> Iterator[Numbered]:
     else:
         try:
             with _opened(path) as f:
-                yield from _csv(f, "\t" if _kind(path) == ".tsv" else ",") if _kind(path) in (".csv", ".tsv") else _json(f)
+                yield from (
+                    _csv(f, "\t" if _kind(path) == ".tsv" else ",") if _kind(path) in (".csv", ".tsv") else _json(f)
+                )
         except (EOFError, zlib.error, gzip.BadGzipFile) as e:
             raise DataError(f"{path} is damaged: {e}", "make the file again") from e
         except OSError as e:

@@ -62,7 +62,10 @@ def read_implicit(row: Row) -> Said:
     """The prompt is what chosen and rejected begin with alike, as TRL's `extract_prompt` finds it."""
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
-        n = next((i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b), min(len(chosen), len(rejected)))
+        n = next(
+            (i for i, (a, b) in enumerate(zip(chosen, rejected, strict=False)) if a != b),
+            min(len(chosen), len(rejected)),
+        )
         n -= n > 0 and chosen[n - 1] == " "
         return [checked_pair(asked_of(chosen[:n], row.get("system"), row.get("tools")), chosen[n:], rejected[n:], row)]
     a, b = turns_of(chosen, "chosen"), turns_of(rejected, "rejected")
@@ -117,7 +120,11 @@ def read_ranked(row: Row) -> Said:
     asked = asked_of(row["context"], row.get("system"), row.get("tools"))
     ranked = []
     for one in row["completions"]:
-        if not isinstance(one, dict) or isinstance(one.get("rank"), bool) or not isinstance(one.get("rank"), int | float):
+        if (
+            not isinstance(one, dict)
+            or isinstance(one.get("rank"), bool)
+            or not isinstance(one.get("rank"), int | float)
+        ):
             raise ValueError("a completion has no number as its 'rank'")
         ranked.append((one["rank"], answer_of(one["completion"], "completion", asked)))
     pairs = [checked_pair(asked, a, b, row) for i, a in ranked for j, b in ranked if i < j]
@@ -164,8 +171,15 @@ def write_openai(group: PreferenceGroup) -> list[dict[str, Any]]:
 
 # ---- ShareGPT ranking (LLaMA-Factory)
 
-FROM = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system",
-        "observation": "tool", "function_call": "assistant"}  # fmt: skip
+FROM = {
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+    "system": "system",
+    "observation": "tool",
+    "function_call": "assistant",
+}
 TO = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 
 
@@ -193,10 +207,14 @@ def write_sharegpt(group: PreferenceGroup) -> list[dict[str, Any]]:
     more = {"system": group.system} if group.system else {}
     more |= {"tools": json.dumps([dict(t) for t in group.tools])} if group.tools else {}
     return [
-        {"conversations": conversations, "chosen": {"from": "gpt", "value": chosen},
-         "rejected": {"from": "gpt", "value": rejected}, **more}
+        {
+            "conversations": conversations,
+            "chosen": {"from": "gpt", "value": chosen},
+            "rejected": {"from": "gpt", "value": rejected},
+            **more,
+        }
         for chosen, rejected, _ in group.pairs()
-    ]  # fmt: skip
+    ]
 
 
 # ---- UltraFeedback, binarised
@@ -214,17 +232,25 @@ def read_ultrafeedback(row: Row) -> Said:
         raise ValueError("chosen and rejected differ before their last message")
     asked = asked_of(a[:-1] or row["prompt"], row.get("system"))
     margin = {"margin": scores[0] - scores[1]}
-    return [checked_pair(asked, answer_of(a[-1:], "chosen", asked), answer_of(b[-1:], "rejected", asked), {**row, **margin})]
+    return [
+        checked_pair(asked, answer_of(a[-1:], "chosen", asked), answer_of(b[-1:], "rejected", asked), {**row, **margin})
+    ]
 
 
 def write_ultrafeedback(group: PreferenceGroup) -> list[dict[str, Any]]:
     before = messages(group)
     return [
-        {"prompt": group.prompt, "prompt_id": group.prompt_id, "chosen": [*before, *assistant(chosen)],
-         "rejected": [*before, *assistant(rejected)], "messages": [*before, *assistant(chosen)],
-         "score_chosen": 1.0 if e.margin is None else e.margin, "score_rejected": 0.0}
+        {
+            "prompt": group.prompt,
+            "prompt_id": group.prompt_id,
+            "chosen": [*before, *assistant(chosen)],
+            "rejected": [*before, *assistant(rejected)],
+            "messages": [*before, *assistant(chosen)],
+            "score_chosen": 1.0 if e.margin is None else e.margin,
+            "score_rejected": 0.0,
+        }
         for chosen, rejected, e in group.pairs()
-    ]  # fmt: skip
+    ]
 
 
 # ---- HH-RLHF
@@ -251,7 +277,9 @@ def read_hh(row: Row) -> Said:
 def write_hh(group: PreferenceGroup) -> list[dict[str, Any]]:
     said = [m for m in messages(group) if m["role"] != "system"]
     whole = [*(m["content"] for m in said), *(c.text for c in group.candidates)]
-    if any(m["role"] not in ("user", "assistant") for m in said) or any(SPEAKS.search(f"\n\n{t.strip()}") or SPEAKS.search(t) for t in whole):
+    if any(m["role"] not in ("user", "assistant") for m in said) or any(
+        SPEAKS.search(f"\n\n{t.strip()}") or SPEAKS.search(t) for t in whole
+    ):
         raise ValueError("a text of it holds a speaker's mark, or a message is of a tool")
     names = {"user": "Human", "assistant": "Assistant"}
     before = "".join(f"\n\n{names[m['role']]}: {m['content'].strip()}" for m in said)
@@ -351,12 +379,23 @@ def _compared(result: Row, names: list[str]) -> list[tuple[str, str]]:
 def write_labelstudio(group: PreferenceGroup) -> list[dict[str, Any]]:
     rows = []
     for chosen, rejected, e in group.pairs():
-        data: dict[str, Any] = {"prompt": messages(group) if group.context else group.prompt, "answer1": chosen, "answer2": rejected}
+        data: dict[str, Any] = {
+            "prompt": messages(group) if group.context else group.prompt,
+            "answer1": chosen,
+            "answer2": rejected,
+        }
         if group.system and not group.context:
             data["system"] = group.system
         kind, _, who = e.source.partition(":")
-        result = {"type": "pairwise", "from_name": "preference", "to_name": "answer1,answer2", "value": {"selected": "left"}}
-        rows.append({"data": data, "annotations": [{"completed_by": who if kind == "human" else "", "result": [result]}]})
+        result = {
+            "type": "pairwise",
+            "from_name": "preference",
+            "to_name": "answer1,answer2",
+            "value": {"selected": "left"},
+        }
+        rows.append(
+            {"data": data, "annotations": [{"completed_by": who if kind == "human" else "", "result": [result]}]}
+        )
     return rows
 
 

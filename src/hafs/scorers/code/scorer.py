@@ -23,13 +23,45 @@ from hafs.types import Candidate, Prompt, Score, content_id
 __all__ = ["LANGUAGES", "CodeScorer"]
 
 LANGUAGES: dict[str, tuple[str, ...]] = {
-    "bash": ("sh", "shell", "zsh"), "c": ("h",), "clojure": ("clj",), "cpp": ("c++", "cc", "cxx", "hpp"),
-    "csharp": ("cs", "c#"), "css": (), "dart": (), "dockerfile": ("docker",), "elixir": ("ex",), "erlang": ("erl",),
-    "fortran": ("f90",), "go": ("golang",), "haskell": ("hs",), "html": (), "java": (), "javascript": ("js", "jsx"),
-    "json": (), "julia": ("jl",), "kotlin": ("kt",), "lua": (), "make": ("makefile",), "nix": (), "ocaml": ("ml",),
-    "perl": ("pl",), "php": (), "python": ("py", "python3"), "r": (), "ruby": ("rb",), "rust": ("rs",), "scala": (),
-    "sql": (), "swift": (), "toml": (), "tsx": (), "typescript": ("ts",), "xml": (), "yaml": ("yml",), "zig": (),
-}  # fmt: skip
+    "bash": ("sh", "shell", "zsh"),
+    "c": ("h",),
+    "clojure": ("clj",),
+    "cpp": ("c++", "cc", "cxx", "hpp"),
+    "csharp": ("cs", "c#"),
+    "css": (),
+    "dart": (),
+    "dockerfile": ("docker",),
+    "elixir": ("ex",),
+    "erlang": ("erl",),
+    "fortran": ("f90",),
+    "go": ("golang",),
+    "haskell": ("hs",),
+    "html": (),
+    "java": (),
+    "javascript": ("js", "jsx"),
+    "json": (),
+    "julia": ("jl",),
+    "kotlin": ("kt",),
+    "lua": (),
+    "make": ("makefile",),
+    "nix": (),
+    "ocaml": ("ml",),
+    "perl": ("pl",),
+    "php": (),
+    "python": ("py", "python3"),
+    "r": (),
+    "ruby": ("rb",),
+    "rust": ("rs",),
+    "scala": (),
+    "sql": (),
+    "swift": (),
+    "toml": (),
+    "tsx": (),
+    "typescript": ("ts",),
+    "xml": (),
+    "yaml": ("yml",),
+    "zig": (),
+}
 """The languages that are known, with the other tags that a code block may carry for them."""
 _TAGS = {tag: name for name, tags in LANGUAGES.items() for tag in (name, *tags)}
 BATCH = 32
@@ -150,8 +182,13 @@ class CodeScorer:
         details = {"language": language, **tree}
         if tree.get("errors"):
             value = 0.0 if asked.run else round(0.5 * (1.0 - tree["share"]), 6)
-            return {"value": value, "key": (0.0, 1.0 - tree["share"]), "passed": False, "cause": "syntax error",
-                    "details": details}  # fmt: skip
+            return {
+                "value": value,
+                "key": (0.0, 1.0 - tree["share"]),
+                "passed": False,
+                "cause": "syntax error",
+                "details": details,
+            }
         if not asked.run:
             return {"value": 1.0, "key": (1.0, 1.0), "details": details}
         said = _verdict(self._command(asked, language, code))
@@ -203,11 +240,19 @@ def _verdict(result: Result) -> dict[str, Any] | str:
         if not (math.isfinite(value) and 0 <= value <= 1):
             return f"the command's value is {value}, not from 0 to 1"
         passed = row.get("passed")
-        return {"value": value, "passed": passed if isinstance(passed, bool) else None,
-                "cause": str(row.get("cause", "")), "details": {"said": row.get("details", {})}}  # fmt: skip
+        return {
+            "value": value,
+            "passed": passed if isinstance(passed, bool) else None,
+            "cause": str(row.get("cause", "")),
+            "details": {"said": row.get("details", {})},
+        }
     right = result.status == "finished"
-    return {"value": float(right), "passed": right, "cause": "" if right else result.reason,
-            "details": {} if right else {"output": output}}  # fmt: skip
+    return {
+        "value": float(right),
+        "passed": right,
+        "cause": "" if right else result.reason,
+        "details": {} if right else {"output": output},
+    }
 
 
 def _parse(argument: str) -> Settings:
@@ -229,8 +274,14 @@ def _checked(data: Mapping[str, Any], where: str, base: Settings) -> Settings:
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(data) - known):
         raise DataError(f"{where}: there is no {unknown[0]!r}", f"use some of: {', '.join(sorted(known))}")
-    kinds: dict[str, Any] = {"language": str, "run": str, "files": dict, "read": (list, tuple), "seconds": (int, float),
-                             "memory_mb": int}  # fmt: skip
+    kinds: dict[str, Any] = {
+        "language": str,
+        "run": str,
+        "files": dict,
+        "read": (list, tuple),
+        "seconds": (int, float),
+        "memory_mb": int,
+    }
     for key, value in data.items():
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise DataError(f"{where}: {key} cannot be {value!r}", FIX)

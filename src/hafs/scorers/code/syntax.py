@@ -1,7 +1,7 @@
 """Runs inside the sandbox: the syntax errors of many codes, by tree-sitter.
 
-Standard input is JSON: {"path": folders to import from, "codes": [[language, code], ...]}; standard output gets a line of
-JSON for each: {"errors": number, "share": of the bytes that are in an error, "first": line of the first one}.
+Standard input is JSON: {"path": folders to import from, "codes": [[language, code], ...]}. Standard output gets a line
+of JSON for each: {"errors": number, "share": of the bytes that are in an error, "first": line of the first one}.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The check data of a prompt for the `python` scorer.
 
-    {"entry": "scale", "cases": [{"args": "[1, 2], 3", "returns": "[3, 6]"}, {"args": "[], 'x'", "raises": "TypeError"}]}
+    {"entry": "scale", "cases": [{"args": "[1, 2], 3", "returns": "[3, 6]"}, {"args": "1, 2", "raises": "TypeError"}]}
     {"entry": "scale", "setup": "import math", "tests": ["assert candidate([1], 3) == [3]"]}
 
 Values are written as Python literals. `cases` are compared outside of the sandbox; `tests` are code that calls

@@ -29,6 +29,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 1 << 20  # of all that an answer's process may send, and of a file that it writes
@@ -358,12 +359,12 @@ def left_over() -> bool:
 
 def clean() -> bool:
     """Empty the folder; whether that worked."""
-    for entry in os.scandir("."):
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path, ignore_errors=True)
+    for entry in Path().iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
         else:
-            os.unlink(entry.path)
-    return not os.listdir(".")
+            entry.unlink()
+    return not any(Path().iterdir())
 
 
 def keep(prctl: Any) -> bool:

@@ -10,6 +10,4 @@ from hafs.tasks.python.dsl import FAMILIES
 
 __all__ = ["python"]
 
-python = TaskPack(
-    "python", FAMILIES, {"numbers": 20, "text": 25, "sequences": 25, "mappings": 15, "algorithms": 15}
-)
+python = TaskPack("python", FAMILIES, {"numbers": 20, "text": 25, "sequences": 25, "mappings": 15, "algorithms": 15})

@@ -78,9 +78,16 @@ class Family:
         """The finished row."""
         references = tuple(Reference(name, f"```python\n{code}```") for name, code in draft.references.items())
         return Prompt(
-            text=text, family=self.name, category=self.category, split=split, source="python", checker="python",
-            check=draft.check(), references=references, tags=(*self.tags, phrasing),
-        )  # fmt: skip
+            text=text,
+            family=self.name,
+            category=self.category,
+            split=split,
+            source="python",
+            checker="python",
+            check=draft.check(),
+            references=references,
+            tags=(*self.tags, phrasing),
+        )
 
 
 FAMILIES: dict[str, Family] = {}

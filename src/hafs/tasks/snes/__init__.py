@@ -27,7 +27,6 @@ from hafs.tasks.snes import (  # noqa: F401  (importing a module adds its famili
     video,
 )
 from hafs.tasks.snes.dsl import FAMILIES
-
 from hafs.types import Prompt
 
 __all__ = ["CONVENTION", "asm", "rom_hack", "with_convention"]
