@@ -84,7 +84,7 @@ def _kind(path: Path) -> str:
 def _opened(path: Path) -> IO[str]:
     options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
     if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", **options)  # type: ignore[no-any-return]
+        return gzip.open(path, "rt", **options)
     return path.open(**options)
 
 

@@ -63,7 +63,8 @@ def encode(value: Any, depth: int = 0) -> Any:
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
         return {"dict": [[encode(k, depth + 1), encode(v, depth + 1)] for k, v in dict.items(value)]}
-    for kind in (list, tuple, set, frozenset):
+    kinds: tuple[Any, ...] = (list, tuple, set, frozenset)
+    for kind in kinds:
         if isinstance(value, kind):
             items = [encode(item, depth + 1) for item in kind.__iter__(value)]
             return items if kind is list else {kind.__name__: items}
@@ -250,7 +251,7 @@ def tested(tests: dict[str, Any], fd: int) -> list[dict[str, Any]]:
             name, words = str(row["raised"]), str(row["words"])
         except (ValueError, KeyError, TypeError, RecursionError):
             raise Gone from None
-        kind = getattr(builtins, name, None)
+        kind: Any = getattr(builtins, name, None)
         plain = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
         error: Any = kind(words) if plain else Exception(words)  # a UnicodeError takes five arguments
         error.of_answer = name
