@@ -183,7 +183,9 @@ ENDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet", ".json.gz")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=25
+)
 @given(data=st.data())
 def test_what_a_format_can_hold_comes_back(tmp_path: Path, name: str, data: st.DataObject) -> None:
     keeps = FORMATS[name].keeps

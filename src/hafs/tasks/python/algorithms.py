@@ -21,7 +21,7 @@ def balanced(r: random.Random) -> Draft:
                 text = text.replace(p, "")
         return not text
 
-    a, b = pairs[0]
+    a, b = pairs[0][0], pairs[0][1]
     table = ", ".join(f'"{p[1]}": "{p[0]}"' for p in pairs)
     body = (
         f"pairs = {{{table}}}\nopened = []\nfor c in text:\n    if c in pairs.values():\n        opened.append(c)\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from hafs.tasks.python.dsl import Draft, define, family, lists, numbers
 
@@ -34,7 +35,8 @@ def chunks(r: random.Random) -> Draft:
     last = "an incomplete last one is left out" if drop else "the last one may be shorter"
 
     def oracle(values: list[int]) -> list[list[int]]:
-        found, rest = [], list(values)
+        found: list[list[int]] = []
+        rest = list(values)
         while rest:
             found, rest = [*found, rest[:n]], rest[n:]
         return [c for c in found if len(c) == n or not drop]
@@ -118,7 +120,13 @@ def running(r: random.Random) -> Draft:
     kind = r.choice(["sum", "maximum", "minimum", "product"])
     k = r.choice([0, 1, 2, 5, 10])
     entry = r.choice([f"running_{kind}", "running", "accumulated", "prefixes"])
-    join = {"sum": lambda a, b: a + b, "maximum": max, "minimum": min, "product": lambda a, b: a * b}[kind]
+    joins: dict[str, Callable[[int, int], int]] = {
+        "sum": lambda a, b: a + b,
+        "maximum": max,
+        "minimum": min,
+        "product": lambda a, b: a * b,
+    }
+    join = joins[kind]
     more = f", each plus {k}" if k else ""
 
     def oracle(values: list[int]) -> list[int]:
