@@ -1,10 +1,13 @@
 """Sampling 4 answers a prompt from the embedded model: hafs against `model.generate(num_return_sequences=4)`.
 
 Same weights, precision, temperature and token limit; the peer's batch size is the best of those tried. Tokens a second
-count what was sampled up to and including the end of each answer.
+count what was sampled up to and including the end of each answer. Then what the scorers check in a second, and what a
+million candidates take (scale.py).
 """
 
 from __future__ import annotations
+
+from contextlib import closing
 
 import torch
 
@@ -14,7 +17,10 @@ from hafs.backends.transformers import TransformersBackend
 from hafs.chat import encode_prompt
 from hafs.config import GenerateConfig
 from hafs.loading import quiet
-from hafs.tasks import generate
+from hafs.scorers import open_scorer
+from hafs.tasks import benchmark, generate
+from hafs.types import Candidate
+from scale import scale
 
 PROMPTS, ANSWERS, TOKENS = 32, 4, 64
 
@@ -39,15 +45,37 @@ def main() -> None:
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part])
             with torch.no_grad():
                 backend._net.generate(
-                    input_ids=x, attention_mask=mask, do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-                    max_new_tokens=TOKENS, num_return_sequences=ANSWERS, pad_token_id=backend.tokenizer.pad_token_id,
-                )  # fmt: skip
+                    input_ids=x,
+                    attention_mask=mask,
+                    do_sample=True,
+                    temperature=1.0,
+                    top_k=0,
+                    top_p=1.0,
+                    max_new_tokens=TOKENS,
+                    num_return_sequences=ANSWERS,
+                    pad_token_id=backend.tokenizer.pad_token_id,
+                )
 
     best = min((8, 16, 32), key=lambda b: seconds(lambda: theirs(b)))
     print(f"{PROMPTS} prompts x {ANSWERS} answers of at most {TOKENS} tokens; the peer's best batch: {best} prompts")
     a, b, ratio = alternate(ours, lambda: theirs(best))
     print(f"  hafs {a:.1f} s, model.generate {b:.1f} s")
-    result(generate_speed_vs_hf=ratio, hafs_s=a, hf_s=b)
+    result(
+        generate_speed_vs_hf=ratio,
+        asm_per_s=scored_per_s("asm", 120),
+        python_per_s=scored_per_s("python", 200),
+        **scale(),
+    )
+
+
+def scored_per_s(name: str, n: int) -> float:
+    """Reference answers of a benchmark that its scorer checks in a second."""
+    items = [(p, Candidate(p.id, r.text)) for p in benchmark(name)[:n] for r in p.references]
+    with closing(open_scorer(name)) as scorer:
+        list(scorer.score(items[:8]))  # start the workers
+        took = seconds(lambda: list(scorer.score(items)))
+    print(f"  {name}: {len(items)} answers in {took:.1f} s")
+    return len(items) / took
 
 
 if __name__ == "__main__":

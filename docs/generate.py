@@ -20,9 +20,9 @@ PAGE = Path(__file__).parent / "cli.md"
 def verbs(command: Any, name: str) -> Iterator[tuple[str, Any]]:
     """Every verb with its full name, in the order of the help page."""
     children = getattr(command, "commands", None)
-    if children is None:
+    if children is None or command.invoke_without_command:
         yield name, command
-    else:
+    if children is not None:
         for child, inner in children.items():
             yield from verbs(inner, f"{name} {child}")
 

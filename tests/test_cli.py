@@ -30,8 +30,8 @@ def verbs() -> list[str]:
     """Every verb with its group, as typed."""
     found = []
     for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
-        inner = getattr(command, "commands", {"": None})
-        found += [f"{name} {child}".strip() for child in inner]
+        inner = [*getattr(command, "commands", [""]), *[""] * getattr(command, "invoke_without_command", False)]
+        found += [f"{name} {child}".strip() for child in dict.fromkeys(inner)]
     return found
 
 
@@ -157,10 +157,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
             do("judge run", "judge", "run", *judge, "--protocol", "pairwise", "-n", "2")
             do("judge probe", "judge", "probe", *judge)
         do("judge ledger", "judge", "ledger")
+        do("score explain", "score", "explain", lines(root / "scores.jsonl")[0]["candidate_id"])
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
            "--candidates-per-prompt", "4", "--scorer", "automatic", "--output", "preferences.jsonl")  # fmt: skip
+        do("preferences stats", "preferences", "stats", "--output", "stats.svg")
+        do("preferences formats", "preferences", "formats")
+        do("preferences export", "preferences", "export", "openai.jsonl", "--format", "openai")
+        do("preferences combine", "preferences", "combine", "built.jsonl", "openai.jsonl", "--output", "mixed.jsonl")
         do("train dpo",
            "train", "dpo", "--sft_model", "models/sft/model", "--preference_data", "preferences.jsonl",
            "--output_dir", "models/dpo", "--beta", "0.1", "--learning_rate", "5e-6", "--num_epochs", "1",
@@ -182,6 +187,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("explain", "explain", "models/dpo/model")
         do("report", "report", "baseline", "sft", "dpo")
         do("export", "export", "dpo", "--output", "exported")
+        do("preferences import", "preferences", "import", "openai.jsonl")
         do("data export", "data", "export", "prompts", "prompts.jsonl")
         do("data import", "data", "import", "prompts", "held.jsonl")
         do("data counts", "data", "counts")
@@ -209,7 +215,7 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     root, said = project["root"], {name: r.json for name, r in project["ran"].items()}
     assert said["tasks generate"]["prompts"] == said["tasks generate"]["new"] == 8
     assert said["tasks check"]["right"] == said["tasks check"]["total"] >= 6
-    assert said["tasks list"]["packs"] == ["asm", "rom_hack"]
+    assert said["tasks list"]["packs"] == ["asm", "python", "rom_hack"]
     assert said["config"]["generate"]["candidates"] == 3
     assert said["generate"] == {**said["generate"], "prompts": 4, "candidates": 12, "new": 12}
     assert len([Candidate.from_dict(row) for row in lines(root / "candidates.jsonl")]) == 12

@@ -143,8 +143,28 @@ def test_the_scale_of_weights_and_the_number_of_edges_do_not_matter(name: str) -
         GROUP.prompt, GROUP.candidates, tuple(Edge(e.winner, e.loser, 7 * e.weight, e.p) for e in GROUP.edges)
     )
     objective, reference = PreferenceObjective(loss=name), torch.zeros(3, dtype=torch.float64)
-    same = objective.loss(logps, reference, shared_row([heavier]))[0]
-    torch.testing.assert_close(objective.loss(logps, reference, row)[0], same)
+    same = objective.loss(logps, reference, shared_row([heavier]))[0] / objective.normaliser([heavier])
+    torch.testing.assert_close(objective.loss(logps, reference, row)[0] / objective.normaliser([GROUP]), same)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_pulls_as_its_edges_weigh(name: str) -> None:
+    """A group of weight 5 beside one of weight 1 does what the same group five times would."""
+    even = TokenGroup(GROUP.prompt, GROUP.candidates, tuple(Edge(e.winner, e.loser, 1.0, e.p) for e in GROUP.edges))
+    heavy = TokenGroup(GROUP.prompt, GROUP.candidates, tuple(Edge(e.winner, e.loser, 5.0, e.p) for e in GROUP.edges))
+    other = TokenGroup((1, 2), ((3, 4, 5), (6,)), (Edge(0, 1),))
+    objective = PreferenceObjective(loss=name)
+
+    def step(groups: list[TokenGroup]) -> float:
+        total = 0.0
+        for group in groups:
+            _, logps = row_and_logps(group)
+            reference = torch.zeros(len(group.candidates), dtype=torch.float64)
+            total += float(objective.loss(logps, reference, shared_row([group]))[0])
+        return total / objective.normaliser(groups)
+
+    assert step([heavy, other]) == pytest.approx(step([even] * 5 + [other]))
+    assert step([heavy, other]) != pytest.approx(step([even, other]))
 
 
 def test_tokens_beyond_the_shorter_answer_weigh_ld_alpha() -> None:

@@ -517,7 +517,7 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
         row("a", "b", p=2),
         row("a", 5),
         {"prompt": "", "chosen": "a", "rejected": "b"},
-        {"prompt": [*said, {"role": "assistant", "content": "r"}, *said], "chosen": "a", "rejected": "b"},
+        {"prompt": [*said, {"role": "assistant", "content": "r"}], "chosen": "a", "rejected": "b"},
         {"prompt": "q", "chosen": [{"role": "user", "content": "x"}], "rejected": "b"},
         {"prompt": "other", "chosen": [*said, {"role": "assistant", "content": "x"}], "rejected": "b"},
         {"prompt": "q", "chosen": [{"role": "assistant"}], "rejected": "b"},
@@ -542,7 +542,7 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
     assert "weight" in bad[6] and "'much'" in bad[7] and "p is 2" in bad[8] and "'rejected'" in bad[9]
     assert (
         "empty" in bad[10]
-        and "one user message" in bad[11]
+        and "end with one of the user" in bad[11]
         and "'user'" in bad[12]
         and "another conversation" in bad[13]
     )

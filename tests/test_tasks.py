@@ -133,7 +133,7 @@ def test_a_wrong_name_is_named(call: object, message: str) -> None:
 
 
 def test_too_many_prompts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.tasks.snes.pack.TRIES", 40)
+    monkeypatch.setattr("hafs.tasks.pack.TRIES", 40)
     one = Family("one", "asm", "basic operations", lambda d: FAMILIES["asm"]["add16"].make(Draw("always the same")))
     pack = type(asm)("asm", {"one": one}, asm.shares)
     with pytest.raises(UsageError, match="has only"):
@@ -152,6 +152,7 @@ def test_benchmarks_are_held_out_and_large_enough(benchmarks: dict[str, list[Pro
     assert {name: len(prompts) for name, prompts in benchmarks.items()} == {
         "asm": 320,
         "rom_hack": 120,
+        "python": 200,
         "easy": 320,
         "demo": 96,
     }

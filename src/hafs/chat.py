@@ -24,7 +24,7 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
 
-    def apply_chat_template(self, messages: list[dict[str, str]], **kwargs: Any) -> Any: ...
+    def apply_chat_template(self, messages: list[dict[str, Any]], **kwargs: Any) -> Any: ...
 
 
 def messages_of(text: str, system: str = "") -> list[dict[str, str]]:
@@ -38,19 +38,37 @@ def whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, system: str = "") -> list[int]:
-    """Token ids of the prompt up to the assistant's first token; a model without a template gets the plain text."""
+def encode_prompt(
+    tokenizer: Tokenizer,
+    text: str,
+    system: str = "",
+    context: Sequence[Mapping[str, Any]] = (),
+    tools: Sequence[Mapping[str, Any]] = (),
+) -> list[int]:
+    """Token ids of the prompt up to the assistant's first token; a model without a template gets the plain text.
+
+    `context` are earlier chat messages, `tools` the tools that the template is told of.
+    """
     text, system = whole(text), whole(system)
     if not tokenizer.chat_template:
-        plain = f"{system}\n\n{text}\n" if system else f"{text}\n"
-        return list(tokenizer(plain)["input_ids"])
-    return encode_messages(tokenizer, messages_of(text, system))
+        said = [system, *(str(m.get("content") or "") for m in context)]
+        plain = "".join(f"{whole(turn)}\n\n" for turn in said if turn)
+        return list(tokenizer(f"{plain}{text}\n")["input_ids"])
+    *before, last = messages_of(text, system)
+    return encode_messages(tokenizer, [*before, *(_whole(m) for m in context), last], tools)
 
 
-def encode_messages(tokenizer: Tokenizer, messages: list[dict[str, str]]) -> list[int]:
+def encode_messages(
+    tokenizer: Tokenizer, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[int]:
     """Token ids of a conversation up to the assistant's next token, by the model's chat template."""
-    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    more: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
+    rendered = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, tokenize=False, **more)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+def _whole(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: whole(v) if isinstance(v, str) else v for k, v in message.items()}
 
 
 def encode_answer(tokenizer: Tokenizer, text: str, end: bool = True) -> list[int]:

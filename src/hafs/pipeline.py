@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,9 @@ from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
 from hafs.models import model_hash, resolve
-from hafs.preferences import BuildReport, group_from_people, groups_from_answers
+from hafs.preferences import BuildReport, Stats, group_from_people, groups_from_answers
 from hafs.scorers import Scorer, open_scorer
-from hafs.store import Store
+from hafs.store import Run, Store
 from hafs.types import Annotation, Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
 
 if TYPE_CHECKING:
@@ -325,21 +325,67 @@ class PassRate:
         return eval_result("in training", "", "", "validation", {}, self.prompts, made, scores)
 
 
+@dataclass(frozen=True)
+class BuiltGroups:
+    """The groups of a run in the store; they are read when they are gone through, so any number of them fits."""
+
+    store: Store
+    run: str
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[PreferenceGroup]:
+        return self.store.groups(run=self.run)
+
+
 def preference_groups(
     store: Store, scorer: Scorer, config: PreferencesConfig, **filters: Any
-) -> tuple[list[PreferenceGroup], BuildReport]:
+) -> tuple[BuiltGroups, BuildReport]:
     """The workspace's candidates as preference groups, by what `scorer` says of them.
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
-    stored = store.answers(scorer.name, scorer.version, scorer.arguments, **filters)
+    stored = store.ranked_answers(scorer.name, scorer.version, scorer.arguments, **filters)
     made, report = groups_from_answers(stored, **config.model_dump())
-    groups = list(made)
     about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": dict(scorer.arguments), **config.model_dump()}
-    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
-    store.add_groups(groups, run=run)
-    store.finish_run(run, "finished", report.to_dict())
-    return groups, report
+    return keep_groups(store, made, about, report.to_dict), report
+
+
+def keep_groups(
+    store: Store, groups: Iterable[PreferenceGroup], about: Mapping[str, Any], metrics: Callable[[], Mapping[str, Any]]
+) -> BuiltGroups:
+    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
+    stats = Stats()
+    ids: list[str] = []
+
+    def noted() -> Iterator[PreferenceGroup]:
+        for group in stats.counted(groups):
+            ids.append(group.id)
+            yield group
+
+    store.add_groups(noted())
+    run = store.start_run("preferences", about, {"groups": content_id(ids)})
+    store.link_groups(run, ids)
+    store.finish_run(run, "finished", metrics(), {"stats": stats.to_dict()})
+    return BuiltGroups(store, run, len(ids))
+
+
+def newest_stats(store: Store) -> Stats:
+    """What is in the groups that `newest_groups` gives; counted when they were built where that is known."""
+    run = _newest_build(store)
+    if run is not None and "stats" in run.outputs:
+        return Stats.from_dict(dict(run.outputs["stats"]))
+    stats = Stats()
+    for group in store.groups(run=run.id if run else None):
+        stats.add(group)
+    return stats
+
+
+def _newest_build(store: Store) -> Run | None:
+    built = [r for r in store.runs(kind="preferences") if r.status == "finished"]
+    return max(built, key=lambda r: r.finished or 0.0, default=None)
 
 
 def groups_from_people(
@@ -373,6 +419,5 @@ def groups_from_people(
 
 def newest_groups(store: Store) -> list[PreferenceGroup]:
     """The groups of the newest build (of everything imported when nothing was built)."""
-    built = [r for r in store.runs(kind="preferences") if r.status == "finished"]
-    newest = max(built, key=lambda r: r.finished or 0.0).id if built else None
-    return list(store.groups(run=newest))
+    run = _newest_build(store)
+    return list(store.groups(run=run.id if run else None))

@@ -17,6 +17,9 @@ BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
         "asm": "hafs.scorers.asm:AsmScorer",
         "exact": "hafs.scorers.exact:ExactScorer",
+        "code": "hafs.scorers.code:CodeScorer",
+        "python": "hafs.scorers.python:PythonScorer",
+        "text": "hafs.scorers.text:TextScorer",
     },
     "backends": {
         "transformers": "hafs.backends.transformers:TransformersBackend",
@@ -27,6 +30,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "tasks": {
         "asm": "hafs.tasks.snes:asm",
+        "python": "hafs.tasks.python:python",
         "rom_hack": "hafs.tasks.snes:rom_hack",
     },
     "losses": {

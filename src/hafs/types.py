@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Self
 
 __all__ = [
@@ -38,15 +40,22 @@ def silent(what: str, done: int, total: int, figures: Mapping[str, float]) -> No
     """The progress of work that nobody watches."""
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+
+
 def content_id(*parts: Any) -> str:
     """A 20-hex-digit id of `parts` (anything JSON can write); equal content has an equal id on every machine."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
+    text = _ENCODER.encode(parts)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
 def same_text(text: str) -> str:
     """`text` without trailing white space on any line; two answers for which this is equal are one."""
-    return "\n".join(line.rstrip() for line in text.rstrip().split("\n"))
+    text = text.rstrip()
+    return "\n".join(line.rstrip() for line in text.split("\n")) if _BLANK_END.search(text) else text
+
+
+_BLANK_END = re.compile(r"\s\n")
 
 
 class _Row:
@@ -292,6 +301,7 @@ class Edge(_Row):
 
     `source` says who said so: a scorer ("asm@1"), a person ("human:ann"), a judge ("judge:claude-opus-4-5@1") or
     "reference". `calibrated` is None except for a judge's edges: whether the judge was calibrated on people's labels.
+    `margin` is by how much the winner is better, on the scale of the source, where that is known.
     """
 
     winner: int
@@ -300,6 +310,7 @@ class Edge(_Row):
     p: float = 1.0
     source: str = ""
     calibrated: bool | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
         if self.winner == self.loser:
@@ -323,7 +334,11 @@ class GroupCandidate(_Row):
 
 @dataclass(frozen=True)
 class PreferenceGroup(_Row):
-    """A prompt, its unique candidates and the edges among them: the unit of preference training."""
+    """A prompt, its unique candidates and the edges among them: the unit of preference training.
+
+    `context` are the chat messages between the system text and the prompt, in a conversation of several turns; `tools`
+    are the tools that the model could call, as JSON schemas.
+    """
 
     prompt: str
     candidates: tuple[GroupCandidate, ...]
@@ -332,6 +347,8 @@ class PreferenceGroup(_Row):
     prompt_id: str = ""
     family: str = ""
     split: str = "train"
+    context: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if len({c.text for c in self.candidates}) != len(self.candidates):
@@ -340,10 +357,11 @@ class PreferenceGroup(_Row):
         if any(not (0 <= e.winner < n and 0 <= e.loser < n) for e in self.edges):
             raise ValueError("an edge points outside the group")
 
-    @property
+    @cached_property
     def id(self) -> str:
+        more = [self.context, self.tools] if self.context or self.tools else []
         return content_id("group", self.system, self.prompt, [vars(c) for c in self.candidates],
-                          [vars(e) for e in self.edges])  # fmt: skip
+                          [vars(e) for e in self.edges], *more)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}
@@ -352,7 +370,8 @@ class PreferenceGroup(_Row):
     def from_dict(cls, row: Mapping[str, Any]) -> PreferenceGroup:
         candidates = tuple(GroupCandidate.from_dict(c) for c in row["candidates"])
         edges = tuple(Edge.from_dict(e) for e in row["edges"])
-        return super().from_dict({**row, "candidates": candidates, "edges": edges})
+        more = {name: tuple(row.get(name, ())) for name in ("context", "tools")}
+        return super().from_dict({**row, "candidates": candidates, "edges": edges, **more})
 
     def pairs(self) -> Sequence[tuple[str, str, Edge]]:
         """(chosen text, rejected text, edge) for every edge."""

@@ -1,4 +1,7 @@
-"""`hafs preferences`: from scored candidates to preference groups; in one go from a model with `generate`."""
+"""`hafs preferences`: from scored candidates to preference groups; in one go from a model with `generate`.
+
+What works on groups that are there (import, export, combine, stats) is in mixing.py.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hafs.cli import mixing
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.score import ScorerName
@@ -15,8 +19,8 @@ from hafs.errors import UsageError
 
 if TYPE_CHECKING:
     from hafs.config import Config, PreferencesConfig
+    from hafs.pipeline import BuiltGroups
     from hafs.preferences import BuildReport
-    from hafs.types import PreferenceGroup
 
 Scheme = Annotated[
     str | None,
@@ -37,9 +41,10 @@ Pairs = Annotated[bool, typer.Option("--pairs", help="Write prompt / chosen / re
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Preference groups from rankings.", no_args_is_help=True)
+    group = typer.Typer(help="Preference groups: from rankings, in and out of files, mixed.", no_args_is_help=True)
     group.command("build")(build)
     group.command("generate")(generate)
+    mixing.register(group)
     app.add_typer(group, name="preferences")
 
 
@@ -74,7 +79,7 @@ def build(
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         only = identify(model) if model else None
         groups, report = preference_groups(store, judge, pairing, split=split, model=only)
-    return _finish(groups, report, output, pairs, json)
+        return _finish(groups, report, output, pairs, json)
 
 
 def generate(
@@ -110,7 +115,7 @@ def generate(
         say_unanswered(made.failed)
         say_unscored(done.unscored)
         groups, report = preference_groups(store, judge, pairing, **which)
-    _finish(groups, report, output, pairs, json)
+        _finish(groups, report, output, pairs, json)
 
 
 def _pairing(config: Config, scheme: str | None, references: str | None) -> PreferencesConfig:
@@ -123,14 +128,12 @@ def _pairing(config: Config, scheme: str | None, references: str | None) -> Pref
     return found
 
 
-def _finish(
-    groups: list[PreferenceGroup], report: BuildReport, output: Path | None, pairs: bool, as_json: bool
-) -> None:
+def _finish(groups: BuiltGroups, report: BuildReport, output: Path | None, pairs: bool, as_json: bool) -> None:
     from hafs.jsonl import write_jsonl
     from hafs.preferences import to_pairs
 
     if groups and output is not None:
-        write_jsonl(output, [row for g in groups for row in to_pairs(g)] if pairs else groups)
+        write_jsonl(output, (row for g in groups for row in to_pairs(g)) if pairs else groups)
     emit({**report.to_dict(), "output": str(output) if groups and output else None}, str(report), as_json)
     if not groups:
         note("error: no preference group came of the candidates\n  fix: more candidates a prompt, a higher temperature,"

@@ -1,26 +1,35 @@
-"""`hafs score`: what a scorer says of the candidates."""
+"""`hafs score`: what a scorer says of the candidates; `hafs score explain`: why one of them has its score."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, workspace_at
+from hafs.errors import UsageError
 
 ScorerName = Annotated[
     str,
-    typer.Option("--scorer", help="`automatic` is the workspace's ([score] in hafs.toml), or a name such as `asm`."),
+    typer.Option(
+        "--scorer",
+        help="`automatic` is the workspace's ([score] in hafs.toml), or an expression: `asm`, `text:min_words=5`,"
+        " `python*0.7+text*0.3`, `python>text`.",
+    ),
 ]
 
 
 def register(app: typer.Typer) -> None:
-    app.command("score")(score)
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(score)
+    group.command("explain")(explain)
+    app.add_typer(group, name="score")
 
 
 def score(
+    context: typer.Context,
     scorer: ScorerName = "automatic",
     split: str = typer.Option(None, help="Only candidates of prompts of this split."),
     output: Path = typer.Option(None, help="Also write the scores here (JSON lines)."),
@@ -33,6 +42,8 @@ def score(
     """
     from hafs.pipeline import score_candidates, scorer_for
 
+    if context.invoked_subcommand:
+        return
     space = workspace_at(workspace)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
@@ -47,3 +58,56 @@ def score(
               for t in totals]  # fmt: skip
     emit(data, "\n".join(lines), json)
     none_scored(done.scored, done.unscored)
+
+
+def explain(
+    candidate: str = typer.Argument(help="The candidate's id, or its beginning."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Why a candidate has its scores: the prompt, the answer, and of every scorer value, key, cause and details."""
+    with workspace_at(workspace).open_store() as store:
+        found = store.get_candidate(candidate) or _by_beginning(store, candidate)
+        prompt = store.get_prompt(found.prompt_id)
+        scores = list(store.scores(candidate_ids=found.id))
+    assert prompt is not None
+    data = {"candidate": found.to_dict(), "prompt": prompt.to_dict(), "scores": [s.to_dict() for s in scores]}
+    lines = [f"prompt {prompt.id} ({prompt.family or 'no family'}, {prompt.split})", _indented(prompt.text), "",
+             f"candidate {found.id} of {found.model_name or found.source}", _indented(found.text)]  # fmt: skip
+    for s in scores:
+        passed = {True: "right", False: "wrong", None: "neither right nor wrong"}[s.passed]
+        said = (
+            f"unscored: {s.reason}" if s.value is None else f"{s.value:g}, {passed}" + f" ({s.cause})" * bool(s.cause)
+        )
+        lines += ["", f"{s.scorer}@{s.version}: {said}"]
+        if s.key:
+            lines.append(f"  ranked by {', '.join(f'{part:g}' for part in s.key)} (the last within {s.tolerance:g})")
+        lines += _shown(s.details, "  ")
+    if not scores:
+        lines += ["", "it has no score yet: `hafs score`"]
+    emit(data, "\n".join(lines), json)
+
+
+def _by_beginning(store: Any, text: str) -> Any:
+    matches = [c for c in store.candidates() if text and c.id.startswith(text)]
+    if len(matches) != 1:
+        what = "several candidates begin" if matches else "no candidate begins"
+        raise UsageError(f"{what} with {text!r}", "`hafs data export candidates FILE` writes their ids")
+    return matches[0]
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _shown(details: Any, indent: str) -> list[str]:
+    """Details as lines; the parts of a score of several scorers come indented."""
+    lines: list[str] = []
+    for name, value in details.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{name}:", *_shown(value, indent + "  ")]
+        elif isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+            lines += [f"{indent}{name}:", *(f"{indent}  - {v}" for v in value)]
+        elif value not in ("", None, [], {}):
+            lines.append(f"{indent}{name}: {value}")
+    return lines

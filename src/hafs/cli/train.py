@@ -236,11 +236,9 @@ def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:
         loaded = read_sft(data, answers)
         bad_lines(data, loaded.bad)
         return loaded.rows
-    from hafs.preferences import read_preferences
+    from hafs.cli.mixing import read
 
-    preferences = read_preferences(data)
-    bad_lines(data, preferences.bad)
-    return preferences.groups
+    return read(data).groups
 
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:

@@ -8,28 +8,38 @@ from hafs.preferences.build import (
     group_from_ranking,
     groups_from_answers,
 )
-from hafs.preferences.pairs import Preferences, from_pairs, read_preferences, to_pairs
+from hafs.preferences.formats import FORMATS, read_preferences, set_aside, write_preferences
+from hafs.preferences.mix import Mixed, Mixing, mix
+from hafs.preferences.pairs import Preferences, from_pairs, to_pairs
 from hafs.preferences.people import group_from_people
 from hafs.preferences.ranking import rank, same_text
 from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.preferences.split import split_groups
+from hafs.preferences.stats import Stats
 
 __all__ = [
+    "FORMATS",
     "SCHEMES",
     "BuildReport",
+    "Mixed",
+    "Mixing",
     "Pairing",
     "Preferences",
+    "Stats",
     "build_groups",
     "from_pairs",
     "group_from_edges",
     "group_from_people",
     "group_from_ranking",
     "groups_from_answers",
+    "mix",
     "pair",
     "rank",
     "read_preferences",
     "same_text",
+    "set_aside",
     "split_groups",
     "spread",
     "to_pairs",
+    "write_preferences",
 ]

@@ -284,6 +284,7 @@ def _paired(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing, source
             place[loser.id],
             pairing.weight,
             source="reference" if winner.off_policy else source,
+            margin=None if winner.value is None or loser.value is None else round(float(winner.value - loser.value), 9),
         )
         for winner, loser in pairs
     )

@@ -70,6 +70,11 @@ def _ties(best: _Entry, other: _Entry) -> bool:
 
 
 def _source(scores: Sequence[Score]) -> str:
+    first = scores[0] if scores else None
+    if first and all(
+        s.arguments is first.arguments and s.version == first.version and s.scorer == first.scorer for s in scores
+    ):
+        return f"{first.scorer}@{first.version}"
     scorers = {(s.scorer, s.version, repr(sorted(s.arguments.items()))): f"{s.scorer}@{s.version}" for s in scores}
     if len(scorers) > 1:
         names = ", ".join(sorted(scorers.values()))

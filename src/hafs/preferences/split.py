@@ -35,4 +35,5 @@ def split_groups(
 
 def _key(group: PreferenceGroup, seed: int) -> str:
     """A pseudo-random but fixed place of the group's prompt among all prompts."""
-    return content_id("split", seed, group.system, group.prompt)
+    more = [group.context] if group.context else []
+    return content_id("split", seed, group.system, group.prompt, *more)

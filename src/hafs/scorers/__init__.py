@@ -1,5 +1,8 @@
 """Scorers: what says how good a candidate is. A scorer gives a value or says why there is none; it never
 guesses.
+
+A scorer is named by an expression: `asm`, `text:min_words=20`, `python*0.7+text*0.3` (the weighted mean) or
+`python>text` (by the first, then by the second); see `hafs.scorers.compose`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,18 @@ class Scorer(Protocol):
 
 
 def open_scorer(spec: str, **options: Any) -> Scorer:
-    """Open the scorer registered under `spec` ("asm"). Raises UsageError when there is none."""
-    scorer: Scorer = registry.load("scorers", spec)(**options)
-    return scorer
+    """Open the scorer that an expression names. Raises UsageError when a name is unknown or the expression is wrong.
+
+    A part `name:ARGUMENT` opens what is registered under `name` with `argument="ARGUMENT"` beside the options.
+    """
+    from hafs.scorers.compose import Composite, parse
+
+    def one(name: str, argument: str) -> Scorer:
+        given = {"argument": argument} if argument else {}
+        opened: Scorer = registry.load("scorers", name)(**options, **given)
+        return opened
+
+    tree = parse(spec)
+    if len(tree) == 1 and len(tree[0]) == 1:
+        return one(tree[0][0].name, tree[0][0].argument)
+    return Composite(tree, one)

@@ -41,6 +41,9 @@ _UNSAFE = re.compile("[\x00\x1a\ud800-\udfff]")
 _ESCAPED = re.compile(_ESCAPE + "([0-9a-f]{4})")
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+
 def escape_text(value: str) -> str:
     """`value` with the characters that a database refuses written as U+001A and four hex digits."""
     return _UNSAFE.sub(lambda m: f"{_ESCAPE}{ord(m[0]):04x}", value)
@@ -79,7 +82,7 @@ class Json(TypeDecorator[Any]):
         if value is None:
             return None
         plain = self.dump(value) if self.dump else value
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"))
+        return _ENCODER.encode(plain)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
         if value is None:
@@ -234,6 +237,8 @@ groups = _table(
     Column("prompt_id", AnyText),
     Column("family", AnyText),
     Column("split", AnyText),
+    Column("context", Json(tuple)),
+    Column("tools", Json(tuple)),
 )
 
 runs = _table(
@@ -384,6 +389,10 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
         "CREATE INDEX leases_by_mode ON leases (mode, annotator)",
     )),
     (8, (
+        "ALTER TABLE preference_groups ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE preference_groups ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
+    )),
+    (9, (
         """CREATE TABLE candidate_tokens (
             candidate_id TEXT PRIMARY KEY REFERENCES candidates (id), token_ids TEXT NOT NULL)""",
     )),

@@ -25,6 +25,7 @@ SPLITS = ("train", "validation", "test")
 BENCHMARKS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "asm": ("asm", 320, ()),
     "rom_hack": ("rom_hack", 120, ()),
+    "python": ("python", 200, ()),
     "easy": ("asm", 320, ("easy",)),
     "demo": ("asm", 96, ("easy",)),
 }

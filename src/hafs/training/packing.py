@@ -71,7 +71,7 @@ class Row:
 def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
     """The token ids of a group under the model's own chat template; answers end with the end-of-turn token."""
     return TokenGroup(
-        tuple(encode_prompt(tokenizer, group.prompt, group.system)),
+        tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
         tuple(tuple(encode_answer(tokenizer, c.text)) for c in group.candidates),
         group.edges,
     )

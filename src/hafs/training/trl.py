@@ -378,7 +378,7 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
             raise UsageError(what, fix)
     edges = [e for g in groups for e in g.edges]
     unsure = sum(e.p != 1 for e in edges)
-    uneven = sum(len({e.weight for e in g.edges}) > 1 for g in groups)
+    uneven = sum(any(e.weight != edges[0].weight for e in g.edges) for g in groups)
     if unsure or uneven:
         raise UsageError(
             f"TRL takes every pair as certain and of weight 1: {unsure} of {len(edges)} pairs have another probability,"

@@ -12,11 +12,10 @@ import re
 from dataclasses import dataclass
 
 from hafs.scorers.asm.syntax import is_code
+from hafs.scorers.fences import LONGEST_ANSWER, Block, fences
 
 __all__ = ["Extracted", "extract", "number"]
 
-LONGEST_ANSWER = 200_000  # characters looked at: no right answer comes near
-FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^`]*$")
 ASM_TAGS = {
     "asm",
     "assembly",
@@ -46,63 +45,35 @@ class Extracted:
     how: str
 
 
-@dataclass(frozen=True)
-class _Block:
-    tag: str
-    lines: list[str]
-    closed: bool
+def _weight(block: Block) -> int:
+    return sum(is_code(line) for line in block.lines)
 
-    def weight(self) -> int:
-        return sum(is_code(line) for line in self.lines)
 
-    def defines(self, label: str) -> bool:
-        return bool(label) and any(re.match(rf"\s*{re.escape(label)}\s*:", line, re.I) for line in self.lines)
+def _defines(block: Block, label: str) -> bool:
+    return bool(label) and any(re.match(rf"\s*{re.escape(label)}\s*:", line, re.I) for line in block.lines)
 
 
 def extract(answer: str, entry: str = "") -> Extracted:
     """Find the code of an answer; `entry` is the label it should define. Never raises."""
     lines = re.split(r"\r\n|\r|\n", answer[:LONGEST_ANSWER])
-    fenced, outside = _fences(lines)
-    blocks = [b for b in fenced if b.weight() >= (1 if b.tag in ASM_TAGS else 2)]
+    fenced, outside = fences(lines)
+    blocks = [b for b in fenced if _weight(b) >= (1 if b.tag in ASM_TAGS else 2)]
     if blocks:
         best = _choose(blocks, entry)
         return Extracted(_trim(best.lines), "fence" if best.closed else "open fence")
-    blocks = [b for b in _stretches(outside) if b.weight()]
+    blocks = [b for b in _stretches(outside) if _weight(b)]
     if blocks:
         return Extracted(_trim(_choose(blocks, entry).lines), "text")
     return Extracted("", "none")
 
 
-def _choose(blocks: list[_Block], entry: str) -> _Block:
-    named = [b for b in blocks if b.defines(entry)]
-    return named[-1] if named else max(blocks, key=_Block.weight)
+def _choose(blocks: list[Block], entry: str) -> Block:
+    named = [b for b in blocks if _defines(b, entry)]
+    return named[-1] if named else max(blocks, key=_weight)
 
 
 def _trim(lines: list[str]) -> str:
     return "\n".join(lines).strip("\n")
-
-
-def _fences(lines: list[str]) -> tuple[list[_Block], list[str]]:
-    """The fenced blocks, and the lines outside of them."""
-    blocks: list[_Block] = []
-    outside: list[str] = []
-    mark, tag = "", ""
-    body: list[str] = []
-    for line in lines:
-        m = FENCE.match(line)
-        if mark:
-            if m and not m[2] and m[1][0] == mark[0] and len(m[1]) >= len(mark):
-                blocks.append(_Block(tag, body, True))
-                mark = ""
-            else:
-                body.append(line)
-        elif m:
-            mark, tag, body = m[1], m[2].lower(), []
-        else:
-            outside.append(line)
-    if mark:
-        blocks.append(_Block(tag, body, False))
-    return blocks, outside
 
 
 def _is_prose(line: str) -> bool:
@@ -115,11 +86,11 @@ def _is_prose(line: str) -> bool:
     return len(words) >= 4 or (bool(words) and text[-1] in ".!?:")
 
 
-def _stretches(lines: list[str]) -> list[_Block]:
-    out: list[_Block] = [_Block("", [], True)]
+def _stretches(lines: list[str]) -> list[Block]:
+    out: list[Block] = [Block("", [], True)]
     for line in lines:
         if _is_prose(line):
-            out.append(_Block("", [], True))
+            out.append(Block("", [], True))
         else:
             out[-1].lines.append(line)
     return out

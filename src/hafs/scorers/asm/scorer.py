@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hafs import tools
-from hafs.errors import DataError, HafsError, MissingTool
+from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.sandbox import open_sandbox
 from hafs.scorers.asm.check import Check, parse_check
 from hafs.scorers.asm.emulator import EmulatorDied
@@ -50,10 +50,14 @@ class AsmScorer:
     name = "asm"
     version = "1"
 
-    def __init__(self, workers: int | None = None, sandbox: str = "auto", seconds: float = 60.0) -> None:
+    def __init__(
+        self, workers: int | None = None, sandbox: str = "auto", seconds: float = 60.0, argument: str = ""
+    ) -> None:
         """`workers` is how many answers run at once (default: the cores this process may use), `sandbox` a
         kind for open_sandbox, `seconds` the wall-clock limit of the emulator for one answer.
         """
+        if argument:
+            raise UsageError(f"the scorer asm takes no argument ({argument!r})", "write it as asm")
         self.arguments: Mapping[str, Any] = {}
         self.workers = workers or _cores()
         self._sandbox, self._seconds = sandbox, seconds

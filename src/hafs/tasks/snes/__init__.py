@@ -2,13 +2,14 @@
 
 Families live in modules by subject: bits, arithmetic, memory, control, loops, hardware, video, routines, buffers,
 optimise and fix make up `asm`; patches, banks and analysis make up `rom_hack`, on the routines of game.py. dsl.py is
-what they are written in, pack.py draws prompts from them.
+what they are written in.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from hafs.tasks.pack import TaskPack
 from hafs.tasks.snes import (  # noqa: F401  (importing a module adds its families)
     analysis,
     arithmetic,
@@ -26,7 +27,6 @@ from hafs.tasks.snes import (  # noqa: F401  (importing a module adds its famili
     video,
 )
 from hafs.tasks.snes.dsl import FAMILIES
-from hafs.tasks.snes.pack import TaskPack
 from hafs.types import Prompt
 
 __all__ = ["CONVENTION", "asm", "rom_hack", "with_convention"]

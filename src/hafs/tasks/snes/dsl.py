@@ -349,6 +349,10 @@ class Family:
     make: Callable[[Draw], Draft]
     tags: tuple[str, ...] = ()
 
+    def draft(self, label: str) -> Draft:
+        """The instance that `label` stands for."""
+        return self.make(Draw(label))
+
     def text(self, draft: Draft, pick: random.Random, held_out: bool) -> tuple[str, str]:
         """(prompt text, tag that names its phrasing); held-out phrasings are those of the test split."""
         options = draft.ask_test if held_out else draft.ask

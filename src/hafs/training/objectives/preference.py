@@ -1,7 +1,7 @@
 """Preference optimisation on groups: each candidate is scored once, each edge is a comparison of two of them.
 
-Edge weights are normalised within their group and groups weigh alike in the step, so a prompt with six edges pulls no
-harder than a prompt with one.
+A group weighs as much as its edges on average, and the step is divided by what its groups weigh: with equal weights a
+prompt with six edges pulls no harder than one with a single edge, and edges of weight 5 pull five times as hard.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PreferenceObjective:
         self.reference_by_token = self.uses_reference and config.ld_alpha < 1
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
-        return float(len(groups))
+        return sum(map(group_weight, groups))
 
     def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
         winner, loser, weight, p = edge_tensors(row)
@@ -69,7 +69,7 @@ class PreferenceObjective:
         for group in row.groups:
             n = len(group.candidates)
             won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
-            losses.append(self._loss(rewards[first : first + n], tiers_of(won, n)))
+            losses.append(group_weight(group) * self._loss(rewards[first : first + n], tiers_of(won, n)))
             first += n
         return torch.stack(losses).sum()
 
@@ -111,19 +111,23 @@ class PreferenceObjective:
         return {"loss": (float(loss), n), "nll": (float(nll), n), **out}
 
 
+def group_weight(group: TokenGroup) -> float:
+    """How much a group pulls in a step: the mean weight of its edges, whatever their number."""
+    return sum(e.weight for e in group.edges) / len(group.edges) if group.edges else 1.0
+
+
 def edge_tensors(row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(winner index, loser index, weight, p) of a row's edges; the weights of each group sum to 1."""
+    """(winner index, loser index, weight, p) of a row's edges; a group's weights sum to that of the group."""
     winner: list[int] = []
     loser: list[int] = []
     weight: list[float] = []
     p: list[float] = []
     first = 0
     for group in row.groups:
-        total = sum(e.weight for e in group.edges)
         for e in group.edges:
             winner.append(first + e.winner)
             loser.append(first + e.loser)
-            weight.append(e.weight / total)
+            weight.append(e.weight / len(group.edges))
             p.append(e.p)
         first += len(group.candidates)
     device = row.lengths.device

@@ -12,7 +12,7 @@ from hafs.config import RewardConfig
 from hafs.training.heads import CandidateRewards
 from hafs.training.losses import plackett_luce, tiers_of
 from hafs.training.objectives import Sums
-from hafs.training.objectives.preference import edge_tensors
+from hafs.training.objectives.preference import edge_tensors, group_weight
 from hafs.training.packing import Row, TokenGroup
 
 
@@ -23,7 +23,7 @@ class RewardObjective:
     (Ouyang et al. 2022, "InstructGPT", eq. 1; the margin as in Touvron et al. 2023, "Llama 2", eq. 2, here
     `margin` times 2p - 1, so that an edge at p = 1/2 says that both are worth the same). Rewards are only known up to a
     constant; `centering` times (winner + loser)² puts it at zero (Eisenstein et al. 2023, "Helping or Herding?",
-    section 3). Edge weights are normalised within a group and groups weigh alike.
+    section 3). A group pulls as hard as its edges weigh on average, whatever their number.
     """
 
     name = "reward"
@@ -35,7 +35,7 @@ class RewardObjective:
         self.config = config or RewardConfig(**settings)
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
-        return float(len(groups))
+        return sum(map(group_weight, groups))
 
     def loss(self, rewards: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
         """`rewards` are [candidates]; there is no reference."""
@@ -63,6 +63,6 @@ class RewardObjective:
         for group in row.groups:
             n = len(group.candidates)
             won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
-            losses.append(plackett_luce(rewards[first : first + n], tiers_of(won, n)))
+            losses.append(group_weight(group) * plackett_luce(rewards[first : first + n], tiers_of(won, n)))
             first += n
         return torch.stack(losses).sum()

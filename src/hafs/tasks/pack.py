@@ -7,13 +7,32 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, Protocol
 
 from hafs.errors import UsageError
 from hafs.tasks import SPLITS, split_of
-from hafs.tasks.snes.dsl import Draw, Family
 from hafs.types import Prompt
 
 TRIES = 2000  # draws in a row without a new prompt after which a family counts as exhausted
+
+
+class Family(Protocol):
+    """A named kind of task, as a pack needs it; `draft` draws the parameters of one instance from a label."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+    def draft(self, label: str) -> Any: ...
+
+    def text(self, draft: Any, pick: random.Random, held_out: bool) -> tuple[str, str]: ...
+
+    def prompt(self, draft: Any, text: str, split: str, phrasing: str) -> Prompt: ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +105,7 @@ class TaskPack:
         while misses < TRIES:
             label = f"{self.name}/{family.name}/{split}/{seed}/{index}"
             index += 1
-            draft = family.make(Draw(label))
+            draft = family.draft(label)
             text, phrasing = family.text(draft, random.Random(f"{label}/phrasing"), held_out=split == "test")
             if text in seen or split_of(text) != split:
                 misses += 1

@@ -1,0 +1,292 @@
+"""`hafs preferences import`, `export`, `formats`, `combine` and `stats`: groups in and out of files, mixed, counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, workspace_at
+from hafs.errors import HafsError, UsageError
+
+if TYPE_CHECKING:
+    from hafs.preferences import Mixed, Preferences, Stats
+
+FormatName = Annotated[
+    str, typer.Option("--format", help="A format of `hafs preferences formats`.", show_default=False)
+]
+
+
+def register(group: typer.Typer) -> None:
+    group.command("import")(import_)
+    group.command("export")(export)
+    group.command("formats")(formats)
+    group.command("combine")(combine)
+    group.command("stats")(stats)
+
+
+def read(file: Path, format: str = "") -> Preferences:
+    """The preferences of a file; bad rows are named and written down beside it."""
+    from hafs.preferences import read_preferences, set_aside
+
+    found = read_preferences(file, format)
+    bad_lines(file, found.bad)
+    try:
+        beside = set_aside(file, found)
+    except HafsError as e:
+        note(f"the bad rows could not be written down: {e.what}")
+        beside = None
+    if beside is not None:
+        note(f"{file}: the {len(found.bad)} bad rows are in {beside}")
+    if found.unpaired:
+        note(f"{file}: {found.unpaired} labelled answers have none of the other label to be compared with")
+    return found
+
+
+def import_(
+    file: Path = typer.Argument(help="A file or a `datasets` directory."),
+    format: FormatName = "",
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Read preferences of any format into the workspace, as its newest groups; without --format each row is detected.
+
+    A row that cannot be used goes to FILE.bad.jsonl with its number and the reason.
+    """
+    from hafs.pipeline import keep_groups
+
+    with workspace_at(workspace).open_store() as store:
+        found = read(file, format)
+        kept = keep_groups(store, found.groups, {"file": str(file)}, lambda: {"groups": len(found.groups)})
+    edges = sum(len(g.edges) for g in found.groups)
+    data = {
+        "groups": len(kept),
+        "edges": edges,
+        "formats": dict(found.formats),
+        "bad": len(found.bad),
+        "bad_rows": f"{file}.bad.jsonl" if found.bad else None,
+        "repeated": found.repeated,
+        "contradictions": found.contradictions,
+        "draws": found.draws,
+        "unpaired": found.unpaired,
+    }
+    read_as = ", ".join(f"{n} rows as {name}" for name, n in found.formats.items())
+    text = f"{len(kept)} groups with {edges} edges from {file} ({read_as}); {len(found.bad)} bad rows"
+    if found.contradictions or found.draws:
+        text += f"; {found.contradictions} pairs with rows on both sides, {found.draws} of them equal and left out"
+    emit(data, text, json)
+
+
+def export(
+    output: Path = typer.Argument(
+        help="The file; its end says what holds the rows: .jsonl, .json, .csv, .parquet, .gz."
+    ),
+    format: FormatName = "groups",
+    input: Path = typer.Option(None, "--input", help="Convert this file instead of the workspace's newest groups."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """Write preferences in a format; what the format has no place for is named."""
+    from hafs.pipeline import newest_groups
+    from hafs.preferences import write_preferences
+
+    if input is not None:
+        groups = read(input).groups
+    else:
+        with workspace_at(workspace).open_store() as store:
+            groups = newest_groups(store)
+        if not groups:
+            raise UsageError(f"{store.where} has no preference groups", "`hafs preferences build`, or give --input")
+    written = write_preferences(output, groups, format)
+    for name, n in written.lost.items():
+        note(f"{format} cannot hold: {name} ({n} times)")
+    for why, n in written.left_out.items():
+        note(f"left out: {n} groups, {why}")
+    data = {
+        "rows": written.rows,
+        "file": str(output),
+        "format": format,
+        "lost": dict(written.lost),
+        "left_out": dict(written.left_out),
+    }
+    emit(data, f"{written.rows} rows of {format} in {output}", json)
+
+
+def formats(json: Json = False) -> None:
+    """The formats that are read and written, and what each has a place for."""
+    from hafs.preferences import FORMATS
+
+    data = {name: {"about": f.about, "keeps": sorted(f.keeps)} for name, f in FORMATS.items()}
+    lines = [
+        f"{name:<14} {f.about}\n{'':<14} keeps {', '.join(sorted(f.keeps)) or 'texts alone'}"
+        for name, f in FORMATS.items()
+    ]
+    emit({"formats": data}, "\n".join(lines), json)
+
+
+def combine(
+    files: list[Path] = typer.Argument(help="Files of preferences, in any format."),
+    output: Path = typer.Option(..., "--output", "-o", help="Where the mix goes."),
+    format: FormatName = "groups",
+    weight: list[str] = typer.Option(None, "--weight", help="SOURCE=NUMBER, such as human=5; may be repeated."),
+    duplicate: bool = typer.Option(False, "--duplicate", help="Repeat edges --weight times instead of weighing them."),
+    per_prompt: int = typer.Option(0, min=0, help="At most so many edges a prompt; 0: all."),
+    balance: list[str] = typer.Option(
+        None, "--balance", help="family or source: equal weight in all; may be repeated."
+    ),
+    min_margin: float = typer.Option(0.0, min=0, help="Leave out edges whose known margin is smaller."),
+    max_length_ratio: float = typer.Option(
+        0.0, min=0, help="Leave out pairs where one is more times as long; 0: none."
+    ),
+    match_lengths: bool = typer.Option(False, help="Longer winners weigh as much as shorter ones."),
+    conflicts: str = typer.Option("keep", help="Where people disagree with others: keep, people or drop."),
+    json: Json = False,
+) -> None:
+    """Merge preferences of several sources: one group a prompt, repetitions once, every edge with its source.
+
+    Says how far the sources agree on the pairs that both have judged.
+    """
+    from hafs.preferences import Mixing, mix, write_preferences
+
+    how = Mixing(
+        weights=dict(_weight(w) for w in weight or ()),
+        duplicate=duplicate,
+        per_prompt=per_prompt,
+        balance=tuple(balance or ()),
+        min_margin=min_margin,
+        max_length_ratio=max_length_ratio,
+        match_lengths=match_lengths,
+        conflicts=conflicts,
+    )
+    if duplicate and format == "groups":
+        format = "trl"
+        note("repeated edges are rows of their own: written as trl, not as groups")
+    named = {_name(file): read(file).groups for file in files}
+    if len(named) < len(files):
+        raise UsageError("two of the files have one name, which sources are named by", "rename one")
+    mixed = mix(named, how)
+    if not mixed.groups:
+        raise HafsError("no edge is left", "loosen the filters")
+    written = write_preferences(output, mixed.groups, format)
+    for name, n in written.lost.items():
+        note(f"{format} cannot hold: {name} ({n} times)")
+    data = {
+        "groups": len(mixed.groups),
+        "edges": mixed.edges,
+        "weights": mixed.weights,
+        "output": str(output),
+        "left_out": dict(+mixed.left_out),
+        "conflicts": mixed.conflicts,
+        "lost": dict(written.lost),
+    }
+    emit(data, _mixed_text(mixed, output), json)
+
+
+def _weight(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError as e:
+        raise UsageError(f"--weight {text} is no SOURCE=NUMBER", "write --weight human=5") from e
+
+
+def _name(file: Path) -> str:
+    """What the edges of a file are called that name no source: its name without ends and "preferences_"."""
+    return file.name.partition(".")[0].removeprefix("preferences").strip("_-") or "preferences"
+
+
+def _mixed_text(mixed: Mixed, output: Path) -> str:
+    total = sum(mixed.weights.values())
+    lines = [f"{len(mixed.groups)} groups with {mixed.edges} edges in {output}"]
+    lines += [f"  {kind:<12} {w / total:6.1%} of the weight" for kind, w in sorted(mixed.weights.items())]
+    lines += [f"left out: {n} edges, {why}" for why, n in (+mixed.left_out).items()]
+    for row in mixed.conflicts:
+        a, b = row["between"]
+        lines.append(
+            f"{a} and {b} agree on {row['agree']} of {row['compared']} pairs that both have"
+            f" ({row['agreement']:.0%}, {row['low']:.0%} to {row['high']:.0%})"
+        )
+        for example in row["examples"][:1]:
+            lines.append(f"  they differ on {example['prompt'][:60]!r}")
+    return "\n".join(lines)
+
+
+def stats(
+    file: Path = typer.Argument(None, help="A file; else the workspace's newest groups."),
+    output: Path = typer.Option(None, help="Also draw it here (.svg or .html)."),
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
+    """What is in preferences: sources, families, margins, and whether longer answers win."""
+    from hafs.pipeline import newest_stats
+    from hafs.preferences import Stats
+
+    if file is not None:
+        found = Stats()
+        for group in read(file).groups:
+            found.add(group)
+    else:
+        with workspace_at(workspace).open_store() as store:
+            found = newest_stats(store)
+    if output is not None:
+        _draw(found, output)
+    emit(found.to_dict(), _picture(found), json)
+    if not found.groups:
+        note("there are no preference groups: `hafs preferences build` or `hafs preferences import`")
+
+
+def _draw(found: Stats, output: Path) -> None:
+    """The picture of the terminal as a file of its own."""
+    import io
+
+    from rich.console import Console
+
+    from hafs.jsonl import atomic_write
+
+    if output.suffix not in (".svg", ".html"):
+        raise UsageError(f"{output} is neither .svg nor .html", "name it stats.svg")
+    console = Console(record=True, width=100, file=io.StringIO())
+    console.print(_picture(found))
+    drawn = console.export_svg(title="preferences") if output.suffix == ".svg" else console.export_html()
+    with atomic_write(output) as f:
+        f.write(drawn)
+
+
+def _picture(found: Stats) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def bars(title: str, rows: list[tuple[str, float, str]]) -> Table:
+        table = Table(title=title, box=None, show_header=False, title_justify="left", title_style="bold")
+        most = max((n for _, n, _ in rows), default=0) or 1
+        for name, n, words in rows:
+            table.add_row(Text(name), Text("█" * round(40 * n / most) or ("▏" if n else "")), Text(words))
+        return table
+
+    head = (
+        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
+        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
+    )
+    parts: list[Any] = [Text(head)]
+    parts.append(
+        bars(
+            "weight by source",
+            [
+                (kind, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges")
+                for kind, row in found.kinds().items()
+            ],
+        )
+    )
+    named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
+    parts.append(bars(f"groups by family ({len(found.families)} in all)", named))
+    if any(found.margins):
+        parts.append(
+            bars("margin of edges", [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)])
+        )
+    label = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
+    told = found.longer_wins + found.shorter_wins
+    share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""
+    parts.append(bars(f"winner's length by loser's{share}", [row for row in label if row[1]]))
+    return Group(*parts)

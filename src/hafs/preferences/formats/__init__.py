@@ -1,0 +1,261 @@
+"""Preferences from files of any format, detected row by row, and into a format that is chosen.
+
+`files.py` opens what holds the rows, `shapes.py` has what a row of each format says. What a format cannot hold is
+named by `lost`; a row that cannot be used is kept with its number and the reason, and `set_aside` writes it down.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hafs.errors import DataError, UsageError
+from hafs.jsonl import write_jsonl
+from hafs.preferences.formats import shapes
+from hafs.preferences.formats.files import read_rows, write_rows
+from hafs.preferences.formats.shapes import Row, Said
+from hafs.preferences.pairs import Preferences, said
+from hafs.types import PreferenceGroup
+
+__all__ = ["FORMATS", "Format", "Written", "detect", "lost", "read_preferences", "set_aside", "write_preferences"]
+
+FEATURES: dict[str, Callable[[PreferenceGroup], int]] = {
+    "weights": lambda g: sum(e.weight != 1 for e in g.edges),
+    "probabilities": lambda g: sum(e.p != 1 for e in g.edges),
+    "sources": lambda g: sum(bool(e.source) for e in g.edges),
+    "annotators": lambda g: sum(e.source.startswith("human:") for e in g.edges),
+    "margins": lambda g: sum(e.margin is not None for e in g.edges),
+    "system texts": lambda g: int(bool(g.system)),
+    "earlier turns": lambda g: int(bool(g.context)),
+    "tools": lambda g: int(bool(g.tools)),
+    "families and splits": lambda g: int(bool(g.family or g.split != "train")),
+    "off-policy marks": lambda g: sum(c.off_policy for c in g.candidates),
+}
+"""What a group may say beyond texts and edges, and in how many places it does."""
+_COLUMNS = {"weights", "probabilities", "sources", "annotators", "margins", "system texts", "earlier turns", "tools"}
+_CHAT = {"system texts", "earlier turns", "tools"}
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of rows: how to know one, to read one and to write a group; `keeps` names FEATURES that it can hold."""
+
+    about: str
+    knows: Callable[[Row], bool]
+    read: Callable[[Row], Said]
+    write: Callable[[PreferenceGroup], list[dict[str, Any]]]
+    keeps: frozenset[str]
+
+
+def _has(*columns: str) -> Callable[[Row], bool]:
+    return lambda row: all(c in row for c in columns)
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+FORMATS: dict[str, Format] = {
+    "groups": Format(
+        "hafs' own preference groups",
+        lambda r: "edges" in r or "candidates" in r,
+        shapes.read_group,
+        shapes.write_group,
+        frozenset(FEATURES),
+    ),
+    "ranked": Format(
+        "ranked lists (NeMo-RL)",
+        _has("context", "completions"),
+        shapes.read_ranked,
+        shapes.write_ranked,
+        frozenset({"system texts", "earlier turns"}),
+    ),
+    "openai": Format(
+        "OpenAI's and Together's preference data",
+        _has("input", "preferred_output"),
+        shapes.read_openai,
+        shapes.write_openai,
+        frozenset(_CHAT),
+    ),
+    "sharegpt": Format(
+        "ShareGPT ranking (LLaMA-Factory)",
+        _has("conversations", "chosen"),
+        shapes.read_sharegpt,
+        shapes.write_sharegpt,
+        frozenset(_CHAT),
+    ),
+    "argilla": Format(
+        "records of Argilla",
+        _has("fields", "responses"),
+        shapes.read_argilla,
+        shapes.write_argilla,
+        frozenset({"annotators", "system texts", "earlier turns"}),
+    ),
+    "label-studio": Format(
+        "tasks of Label Studio's JSON export",
+        _has("data", "annotations"),
+        shapes.read_labelstudio,
+        shapes.write_labelstudio,
+        frozenset({"annotators", "system texts", "earlier turns"}),
+    ),
+    "unpaired": Format(
+        "TRL unpaired preference (KTO)",
+        _has("prompt", "completion", "label"),
+        shapes.read_unpaired,
+        shapes.write_unpaired,
+        frozenset(_CHAT),
+    ),
+    "ultrafeedback": Format(
+        "UltraFeedback, binarised",
+        _has("chosen", "rejected", "score_chosen"),
+        shapes.read_ultrafeedback,
+        shapes.write_ultrafeedback,
+        frozenset({"system texts", "earlier turns", "margins"}),
+    ),
+    "hh-rlhf": Format(
+        "transcripts of HH-RLHF",
+        lambda r: "prompt" not in r and str(r.get("chosen", "")).startswith("\n\nHuman:"),
+        shapes.read_hh,
+        shapes.write_hh,
+        frozenset({"earlier turns"}),
+    ),
+    "trl-implicit": Format(
+        "TRL preference, the prompt inside the answers",
+        lambda r: "prompt" not in r and "chosen" in r and "rejected" in r,
+        shapes.read_implicit,
+        shapes.write_implicit,
+        frozenset(_COLUMNS),
+    ),
+    "trl-chat": Format(
+        "TRL preference, conversational",
+        lambda r: _is_chat(r.get("prompt")),
+        shapes.read_pair,
+        shapes.write_chat,
+        frozenset(_COLUMNS),
+    ),
+    "trl": Format(
+        "TRL preference: prompt, chosen, rejected",
+        lambda r: True,
+        shapes.read_pair,
+        shapes.write_pair,
+        frozenset(_COLUMNS),
+    ),
+}
+"""Formats by name, in the order in which they are tried."""
+
+
+def detect(row: Row) -> str:
+    """The name of the first format that knows a row."""
+    return next(name for name, f in FORMATS.items() if f.knows(row))
+
+
+def read_preferences(path: str | Path, format: str = "") -> Preferences:
+    """Read a file, or a local `datasets` directory, of preferences in any of FORMATS, several mixed if need be.
+
+    Bad rows are named by number and kept; the rest is used. Raises UsageError when there is no such file or format,
+    DataError when no row of it is usable, MissingTool without pyarrow for what needs it.
+    """
+    if format:
+        _known(format)
+    path = Path(path).expanduser()
+    good: list[Any] = []
+    formats: Counter[str] = Counter()
+    bad: list[tuple[int, str]] = []
+    rows: dict[int, Any] = {}
+    for number, row in read_rows(path):
+        try:
+            if isinstance(row, str):
+                raise ValueError(row)
+            name = format or detect(row)
+            good += FORMATS[name].read(row)
+            formats[name] += 1
+            continue
+        except KeyError as e:
+            bad.append((number, f"the column {e.args[0]!r} is missing"))
+        except (ValueError, TypeError, AttributeError, RecursionError) as e:
+            bad.append((number, str(e)))
+        rows[number] = None if isinstance(row, str) else row
+    if not good:
+        why = f"line {bad[0][0]}: {bad[0][1]}" if bad else "it is empty"
+        raise DataError(f"{path} has no usable row ({why})", "give rows of a format of `hafs preferences formats`")
+    found = said(good)
+    found.bad, found.formats, found.rows = bad, formats, rows
+    return found
+
+
+def set_aside(path: str | Path, found: Preferences) -> Path | None:
+    """Write the bad rows of a file beside it, each with its number and what is wrong; returns where, None for none."""
+    if not found.bad:
+        return None
+    path = Path(path).expanduser()
+    beside = path.with_name(f"{path.name}.bad.jsonl")
+    lines = _lines(path, {n for n, _ in found.bad if found.rows.get(n) is None})
+    write_jsonl(
+        beside,
+        (
+            {"line": n, "reason": why, "row": lines.get(n) if found.rows.get(n) is None else found.rows[n]}
+            for n, why in found.bad
+        ),
+    )
+    return beside
+
+
+def _lines(path: Path, wanted: set[int]) -> dict[int, str]:
+    """The text of lines that could not even be parsed."""
+    if not wanted or path.is_dir() or path.suffix in (".gz", ".parquet", ".arrow"):
+        return {}
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
+        return {n: line.rstrip("\r\n") for n, line in enumerate(f, 1) if n in wanted}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an export did: rows written, what the format could not hold (with how often), groups left out (by why)."""
+
+    rows: int
+    lost: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+
+def write_preferences(path: str | Path, groups: Iterable[PreferenceGroup], format: str = "groups") -> Written:
+    """Write groups as rows of a format; the name's end says what holds them (.jsonl, .json, .csv, .parquet, .gz).
+
+    Raises UsageError for an unknown format, DataError when nothing can be written, MissingTool without pyarrow.
+    """
+    write = _known(format).write
+    rows: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    kept = []
+    for group in groups:
+        try:
+            rows += write(group)
+            kept.append(group)
+        except ValueError as e:
+            left_out[str(e)] += 1
+    if not rows:
+        why = next(iter(left_out), "there are no groups")
+        raise DataError(f"nothing could be written as {format}: {why}", "choose another --format")
+    write_rows(Path(path).expanduser(), rows)
+    return Written(len(rows), lost(kept, format), left_out)
+
+
+def lost(groups: Iterable[PreferenceGroup], format: str) -> dict[str, int]:
+    """What `format` has no place for, of what the groups say, and in how many places."""
+    keeps = _known(format).keeps
+    found: Counter[str] = Counter()
+    for group in groups:
+        for name, count in FEATURES.items():
+            if name not in keeps:
+                found[name] += count(group)
+    if "annotators" not in keeps:
+        found.pop("annotators", None)  # sources, which include them, are named
+    return {name: n for name, n in found.items() if n}
+
+
+def _known(format: str) -> Format:
+    if format not in FORMATS:
+        raise UsageError(f"there is no format {format!r}", f"use one of: {', '.join(FORMATS)}")
+    return FORMATS[format]

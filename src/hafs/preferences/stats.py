@@ -1,0 +1,91 @@
+"""What is in preference groups, counted in one pass: sources, families, margins, lengths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hafs.preferences.mix import kind_of
+from hafs.types import PreferenceGroup
+
+__all__ = ["Stats"]
+
+BINS = 20
+
+
+def _bin(value: float, low: float, high: float) -> int:
+    """Which of BINS equal parts of [low, high] a value is in; the outer ones take what is beyond."""
+    return min(BINS - 1, max(0, math.floor((value - low) / (high - low) * BINS)))
+
+
+@dataclass
+class Stats:
+    """Counts over groups. Margins are in bins over [0, 1], lengths in bins of log2 (winner / loser) over [-4, 4]."""
+
+    groups: int = 0
+    edges: int = 0
+    candidates: int = 0
+    off_policy: int = 0
+    soft: int = 0
+    longer_wins: int = 0
+    shorter_wins: int = 0
+    weight: float = 0.0
+    sources: dict[str, dict[str, float]] = field(default_factory=dict)
+    families: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[int] = field(default_factory=Counter)
+    margins: list[int] = field(default_factory=lambda: [0] * BINS)
+    lengths: list[int] = field(default_factory=lambda: [0] * BINS)
+
+    def counted(self, groups: Iterable[PreferenceGroup]) -> Iterator[PreferenceGroup]:
+        """Pass groups through and count each."""
+        for group in groups:
+            self.add(group)
+            yield group
+
+    def add(self, group: PreferenceGroup) -> None:
+        """Count one group."""
+        sizes = [len(c.text) for c in group.candidates]
+        self.groups += 1
+        self.edges += len(group.edges)
+        self.candidates += len(sizes)
+        self.off_policy += sum(c.off_policy for c in group.candidates)
+        self.families[group.family] += 1
+        self.splits[group.split] += 1
+        self.sizes[len(sizes)] += 1
+        logs = [math.log2(n + 1) for n in sizes]
+        for e in group.edges:
+            source = self.sources.get(e.source) or self.sources.setdefault(e.source, {"edges": 0, "weight": 0.0})
+            source["edges"] += 1
+            source["weight"] += e.weight
+            self.weight += e.weight
+            self.soft += e.p != 1.0
+            if e.margin is not None:
+                self.margins[_bin(e.margin, 0.0, 1.0)] += 1
+            a, b = sizes[e.winner], sizes[e.loser]
+            self.longer_wins += a > b
+            self.shorter_wins += a < b
+            self.lengths[_bin(logs[e.winner] - logs[e.loser], -4.0, 4.0)] += 1
+
+    def kinds(self) -> dict[str, dict[str, float]]:
+        """Edges and weight by kind of source, heaviest first."""
+        found: dict[str, dict[str, float]] = {}
+        for source, row in self.sources.items():
+            kind = found.setdefault(kind_of(source), {"edges": 0, "weight": 0.0})
+            kind["edges"] += row["edges"]
+            kind["weight"] += row["weight"]
+        return dict(sorted(found.items(), key=lambda item: -item[1]["weight"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The counts as plain data; `from_dict` reads it."""
+        return {**vars(self), "families": dict(self.families), "splits": dict(self.splits),
+                "sizes": {str(k): v for k, v in self.sizes.items()}}  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Stats:
+        """The counts that `to_dict` wrote."""
+        sizes = Counter({int(k): v for k, v in row["sizes"].items()})
+        return cls(**{**row, "families": Counter(row["families"]), "splits": Counter(row["splits"]), "sizes": sizes})

@@ -1,0 +1,414 @@
+"""Preference formats: what each says, round trips, files that hold them, and bad rows."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hafs.errors import DataError, UsageError
+from hafs.preferences import FORMATS, read_preferences, same_text, set_aside, to_pairs, write_preferences
+from hafs.preferences.formats import FEATURES, detect, lost
+from hafs.preferences.pairs import Asked, group_of, messages
+from hafs.types import Edge, GroupCandidate, PreferenceGroup
+from run_hafs import hafs, lines, workspace
+
+USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "good"}
+BAD = {"role": "assistant", "content": "bad"}
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}
+EARLIER = [{"role": "user", "content": "first"}, {"role": "assistant", "content": "yes"}]
+
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "trl": {"prompt": "q", "chosen": "good", "rejected": "bad"},
+    "trl-chat": {"prompt": [*EARLIER, USER], "chosen": [ASSISTANT], "rejected": [BAD], "tools": [TOOL]},
+    "trl-implicit": {"chosen": [*EARLIER, USER, ASSISTANT], "rejected": [*EARLIER, USER, BAD]},
+    "openai": {
+        "input": {"messages": [USER], "tools": [], "parallel_tool_calls": True},
+        "preferred_output": [ASSISTANT],
+        "non_preferred_output": [BAD],
+    },
+    "sharegpt": {
+        "conversations": [{"from": "human", "value": "q"}],
+        "chosen": {"from": "gpt", "value": "good"},
+        "rejected": {"from": "gpt", "value": "bad"},
+        "system": "s",
+    },
+    "ranked": {
+        "context": [USER],
+        "completions": [{"rank": 1, "completion": [BAD]}, {"rank": 0, "completion": [ASSISTANT]}],
+    },
+    "ultrafeedback": {
+        "prompt": "q",
+        "prompt_id": "x",
+        "chosen": [USER, ASSISTANT],
+        "rejected": [USER, BAD],
+        "messages": [USER, ASSISTANT],
+        "score_chosen": 8.5,
+        "score_rejected": 4.0,
+    },
+    "hh-rlhf": {
+        "chosen": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: good",
+        "rejected": "\n\nHuman: first\n\nAssistant: yes\n\nHuman: q\n\nAssistant: bad",
+    },
+    "argilla": {
+        "id": "1",
+        "status": "completed",
+        "fields": {"prompt": "q", "a": "bad", "b": "good"},
+        "responses": {"rank": [{"value": [{"value": "b", "rank": 1}, {"value": "a", "rank": 2}], "user_id": "ann"}]},
+    },
+    "label-studio": {
+        "id": 1,
+        "data": {"prompt": "q", "answer1": "bad", "answer2": "good"},
+        "annotations": [
+            {"completed_by": {"email": "ann@x"}, "result": [{"type": "pairwise", "value": {"selected": "right"}}]}
+        ],
+    },
+    "groups": PreferenceGroup("q", (GroupCandidate("good"), GroupCandidate("bad")), (Edge(0, 1),)).to_dict(),
+}
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_row_as_its_makers_write_it_is_known_and_read(tmp_path: Path, name: str) -> None:
+    row = EXAMPLES[name]
+    assert detect(row) == name
+    found = read_preferences(write(tmp_path / "x.jsonl", row))
+    assert not found.bad and found.formats == {name: 1}
+    (group,) = found.groups
+    ((chosen, rejected, edge),) = group.pairs()
+    assert (group.prompt, chosen, rejected) == ("q", "good", "bad")
+    assert group.system == ("s" if name == "sharegpt" else "")
+    assert list(group.context) == (EARLIER if name in ("trl-chat", "trl-implicit", "hh-rlhf") else [])
+    assert list(group.tools) == ([TOOL] if name == "trl-chat" else [])
+    assert edge.source == {"argilla": "human:ann", "label-studio": "human:ann@x"}.get(name, "")
+    assert edge.margin == (4.5 if name == "ultrafeedback" else None)
+
+
+def test_the_prompt_inside_texts_is_found_as_trl_finds_it(tmp_path: Path) -> None:
+    trl = pytest.importorskip("trl")
+    row = {"chosen": "The sky is blue today.", "rejected": "The sky is blurred."}
+    wanted = trl.extract_prompt(dict(row))
+    (group,) = read_preferences(write(tmp_path / "x.jsonl", row)).groups
+    assert (group.prompt, group.candidates[0].text, group.candidates[1].text) == (
+        wanted["prompt"],
+        wanted["chosen"],
+        wanted["rejected"],
+    )
+
+
+def test_labels_pair_every_good_answer_with_every_bad_one(tmp_path: Path) -> None:
+    def row(prompt: str, text: str, label: object) -> dict[str, object]:
+        return {"prompt": prompt, "completion": text, "label": label}
+
+    found = read_preferences(
+        write(
+            tmp_path / "x.jsonl",
+            row("p", "a", True),
+            row("p", "b", False),
+            row("p", "c", False),
+            row("q", "x", True),
+            row("q", "y", True),
+            row("p", "d", "yes"),
+        )
+    )
+    assert {(a, b) for g in found.groups for a, b, _ in g.pairs()} == {("a", "b"), ("a", "c")}
+    assert (found.unpaired, [n for n, _ in found.bad]) == (2, [6])
+
+
+def test_what_our_rows_say_trl_reads(tmp_path: Path) -> None:
+    datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
+    group = group_of(Asked("sys", json.dumps(EARLIER), "q"), map(GroupCandidate, ("a", "b")), (Edge(0, 1),))
+    for name in ("trl", "trl-chat", "trl-implicit", "unpaired"):
+        rows = FORMATS[name].write(group)
+        data = datasets.Dataset.from_list(rows)
+        assert trl.is_conversational(data[0])
+    implicit = trl.extract_prompt(dict(FORMATS["trl-implicit"].write(group)[0]))
+    assert implicit["prompt"] == messages(group) and implicit["chosen"] == [{"role": "assistant", "content": "a"}]
+
+
+# ---- round trips
+
+letters = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=5)
+words = letters.map(str.strip).filter(bool)
+
+
+@st.composite
+def groups(draw: st.DrawFn, keeps: frozenset[str], full: bool, two: bool) -> PreferenceGroup:
+    """A group that says only what a format keeps; `full`: its edges are a whole ranking; `two`: of two answers."""
+    texts = draw(st.lists(words, min_size=2, max_size=2 if two else 4, unique_by=same_text))
+    possible = list(combinations(range(len(texts)), 2))
+    chosen = possible if full else draw(st.lists(st.sampled_from(possible), min_size=1, unique=True))
+    source = draw(st.sampled_from(["", "human:ann", "asm@1"])) if "sources" in keeps else "human:ann"
+    edges = [
+        Edge(
+            a,
+            b,
+            draw(st.sampled_from([1.0, 2.5])) if "weights" in keeps else 1.0,
+            draw(st.sampled_from([1.0, 0.75])) if "probabilities" in keeps else 1.0,
+            source if keeps & {"annotators", "sources"} else "",
+            margin=draw(st.sampled_from([0.5, 3.0])) if "margins" in keeps else None,
+        )
+        for a, b in chosen
+    ]
+    used = list(dict.fromkeys(i for e in edges for i in (e.winner, e.loser)))
+    edges = [Edge(used.index(e.winner), used.index(e.loser), e.weight, e.p, e.source, margin=e.margin) for e in edges]
+    context = [{"role": "user", "content": draw(words)}, {"role": "assistant", "content": draw(words)}]
+    asked = Asked(
+        draw(st.just("") | words) if "system texts" in keeps else "",
+        json.dumps(context, sort_keys=True) if "earlier turns" in keeps and draw(st.booleans()) else "[]",
+        draw(words),
+        json.dumps([TOOL], sort_keys=True) if "tools" in keeps and draw(st.booleans()) else "[]",
+    )
+    return group_of(asked, (GroupCandidate(texts[i]) for i in used), edges)
+
+
+def meaning(group: PreferenceGroup) -> tuple[object, ...]:
+    """What a group says, whatever the order of its candidates and edges."""
+    edges = {(same_text(a), same_text(b), e.weight, e.p, e.source, e.margin) for a, b, e in group.pairs()}
+    return group.system, repr(group.context), group.prompt, repr(group.tools), sorted(map(repr, edges))
+
+
+ENDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet", ".json.gz")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=25
+)
+@given(data=st.data())
+def test_what_a_format_can_hold_comes_back(tmp_path: Path, name: str, data: st.DataObject) -> None:
+    keeps = FORMATS[name].keeps
+    one = groups(keeps, full=name == "ranked", two=name == "unpaired")
+    made = data.draw(
+        st.lists(one, min_size=1, max_size=3, unique_by=lambda g: repr((g.system, g.context, g.prompt, g.tools)))
+    )
+    flat = name == "trl" and not any(g.context or g.tools for g in made)
+    end = data.draw(
+        st.sampled_from(
+            ENDS if flat else (".jsonl", ".jsonl.gz", ".json", ".parquet" if name != "groups" else ".jsonl")
+        )
+    )
+    if end == ".parquet" and any(g.tools or g.context for g in made) and not all(g.context for g in made):
+        end = ".jsonl"  # a column of Parquet is of one type
+    assert lost(made, name) == {}
+    file = tmp_path / f"rows{end}"
+    written = write_preferences(file, made, name)
+    assert (written.lost, written.left_out) == ({}, {})
+    back = read_preferences(file)
+    assert not back.bad and set(back.formats) <= {name, "trl-chat" if name == "trl" else name}
+    assert sorted(map(meaning, back.groups), key=repr) == sorted(map(meaning, made), key=repr)
+
+
+def test_what_is_lost_is_named_and_what_cannot_be_said_is_left_out(tmp_path: Path) -> None:
+    edges = (Edge(0, 1, 2.0, 0.8, "human:ann", margin=3.0), Edge(1, 2, source="asm@1"))
+    texts = (GroupCandidate("a", off_policy=True), GroupCandidate("b"), GroupCandidate("c"))
+    rich = PreferenceGroup("p", texts, edges, "sys", "id", "family", context=tuple(EARLIER), tools=(TOOL,))
+    assert all(count(rich) for count in FEATURES.values())
+    for name, f in FORMATS.items():
+        named = set(lost([rich], name))
+        assert not named & f.keeps and named | f.keeps | {"annotators"} >= set(FEATURES), name
+    circle = PreferenceGroup("p", texts[:2], (Edge(0, 1), Edge(1, 0)))
+    got = write_preferences(tmp_path / "x.jsonl", [rich, circle], "ranked")
+    assert got.rows == 1 and list(got.left_out) == ["its edges run in a circle, which no ranking can say"]
+    with pytest.raises(DataError, match="nothing could be written as hh-rlhf"):
+        write_preferences(tmp_path / "y.jsonl", [PreferenceGroup("a\n\nHuman: b", texts, edges)], "hh-rlhf")
+    with pytest.raises(UsageError, match="no format 'nonsense'"):
+        write_preferences(tmp_path / "y.jsonl", [rich], "nonsense")
+
+
+# ---- files
+
+
+def test_a_directory_that_datasets_saved(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    one = datasets.Dataset.from_list([EXAMPLES["trl-chat"] | {"tools": "[]"}, EXAMPLES["trl-chat"] | {"tools": "[]"}])
+    one.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=one, test=one).save_to_disk(tmp_path / "many")
+    assert read_preferences(tmp_path / "one").pairs == 2
+    assert read_preferences(tmp_path / "many").pairs == 4
+    (tmp_path / "files").mkdir()
+    one.to_parquet(tmp_path / "files" / "part.parquet")
+    write(tmp_path / "files" / "more.jsonl", EXAMPLES["trl"])
+    assert read_preferences(tmp_path / "files").pairs == 3
+    with pytest.raises(UsageError, match="holds no rows"):
+        (tmp_path / "empty").mkdir()
+        read_preferences(tmp_path / "empty")
+
+
+BROKEN: Mapping[str, list[object]] = {
+    "trl": [{"prompt": "q", "chosen": "a"}, {"prompt": "q", "chosen": "a", "rejected": "a"}],
+    "trl-chat": [
+        {"prompt": [ASSISTANT], "chosen": [ASSISTANT], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [{"role": "assistant", "tool_calls": [{}]}], "rejected": [BAD]},
+        {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [BAD], "tools": "{broken"},
+    ],
+    "trl-implicit": [{"chosen": [USER, ASSISTANT], "rejected": [BAD, BAD]}, {"chosen": "abc", "rejected": "xyz"}],
+    "openai": [
+        {"input": {}, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
+        {"input": 5, "preferred_output": [ASSISTANT], "non_preferred_output": [BAD]},
+        {"input": {"messages": [USER]}, "preferred_output": [USER], "non_preferred_output": [BAD]},
+    ],
+    "sharegpt": [
+        {"conversations": [{"from": "alien", "value": "x"}], "chosen": {}, "rejected": {}},
+        {"conversations": 5, "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}},
+    ],
+    "ranked": [
+        {"context": [USER], "completions": [{"completion": [BAD]}]},
+        {"context": [USER], "completions": 5},
+        {"context": [USER], "completions": [{"rank": 0, "completion": [BAD]}]},
+    ],
+    "ultrafeedback": [
+        EXAMPLES["ultrafeedback"] | {"score_chosen": 4.0},
+        EXAMPLES["ultrafeedback"] | {"score_rejected": "x"},
+        EXAMPLES["ultrafeedback"] | {"rejected": None},
+    ],
+    "hh-rlhf": [
+        {"chosen": "\n\nHuman: q", "rejected": "\n\nHuman: q"},
+        EXAMPLES["hh-rlhf"] | {"rejected": "\n\nHuman: z\n\nAssistant: b"},
+    ],
+    "argilla": [
+        {"fields": {"a": "x"}, "responses": {}},
+        EXAMPLES["argilla"] | {"responses": {}},
+        EXAMPLES["argilla"] | {"responses": {"rank": [{"value": ["a", "zz"]}]}},
+    ],
+    "label-studio": [
+        {"data": {}, "annotations": []},
+        EXAMPLES["label-studio"] | {"annotations": []},
+        EXAMPLES["label-studio"] | {"annotations": [5]},
+    ],
+    "unpaired": [
+        {"prompt": "q", "completion": "x", "label": 1},
+        {"prompt": "q", "completion": 5, "label": True},
+        {"prompt": "q", "completion": "x", "label": True, "weight": -1},
+    ],
+    "groups": [{"prompt": "g", "candidates": [{"text": "a"}]}, {"prompt": 5, "candidates": [], "edges": []}],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_bad_rows_are_named_counted_and_kept(tmp_path: Path, name: str) -> None:
+    rows = BROKEN[name]
+    assert all(detect(row) == name for row in rows if isinstance(row, dict))
+    found = read_preferences(write(tmp_path / "x.jsonl", "{broken", *rows, "[1]", "", EXAMPLES["trl"]))
+    assert [n for n, _ in found.bad] == [1, *range(2, len(rows) + 3)] and all(why for _, why in found.bad)
+    assert found.formats == {"trl": 1} and found.pairs == 1
+    beside = set_aside(tmp_path / "x.jsonl", found)
+    assert beside == tmp_path / "x.jsonl.bad.jsonl"
+    kept = lines(beside)
+    assert [row["line"] for row in kept] == [n for n, _ in found.bad]
+    assert [row["row"] for row in kept] == ["{broken", *rows, "[1]"]
+    assert set_aside(tmp_path / "x.jsonl", read_preferences(write(tmp_path / "x.jsonl", EXAMPLES["trl"]))) is None
+
+
+def test_a_format_that_is_named_is_the_one_that_is_used(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.jsonl", EXAMPLES["ultrafeedback"])
+    assert read_preferences(file, "trl").formats == {"trl": 1}
+    with pytest.raises(DataError, match="'input' is missing"):
+        read_preferences(file, "openai")
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    cut = gzip.compress(b'{"prompt": "q", "chosen": "a", "rejected": "b"}\n' * 1000)
+    (tmp_path / "cut.jsonl.gz").write_bytes(cut[: len(cut) // 2])
+    (tmp_path / "no.jsonl.gz").write_bytes(b"plain text")
+    (tmp_path / "no.parquet").write_bytes(b"PAR1 not really")
+    for name in ("cut.jsonl.gz", "no.jsonl.gz", "no.parquet"):
+        with pytest.raises(DataError, match="make the file again"):
+            read_preferences(tmp_path / name)
+    (tmp_path / "ragged.csv").write_text('prompt,chosen,rejected\nq,a,b\nq,a\n"q\nx",c,d\nq,e,f,g\n')
+    found = read_preferences(tmp_path / "ragged.csv")
+    assert [n for n, _ in found.bad] == [3, 6] and found.pairs == 2
+    (tmp_path / "array.json").write_text(json.dumps([EXAMPLES["trl"], 5, EXAMPLES["openai"]]))
+    found = read_preferences(tmp_path / "array.json")
+    assert found.bad == [(2, "not a JSON object but int")] and sum(found.formats.values()) == 2
+
+
+# ---- the verbs
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("HAFS_WORKSPACE", raising=False)
+    monkeypatch.chdir(workspace(tmp_path))
+    return tmp_path
+
+
+def test_import_and_export_of_every_format(inside: Path) -> None:
+    for name in EXAMPLES:
+        write(inside / "in.jsonl", EXAMPLES[name], "{broken")
+        ran = hafs("preferences", "import", "in.jsonl", "--json").ok()
+        assert ran.json == {**ran.json, "groups": 1, "formats": {name: 1}, "bad": 1, "bad_rows": "in.jsonl.bad.jsonl"}
+        assert "in.jsonl:2: skipped" in ran.err and len(lines(inside / "in.jsonl.bad.jsonl")) == 1
+        for to in FORMATS:
+            out = hafs("preferences", "export", f"{to}.jsonl", "--format", to, "--json").ok()
+            assert out.json["rows"] >= 1, (name, to)
+            assert read_preferences(inside / f"{to}.jsonl").groups[0].prompt == "q"
+    text = hafs("preferences", "export", "x.jsonl", "--format", "openai", "--input", "argilla.jsonl").ok()
+    assert "cannot hold: sources" in text.err or "cannot hold: annotators" in text.err or text.err == ""
+    hafs("preferences", "export", "x.jsonl", "--format", "nonsense").failed(2, "no format 'nonsense'")
+
+
+def test_training_reads_every_format(inside: Path, tiny_model: Path) -> None:
+    write(inside / "mixed.jsonl", *(row for row in EXAMPLES.values()))
+    found = read_preferences(inside / "mixed.jsonl")
+    assert set(found.formats) == set(EXAMPLES)
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        tiny_model,
+        "--preference_data",
+        "mixed.jsonl",
+        "--output_dir",
+        "dpo",
+        "--dry-run",
+        "--json",
+    ).ok()
+    assert ran.json["groups"] == len(found.groups) or ran.json
+    write(inside / "mixed.jsonl", EXAMPLES["openai"], {"prompt": "q"})
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        tiny_model,
+        "--preference_data",
+        "mixed.jsonl",
+        "--output_dir",
+        "dpo",
+        "--dry-run",
+    )
+    assert "mixed.jsonl:2: skipped" in ran.err and (inside / "mixed.jsonl.bad.jsonl").is_file()
+
+
+def test_turns_and_tools_reach_the_model(tiny_model: Path) -> None:
+    from hafs.chat import encode_prompt
+    from hafs.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(tiny_model)
+    plain, more = encode_prompt(tokenizer, "q"), encode_prompt(tokenizer, "q", "", EARLIER)
+    assert "first" in tokenizer.decode(more) and "yes" in tokenizer.decode(more) and len(more) > len(plain)
+
+
+def test_pairs_are_the_rows_that_they_were() -> None:
+    group = PreferenceGroup("p", tuple(map(GroupCandidate, "ab")), (Edge(0, 1, margin=2.0),), tools=(TOOL,))
+    (row,) = to_pairs(group)
+    assert row == {
+        "prompt": "p",
+        "chosen": "a",
+        "rejected": "b",
+        "weight": 1.0,
+        "source": "",
+        "margin": 2.0,
+        "tools": [TOOL],
+    }
