@@ -19,6 +19,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "exact": "hafs.scorers.exact:ExactScorer",
         "code": "hafs.scorers.code:CodeScorer",
         "python": "hafs.scorers.python:PythonScorer",
+        "reward": "hafs.scorers.reward:RewardScorer",
         "text": "hafs.scorers.text:TextScorer",
     },
     "backends": {

@@ -1,9 +1,9 @@
 """Preference pairs in and out: the rows that other trainers read, and groups from them.
 
 A row is `{"prompt", "chosen", "rejected"}`, each a text or a list of chat messages, with an optional
-"weight", "source", "system", "tools", "margin", "p" (the probability that chosen is the better one) and "calibrated" (of a
-judge's pair: whether the judge was calibrated on people's labels). `formats` has other shapes of rows; what they say
-becomes a `Pair` or a `Label` here. All rows of one prompt make one group.
+"weight", "source", "system", "tools", "margin", "p" (the probability that chosen is the better one) and "calibrated"
+(of a judge's pair: whether the judge was calibrated on people's labels). `formats` has other shapes of rows; what they
+say becomes a `Pair` or a `Label` here. All rows of one prompt make one group.
 
 What several rows say of the same two texts is added up: weights are summed, and contradicting rows become one edge
 whose `p` is the share of the weight behind its winner. Two sides that weigh the same are a tie, and make no edge. One

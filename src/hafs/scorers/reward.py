@@ -25,12 +25,15 @@ class RewardScorer:
     name = "reward"
     version = "1"
 
-    def __init__(self, path: str, **_: Any) -> None:
-        """Raises UsageError when `path` holds no sequence-classification model with one output."""
+    def __init__(self, argument: str = "", **_: Any) -> None:
+        """`argument` is its path. Raises UsageError when no sequence-classification model with one output is there."""
         import torch
         from transformers import AutoModelForSequenceClassification
 
-        where = Path(resolve(path if not (Path(path) / "model").is_dir() else str(Path(path) / "model")))
+        if not argument:
+            raise UsageError("the scorer `reward` needs a reward model", "name it reward:PATH")
+        inside = Path(argument) / "model"  # of a run of `hafs train reward`
+        where = Path(resolve(str(inside) if inside.is_dir() else argument))
         self.arguments: Mapping[str, Any] = {"model": model_hash(where)}
         self._tokenizer = load_tokenizer(where)
         dtype = torch.bfloat16 if pick_precision() == "bf16" else torch.float32
@@ -39,9 +42,9 @@ class RewardScorer:
                 str(where), dtype=dtype, output_loading_info=True
             )
         except (OSError, ValueError, RuntimeError) as e:
-            raise UsageError(f"no reward model could be loaded from {path}: {e}", "`hafs train reward`") from e
+            raise UsageError(f"no reward model could be loaded from {argument}: {e}", "`hafs train reward`") from e
         if info["missing_keys"] or self._net.config.num_labels != 1:
-            raise UsageError(f"{path} is no reward model: it has no scalar head", "`hafs train reward` makes one")
+            raise UsageError(f"{argument} is no reward model: it has no scalar head", "`hafs train reward` makes one")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self._net = self._net.to(device).eval()
         self._limit = getattr(self._net.config, "max_position_embeddings", None)

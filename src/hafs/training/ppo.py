@@ -30,12 +30,13 @@ from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
 from hafs.models import model_hash, resolve
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
 from hafs.training.checkpoints import RunDirectory, trim_log
+from hafs.training.data import record_data
 from hafs.training.heads import CandidateRewards, TokenValues, scalar_head
 from hafs.training.logprobs import CandidateLogps, autocast, self_test
 from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
 from hafs.training.packing import Row, StepRows, TokenGroup
 from hafs.training.run import adapter_config
-from hafs.types import Progress, Prompt, content_id, silent
+from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -524,6 +525,8 @@ def train_ppo(
     result.dropped = len(prompts) - len(fits)
     _save_policy(trainer.actors.net, tokenizer, config, output / "model")
     run.finish(result_dict(result))
+    asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+    record_data(output, model, asked)
     return result
 
 
