@@ -72,7 +72,7 @@ class Sitting:
     def __init__(self, root: Path, *flags: str, env: dict[str, str] | None = None, rows: int = 60) -> None:
         argv = ["-m", "hafs", "annotate", "start", "--terminal", "-w", str(root), "--name", "ann", "--repeats", "0"]
         self.child = pexpect.spawn(
-            sys.executable, [*argv, *flags], dimensions=(rows, 80), encoding="utf-8", timeout=90,
+            sys.executable, [*argv, *flags], dimensions=(rows, 80), encoding="utf-8", timeout=240,
             env={**os.environ, "TERM": "dumb", **(env or {})},
         )  # fmt: skip
 

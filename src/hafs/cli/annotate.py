@@ -225,6 +225,11 @@ def _service(
     if settings.checks:
         check = _checker(stack, space)
     service = AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    if not service.queue.prompts:
+        if settings.mode == "review":
+            raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")
+        raise UsageError(f"there is nothing to ask: no prompt of {store.where} has two different answers",
+                         "`hafs generate` makes them, or name a model: --model MODEL")  # fmt: skip
     if missing := sum(service.queue.waits(q.prompt_id) for q in service.queue.prompts):
         note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
     return service
