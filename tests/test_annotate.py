@@ -504,8 +504,9 @@ def test_ab_shows_one_answer_of_each_and_fills_the_human_preference(tmp_path: Pa
     with filled(tmp_path / "w.db", prompts=8, models=("sft", "dpo", "other")) as store:
         same = next(store.prompts())
         store.add_candidates([Candidate(same.id, "equal", model=m, index=-1) for m in ("sft", "dpo")])
-        with pytest.raises(UsageError, match="two models"):
-            AnnotationService(store, plain(mode="ab"))
+        for models in ([], ["sft"], ["sft", "sft"]):
+            with pytest.raises(UsageError, match="two models that differ"):
+                AnnotationService(store, plain(mode="ab", models=models))
         service = AnnotationService(store, plain(mode="ab", models=["sft", "dpo"]))
         lost = 0
         while (item := service.next_item("ann")) is not None:

@@ -104,6 +104,7 @@ def start(
             said = _in_terminal(service, name or getpass.getuser(), json)
         else:
             said = _on_page(service, space.root, host, port, allow_host, name, not no_browser, json)
+        said["equal"] = service.queue.equal
         if output is not None:
             said["groups"] = _write_groups(space, store, output)
     emit(said, "\n".join(_summary(said)), json)
@@ -395,6 +396,8 @@ def _summary(said: Mapping[str, Any]) -> list[str]:
     else:
         people = ", ".join(f"{name} {n}" for name, n in said["annotators"].items())
         lines = [f"{said['answers']} answers about {said['prompts']} prompts{': ' if people else ''}{people}"]
+    if said["equal"]:
+        lines.append(f"{said['equal']} prompts were left out: their answers are all the same")
     return [*lines, *([f"{said['groups']} preference groups written"] if "groups" in said else [])]
 
 
