@@ -38,7 +38,7 @@ from hafs.store import Run, Store, open_store
 from hafs.types import Annotation, Candidate, Prompt, Ranking, Score, Verdict
 from run_hafs import hafs, lines, workspace
 
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 
 
 class Clock:
@@ -270,7 +270,7 @@ class People(RuleBasedStateMachine):
 
 
 People.TestCase.settings = settings(
-    max_examples=20, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=12, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 test_whatever_people_do = People.TestCase
 
@@ -505,8 +505,9 @@ def test_ab_shows_one_answer_of_each_and_fills_the_human_preference(tmp_path: Pa
     with filled(tmp_path / "w.db", prompts=8, models=("sft", "dpo", "other")) as store:
         same = next(store.prompts())
         store.add_candidates([Candidate(same.id, "equal", model=m, index=-1) for m in ("sft", "dpo")])
-        with pytest.raises(UsageError, match="two models"):
-            AnnotationService(store, plain(mode="ab"))
+        for models in ([], ["sft"], ["sft", "sft"]):
+            with pytest.raises(UsageError, match="two models that differ"):
+                AnnotationService(store, plain(mode="ab", models=models))
         service = AnnotationService(store, plain(mode="ab", models=["sft", "dpo"]))
         lost = 0
         while (item := service.next_item("ann")) is not None:
@@ -700,7 +701,7 @@ def worker(path: Path, name: str, how: str = "go") -> subprocess.Popen[str]:
 
 
 def test_two_processes_racing_never_get_the_same_prompt(tmp_path: Path) -> None:
-    filled(tmp_path / "w.db", prompts=24, answers=2).close()
+    filled(tmp_path / "w.db", prompts=16, answers=2).close()
     racers = [worker(tmp_path / "w.db", name) for name in ("ann", "bob")]
     for process in racers:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -710,9 +711,9 @@ def test_two_processes_racing_never_get_the_same_prompt(tmp_path: Path) -> None:
         process.stdin.flush()
     heard = [process.communicate(timeout=120)[0] for process in racers]
     got = [line.split()[2] for out in heard for line in out.splitlines() if line.startswith("has")]
-    assert len(got) == len(set(got)) == 24 and all("said" in out for out in heard)
+    assert len(got) == len(set(got)) == 16 and all("said" in out for out in heard)
     with open_store(tmp_path / "w.db") as store:
-        assert len(list(store.annotations())) == 24
+        assert len(list(store.annotations())) == 16
 
 
 def test_killed_between_submit_and_answer_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
@@ -829,6 +830,16 @@ def test_ab_answers_fill_the_human_preference_row(tmp_path: Path) -> None:
     assert set(said["human"]) == {"sft", "dpo"}
     assert (said["human"]["dpo"]["value"], said["human"]["dpo"]["n"]) == (0.8, 5)
     assert "Human Preference" in hafs("compare", *files, "-w", root).ok().out
+
+
+def test_nothing_to_ask_says_what_to_do(tmp_path: Path) -> None:
+    root = workspace(tmp_path)
+    hafs("annotate", "start", "--terminal", "-w", root).failed(2, "two different answers", "hafs generate")
+    hafs("annotate", "start", "--terminal", "--mode", "review", "-w", root).failed(2, "verdict")
+    hafs("annotate", "start", "--terminal", "--mode", "guess", "-w", root).failed(2, "mode", "guess")
+    hafs("annotate", "start", "--terminal", "--candidates", "9", "-w", root).failed(2, "candidates", "9")
+    hafs("annotate", "start", "--terminal", "--queue", "nope", "-w", root).failed(2, "no annotation queue nope")
+    assert "nobody has answered" in hafs("annotate", "stats", "-w", root).ok().out
 
 
 def test_accounts_keep_only_a_hash_and_are_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

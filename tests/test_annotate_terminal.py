@@ -72,7 +72,7 @@ class Sitting:
     def __init__(self, root: Path, *flags: str, env: dict[str, str] | None = None, rows: int = 60) -> None:
         argv = ["-m", "hafs", "annotate", "start", "--terminal", "-w", str(root), "--name", "ann", "--repeats", "0"]
         self.child = pexpect.spawn(
-            sys.executable, [*argv, *flags], dimensions=(rows, 80), encoding="utf-8", timeout=90,
+            sys.executable, [*argv, *flags], dimensions=(rows, 80), encoding="utf-8", timeout=240,
             env={**os.environ, "TERM": "dumb", **(env or {})},
         )  # fmt: skip
 
@@ -250,12 +250,14 @@ def test_candidates_are_made_on_the_spot_while_the_person_ranks(tmp_path: Path, 
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(st.lists(st.text("abc 漢ｶ\t", max_size=60), min_size=1, max_size=5), min_size=1, max_size=8),
+    st.lists(st.lists(st.text("bc 漢ｶ\t", max_size=60), min_size=1, max_size=5), min_size=1, max_size=8),
     st.integers(24, 200),
 )
 def test_no_line_is_wider_than_the_terminal_and_no_character_is_lost(texts: list[list[str]], width: int) -> None:
     shown = cards([Card(str(i), "ABCDEFGH"[i], "\n".join(lines)) for i, lines in enumerate(texts)], width)
     assert all(cell_len(line) <= width for line in shown.split("\n"))
-    for letter in "abc漢ｶ":
+    for letter in "bc漢ｶ":  # no "a": an empty answer is shown as one
         assert shown.count(letter) == sum(line.count(letter) for lines in texts for line in lines)
+    empty = sum(not "".join(lines).strip() for lines in texts)
+    assert shown.count("(an") == empty or width < 30
     assert re.findall(r"\[([A-H])\]", shown) == list("ABCDEFGH"[: len(texts)])

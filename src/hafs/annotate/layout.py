@@ -47,7 +47,7 @@ def cards(shown: Sequence[Card], width: int) -> str:
 
 def _block(card: Card) -> list[str]:
     """A card's lines with its letter before the first."""
-    lines = visible(card.text).expandtabs(4).split("\n")
+    lines = (visible(card.text).rstrip() or "(an empty answer)").expandtabs(4).split("\n")
     if len(lines) > LONGEST:
         lines = [*lines[:LONGEST], f"... {len(lines) - LONGEST} more lines: v {card.label} shows them"]
     mark = f"[{card.label}] "

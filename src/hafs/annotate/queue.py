@@ -76,14 +76,14 @@ class Queue:
 
     Without `queued` it is every prompt that has candidates, in an order drawn by the seed. With `making`, prompts that
     lack candidates belong to it too (`waits`). `prompts` are those asked about, `equal` is how many are not because
-    their answers are all equal (or one model's is missing). Raises UsageError for "ab" without two models.
+    their answers are all equal (or one model's is missing). Raises UsageError for "ab" without two different models.
     """
 
     def __init__(
         self, store: Store, settings: AnnotateSettings, queued: Iterable[Queued] | None = None, making: bool = False
     ) -> None:
-        if settings.mode == "ab" and len(settings.models) != 2:
-            raise UsageError("A/B needs two models", "name them: --model A --model B")
+        if settings.mode == "ab" and (len(settings.models) != 2 or len(set(settings.models)) != 2):
+            raise UsageError("A/B needs two models that differ", "name them: --model A --model B")
         self._store, self._settings, self._making = store, settings, making
         self.gold = read_gold(settings.gold) if settings.gold else {}
         self._given = list(queued) if queued is not None else None

@@ -104,6 +104,7 @@ def start(
             said = _in_terminal(service, name or getpass.getuser(), json)
         else:
             said = _on_page(service, space.root, host, port, allow_host, name, not no_browser, json)
+        said["equal"] = service.queue.equal
         if output is not None:
             said["groups"] = _write_groups(space, store, output)
     emit(said, "\n".join(_summary(said)), json)
@@ -225,6 +226,11 @@ def _service(
     if settings.checks:
         check = _checker(stack, space)
     service = AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    if not service.queue.prompts:
+        if settings.mode == "review":
+            raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")
+        raise UsageError(f"there is nothing to ask: no prompt of {store.where} has two different answers",
+                         "`hafs generate` makes them, or name a model: --model MODEL")  # fmt: skip
     if missing := sum(service.queue.waits(q.prompt_id) for q in service.queue.prompts):
         note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
     return service
@@ -390,6 +396,8 @@ def _summary(said: Mapping[str, Any]) -> list[str]:
     else:
         people = ", ".join(f"{name} {n}" for name, n in said["annotators"].items())
         lines = [f"{said['answers']} answers about {said['prompts']} prompts{': ' if people else ''}{people}"]
+    if said["equal"]:
+        lines.append(f"{said['equal']} prompts were left out: their answers are all the same")
     return [*lines, *([f"{said['groups']} preference groups written"] if "groups" in said else [])]
 
 

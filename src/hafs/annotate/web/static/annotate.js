@@ -67,7 +67,6 @@ function equals() {
   else if (placed().length < letters().length) return void (joining = now.tiers.length > 0 && !joining);
   else toggle(tierOf(current) === 0 && now.tiers[0][0] === current ? placed()[1] : current);
 }
-
 const words = () => now.tiers.map((tier) => tier.join(" equal to ")).join(", then ");
 
 // ---- showing it
@@ -313,6 +312,7 @@ let dragged = false;  // the click that follows a drag is none
 
 function grab({ target, button, pointerId: id, clientX: x, clientY: y }) {
   const from = target.closest("[data-grip]");
+  dragged = false;
   if (!from || button !== 0 || target.closest("button") || mode() === "ab") return;
   drag = { label: from.dataset.grip, chip: from.matches(".chip"), id, x, y, on: false };
 }
