@@ -63,7 +63,8 @@ def encode_messages(
 ) -> list[int]:
     """Token ids of a conversation up to the assistant's next token, by the model's chat template."""
     more: dict[str, Any] = {"tools": [dict(t) for t in tools]} if tools else {}
-    rendered = tokenizer.apply_chat_template([dict(m) for m in messages], add_generation_prompt=True, tokenize=False, **more)
+    turns = [dict(m) for m in messages]
+    rendered = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **more)
     return list(tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 

@@ -24,7 +24,7 @@ class VllmBackend:
         try:
             import vllm
         except ImportError as e:
-            raise MissingTool("vllm: needs the package vllm and a GPU", "pip install 'hafs[vllm]'") from e
+            raise MissingTool("vllm: needs the package vllm and a GPU", "pip install vllm") from e
         path = resolve(name)
         self.name, self.model = f"vllm:{name}", model_hash(path)
         self.tokenizer: Any = load_tokenizer(path)
