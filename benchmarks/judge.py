@@ -1,7 +1,7 @@
 """The judge's runner against a bare client: the same questions to the same local server at the same concurrency.
 
 The server is a process of its own that answers after 50 ms. The bare client posts the same bodies with the HTTP library
-that the SDKs use and throws the replies away; hafs goes through an SDK, reads the replies and keeps ledger and verdicts.
+that the SDKs use and throws the replies away; hafs goes through an SDK, reads the replies and keeps its ledger.
 """
 
 from __future__ import annotations
@@ -106,8 +106,9 @@ def main() -> None:
             bodies = [client.body(a.system, [("user", a.text)], a.schema, 1024)
                       for page in work.pages() for a in page.asks]  # fmt: skip
         theirs, theirs_busy = asyncio.run(bare(url, bodies, given.concurrency))
-    print(f"{requests} requests, {given.concurrency} at once, {given.latency * 1000:.0f} ms each:"
-          f" hafs {rate:.1f} a second, a bare client {theirs:.1f}, at most {given.concurrency / given.latency:.0f}")  # fmt: skip
+    most = given.concurrency / given.latency
+    print(f"{requests} requests, {given.concurrency} at once, {given.latency * 1000:.0f} ms each")
+    print(f"requests a second: hafs {rate:.1f}, a bare client {theirs:.1f}, at most {most:.0f}")
     print(f"processor: hafs {busy:.2f} ms a request, the bare client {theirs_busy:.2f} ms")
     print(f"peak memory {after:.0f} MB, {before:.0f} MB after 50 prompts")
     result(rate_vs_bare=rate / theirs, peak_mb=after, growth_mb=after - before, requests_per_s=rate, bare_per_s=theirs)

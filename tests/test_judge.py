@@ -111,6 +111,12 @@ def test_no_candidate_breaks_out_of_its_fences(texts: list[str], where: int) -> 
             assert all(ask.mark not in text for text in by_id.values())
 
 
+def test_every_text_can_be_sent() -> None:
+    """A model's answer may hold lone surrogates, which no request can."""
+    for ask in open_protocol("listwise").asks(PROMPT, candidates(["\ud800 a\x00", "b"])):
+        assert "\ufffd a\x00" in ask.text and ask.text.encode("utf-8")
+
+
 def test_what_changes_the_question_changes_its_key() -> None:
     made = candidates(["a", "b"])
 

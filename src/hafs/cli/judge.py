@@ -189,7 +189,7 @@ def _expects(e: Estimate) -> str:
     if e.dollars is not None and e.most is not None:
         dated = f", prices of {e.price_date}" if e.price_date else ""
         dollars = f"${e.dollars:.2f} (at most ${e.most:.2f}{dated})"
-    time = "within a day" if e.minutes is None else f"{e.minutes:.0f} minutes"
+    time = "within a day" if e.minutes is None else f"{e.minutes:.1f} minutes"
     rates = "its own calls so far" if e.measured else "assumed rates"
     line = (
         f"{e.judge}, {e.protocol}: {e.questions:,} questions about {e.prompts:,} prompts,"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from hafs.chat import whole
 from hafs.errors import UsageError
 from hafs.types import Candidate, Prompt, Verdict, content_id
 
@@ -213,7 +214,7 @@ def _ask(
 
 def fence(name: str, text: str, mark: str) -> str:
     """`text` between fences of that name and mark."""
-    return f"<<<{name} {mark}\n{text}\n{name} {mark}>>>"
+    return f"<<<{name} {mark}\n{whole(text)}\n{name} {mark}>>>"
 
 
 def _fits(prompt: Prompt, candidates: Sequence[_Shown]) -> None:
