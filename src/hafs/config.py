@@ -146,8 +146,8 @@ class GenerateConfig(_Section):
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
     seed: int = 0
-    concurrency: int = Field(8, ge=1, description="requests to a server under way at a time")
-    retries: int = Field(5, ge=0, description="how often a failed request to a server is sent again")
+    concurrency: int = Field(default=8, ge=1, description="requests to a server under way at a time")
+    retries: int = Field(default=5, ge=0, description="how often a failed request to a server is sent again")
 
 
 class PreferencesConfig(_Section):

@@ -61,10 +61,9 @@ class TransformersBackend:
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
         """Sample `n` answers for each request of the batch (greedy when the temperature is 0)."""
         prompts = [encode_prompt(self.tokenizer, r.text, r.system) for r in batch]
-        seeds = [s for r in batch for s in _own_seeds(r)]
-        rows = self.decode(
-            prompts, [r.n for r in batch], config, seeds if None not in seeds else [], _seed_of(batch, config)
-        )
+        own = [seed for r in batch for seed in _own_seeds(r)]
+        seeds = own if len(own) == sum(r.n for r in batch) else []
+        rows = self.decode(prompts, [r.n for r in batch], config, seeds, _seed_of(batch, config))
         asked = [(request, request.index + i) for request in batch for i in range(request.n)]
         return [
             Answer(request.key, index, decode_answer(self.tokenizer, ids), tuple(ids), logprob, finish)
@@ -116,19 +115,19 @@ Watch = Callable[[int, int, float], bool]
 """Told (row, token, log-probability) of every token as it is sampled; True ends the row there."""
 
 
-def _own_seeds(request: Request) -> list[int | None]:
-    """A seed for each answer of a request that has its own, else None for each."""
+def _own_seeds(request: Request) -> list[int]:
+    """A seed for each answer of a request that has its own; else nothing."""
     if request.seed is None:
-        return [None] * request.n
+        return []
     return [int(content_id("row", request.seed, request.index + i)[:15], 16) for i in range(request.n)]
 
 
-def _drawer(device: torch.device, config: GenerateConfig, seeds: Sequence[int | None], seed: int) -> Draw:
+def _drawer(device: torch.device, config: GenerateConfig, seeds: Sequence[int], seed: int) -> Draw:
     """Random numbers for a batch: every row's from its own seed, or all in turn from one."""
     if not seeds:
         generator = torch.Generator(device=device).manual_seed(seed)
         return lambda rows, step: torch.rand(len(rows), 1, generator=generator, device=device)
-    own = [torch.Generator().manual_seed(s or 0) for s in seeds]
+    own = [torch.Generator().manual_seed(s) for s in seeds]
     table = torch.stack([torch.rand(config.max_new_tokens, generator=g) for g in own]).to(device)
     return lambda rows, step: table[list(rows), step : step + 1]
 

@@ -127,8 +127,9 @@ class Batcher:
         where = [(job, i) for job in jobs for i in range(job.n)]
         seeds = [int(content_id("row", job.seed, i)[:15], 16) for job, i in where]
         first = jobs[0]
-        config = GenerateConfig(temperature=first.temperature, top_p=first.top_p,
-                                max_new_tokens=max(job.max_tokens for job in jobs))  # type: ignore[call-arg]  # fmt: skip
+        longest = max(job.max_tokens for job in jobs)
+        config = GenerateConfig(candidates=1, temperature=first.temperature, top_p=first.top_p, max_new_tokens=longest,
+                                batch_size=len(where))  # fmt: skip
 
         def watch(row: int, token: int, logprob: float) -> bool:
             job, i = where[row]
