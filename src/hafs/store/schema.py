@@ -114,9 +114,10 @@ def _dicts(items: Sequence[Any]) -> list[dict[str, Any]]:
 _metadata = MetaData()
 
 
-def _table(name: str, *columns: Column[Any]) -> Table:
-    """A table of content-addressed rows: an id, a dataclass's fields in order, when it was added."""
-    return Table(name, _metadata, Column("id", String, primary_key=True), *columns, Column("added", Double))
+def _table(name: str, *columns: Column[Any], later: Sequence[Column[Any]] = ()) -> Table:
+    """A table of content-addressed rows: an id, a dataclass's fields in order, when it was added; `later` are the
+    fields that a later version has added."""
+    return Table(name, _metadata, Column("id", String, primary_key=True), *columns, Column("added", Double), *later)
 
 
 prompts = _table(
@@ -237,8 +238,7 @@ groups = _table(
     Column("prompt_id", AnyText),
     Column("family", AnyText),
     Column("split", AnyText),
-    Column("context", Json(tuple)),
-    Column("tools", Json(tuple)),
+    later=(Column("context", Json(tuple)), Column("tools", Json(tuple))),
 )
 
 runs = _table(

@@ -347,10 +347,9 @@ class Store:
         """
         t, c = schema.scores.c, schema.candidates.c
         raw = [type_coerce(column, Text) for column in (c.prompt_id, c.text, t.candidate_id, t.sort_key)]
-        wanted: list[Any] = [*raw, t.value, t.tolerance, t.passed]
-        query = select(*wanted).select_from(schema.candidates)
-        given = and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments))
-        for prompt, rows in self._by_prompt(query.outerjoin(schema.scores, given), filters, lean=True):
+        read: Any = select(*raw, t.value, t.tolerance, t.passed).select_from(schema.candidates)
+        read = read.outerjoin(schema.scores, and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments)))
+        for prompt, rows in self._by_prompt(read, filters, lean=True):
             found: list[tuple[Candidate, Score | None]] = []
             for prompt_id, text, id, key, value, tolerance, passed in rows:
                 score = None

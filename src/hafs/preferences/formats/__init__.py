@@ -250,6 +250,8 @@ def lost(groups: Iterable[PreferenceGroup], format: str) -> dict[str, int]:
         for name, count in FEATURES.items():
             if name not in keeps:
                 found[name] += count(group)
+            if name == "sources" and name not in keeps and "annotators" in keeps:
+                found[name] -= FEATURES["annotators"](group)  # these are kept
     if "annotators" not in keeps:
         found.pop("annotators", None)  # sources, which include them, are named
     return {name: n for name, n in found.items() if n}
