@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--labels", action="store_true", help="answer the newest annotation queue")
     parser.add_argument("--prompts", type=int, default=400)
     given = parser.parse_args()
-    made = world(given.prompts)
+    made = world(given.prompts, nature=Nature(error=1.0))
     if given.labels:
         with open_workspace(given.directory).open_store() as store:
             print(f"{annotate(store, made, list(_queue(store)))} labels")

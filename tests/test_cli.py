@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from typer.main import get_command
 from hafs.cli import app
 from hafs.evals import Comparison, EvalResult, to_markdown, to_text
 from hafs.evals.tables import main_table, markdown_table
-from hafs.types import Candidate, PreferenceGroup, Prompt, Score
+from hafs.store import open_workspace
+from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Score, Verdict
 from judge_server import JudgeServer
 from run_hafs import SETTINGS, Ran, hafs, hafs_process, lines, own_cache, workspace
 
@@ -117,6 +119,25 @@ def test_every_flag_of_every_verb_takes_both_marks() -> None:
 # the whole path
 
 
+def judge_and_label(root: Path) -> list[str]:
+    """Verdicts and a person's labels on every prompt with several answers; returns two models that were compared."""
+    models: list[str] = []
+    with open_workspace(root).open_store() as store:
+        by_prompt: dict[str, dict[str, Candidate]] = {}
+        for c in store.candidates():
+            by_prompt.setdefault(c.prompt_id, {})[c.id] = c
+        for prompt_id, mine in by_prompt.items():
+            ids = sorted(mine)
+            pairs = [*combinations(ids, 2), *combinations(ids[::-1], 2)]
+            store.add_verdicts(
+                Verdict(prompt_id, "oracle", "pairwise@1", p, "ranked", tuple((id,) for id in sorted(p))) for p in pairs
+            )
+            if len(ids) > 1:
+                store.add_annotations([Annotation(prompt_id, "ann", tuple(ids), "ranked", tuple((id,) for id in ids))])
+                models = sorted({c.model for c in mine.values()}) if len(models) < 2 else models
+    return models[:2]
+
+
 TRAIN = ["--learning_rate", "1e-3", "--num_epochs", "2"]
 
 
@@ -158,6 +179,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
             do("judge probe", "judge", "probe", *judge)
         do("judge ledger", "judge", "ledger")
         do("score explain", "score", "explain", lines(root / "scores.jsonl")[0]["candidate_id"])
+        judge_and_label(root)
+        do("judge hybrid", "judge", "hybrid", "--scorer", "none", "--queue-size", "2")
+        for name in ("calibrate", "plan", "build"):
+            do(f"judge {name}", "judge", name)
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
@@ -182,6 +207,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):
             do("eval run", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
                "--output", f"{name}.json")  # fmt: skip
+        do("judge winrate", "judge", "winrate", *judge_and_label(root))
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
         do("explain", "explain", "models/dpo/model")

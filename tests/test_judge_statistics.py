@@ -198,15 +198,15 @@ def test_ppi_mean_is_that_of_ppi_python(power: float | None) -> None:
     assert (scaled.value, scaled.low) == (pytest.approx(weighted.value), pytest.approx(weighted.low))
 
 
-@pytest.mark.parametrize("power", [0.0, 0.6, None])
+@pytest.mark.parametrize("power", [0.6, None])
 def test_ppi_logistic_is_that_of_ppi_python(power: float | None) -> None:
     from ppi_py import ppi_logistic_ci, ppi_logistic_pointestimate
 
     rng = np.random.default_rng(4)
-    x = np.column_stack([np.ones(900), rng.normal(size=900)])
-    y = (rng.random(900) < expit(x @ [0.4, 0.8])).astype(float)
-    f = np.clip(0.8 * y + 0.3 * rng.random(900), 0, 1)
-    here, away = slice(0, 200), slice(200, 900)
+    x = np.column_stack([np.ones(360), rng.normal(size=360)])
+    y = (rng.random(360) < expit(x @ [0.4, 0.8])).astype(float)
+    f = np.clip(0.8 * y + 0.3 * rng.random(360), 0, 1)
+    here, away = slice(0, 100), slice(100, 360)
     mine = ppi_logistic(y[here], Rows.of(x[here], f[here], None, None), Rows.of(x[away], f[away], None, None),
                         power=power)  # fmt: skip
     given = (x[here], y[here], f[here], x[away], f[away])
@@ -366,7 +366,7 @@ def test_what_is_certified_holds(edges: int, prompts: int) -> None:
     """Agreement crosses the target inside the range of margins, so a threshold can well be chosen wrongly."""
     big = population(np.random.default_rng(99), 40_000, edges)
     rng = np.random.default_rng(edges)
-    draws, wrong, found = 300, 0, 0
+    draws, wrong, found = 200, 0, 0
     for _ in range(draws):
         margins, chance = population(rng, prompts, edges)
         agrees = rng.random(chance.shape) < chance

@@ -16,7 +16,8 @@ SHARES = (1.0, 0.75, 0.5, 0.25)
 ENOUGH_TO_RESAMPLE = 10
 """Labelled prompts from which on the plan is made from what was seen, not from an assumption."""
 
-MOST = 5000
+MOST = 2000
+DRAWS = 60
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def _resampled(
     n = ENOUGH_TO_RESAMPLE
     while n <= MOST:
         shown = 0
-        for _ in range(100):
+        for _ in range(DRAWS):
             drawn = rng.integers(0, len(values), n)
             shown += exceeds(values[drawn], weights[drawn], target, coins=coins) <= 1 - level
-        if shown >= 100 * chance:
+        if shown >= DRAWS * chance:
             return n
-        n = round(n * 1.25)
+        n = round(n * 1.3)
     return None
