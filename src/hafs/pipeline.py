@@ -390,7 +390,7 @@ def _newest_build(store: Store) -> Run | None:
 
 def groups_from_people(
     store: Store, config: PreferencesConfig, *, annotators: Sequence[str] | None = None, split: str | None = None
-) -> tuple[list[PreferenceGroup], BuildReport]:
+) -> tuple[BuiltGroups, BuildReport]:
     """What people said of the workspace's candidates as preference groups; kept like those of `preference_groups`.
 
     `annotators` are the people that count (all without it), `split` the prompts' split.
@@ -398,23 +398,23 @@ def groups_from_people(
     said: dict[str, list[Annotation]] = {}
     for annotation in store.annotations(annotator=annotators):
         said.setdefault(annotation.prompt_id, []).append(annotation)
-    report, groups = BuildReport(), list[PreferenceGroup]()
+    report = BuildReport()
     options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
-    for prompt in store.prompts(ids=list(said), split=split):
-        report.prompts += 1
-        candidates = list(store.candidates(prompt_ids=prompt.id))
-        group = group_from_people(prompt, candidates, said[prompt.id], **options)
-        if group is None:
-            report.skipped["nobody said that one answer is better than another"] += 1
-            continue
-        groups.append(group)
-        report.groups += 1
-        report.edges += len(group.edges)
+
+    def made() -> Iterator[PreferenceGroup]:
+        for prompt in store.prompts(ids=list(said), split=split):
+            report.prompts += 1
+            candidates = list(store.candidates(prompt_ids=prompt.id))
+            group = group_from_people(prompt, candidates, said[prompt.id], **options)
+            if group is None:
+                report.skipped["nobody said that one answer is better than another"] += 1
+                continue
+            report.groups += 1
+            report.edges += len(group.edges)
+            yield group
+
     about = {"scorer": "human", "annotators": sorted(annotators or ()), "split": split, **options}
-    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
-    store.add_groups(groups, run=run)
-    store.finish_run(run, "finished", report.to_dict())
-    return groups, report
+    return keep_groups(store, made(), about, report.to_dict), report
 
 
 def newest_groups(store: Store) -> list[PreferenceGroup]:

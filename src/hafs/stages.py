@@ -95,7 +95,9 @@ class Stages:
     ) -> tuple[list[PreferenceGroup], BuildReport]:
         """The groups of what `model` answered to `prompts`."""
         made_by = model_hash(resolve(str(model)))
-        return preference_groups(self.store, self.scorer, config, prompt_ids=[p.id for p in prompts], model=made_by)
+        which: dict[str, Any] = {"prompt_ids": [p.id for p in prompts], "model": made_by}
+        built, report = preference_groups(self.store, self.scorer, config, **which)
+        return list(built), report
 
     def improve(
         self, model: str | Path, groups: Sequence[PreferenceGroup], held: Sequence[Prompt], config: Config, output: Path

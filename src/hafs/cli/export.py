@@ -126,7 +126,7 @@ def _rates(
             evaluate(store, scorer, model, name, kept, prompts, space.config.eval, progress) for model, name in models
         )
     trained, exported = (wilson(r.passed, r.scored, space.config.eval.level) for r in (before, after))
-    if trained.value is None or exported.value is None:
+    if trained.value is None or exported.value is None or trained.low is None or trained.high is None:
         within, words = False, "nothing could be scored, so the pass rates cannot be compared"
     else:
         within = trained.low <= exported.value <= trained.high

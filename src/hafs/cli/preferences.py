@@ -75,7 +75,7 @@ def build(
     if source == "human":
         with space.open_store() as store:
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
-        return _finish(groups, report, output, pairs, json)
+            return _finish(groups, report, output, pairs, json)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         only = identify(model) if model else None
         groups, report = preference_groups(store, judge, pairing, split=split, model=only)

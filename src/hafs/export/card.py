@@ -32,7 +32,8 @@ class Origin:
 def origin(path: Path, root: Path | None = None, store: Store | None = None) -> Origin:
     """What the run files beside a model and the workspace at `root` say of it."""
     homes = {model_hash(m): m for m in _models(root)} if root else {}
-    runs, hashes, at = [], [model_hash(path)], path
+    runs: list[dict[str, Any]] = []
+    hashes, at = [model_hash(path)], path
     while (run := _run_of(at)) is not None and len(runs) < 20:
         runs.append(run)
         start = str(run.get("identity", {}).get("model", ""))

@@ -61,13 +61,14 @@ class TextScorer:
         """See `Scorer.score`. Raises DataError when a prompt's check is malformed, before anything is scored."""
         wanted = {p.id: self._of(p) for p, _ in items}
         for prompt, candidate in items:
-            blank = (candidate.id, self.name, self.version, self.arguments)
+            blank: dict[str, Any] = {"candidate_id": candidate.id, "scorer": self.name, "version": self.version,
+                                     "arguments": self.arguments}  # fmt: skip
             try:
                 yield self._scored(blank, prompt, candidate, wanted[prompt.id])
             except MissingTool as e:
-                yield Score(*blank, reason=f"{e.what} ({e.fix})" if e.fix else e.what)
+                yield Score(**blank, reason=f"{e.what} ({e.fix})" if e.fix else e.what)
             except HafsError as e:
-                yield Score(*blank, reason=e.what)
+                yield Score(**blank, reason=e.what)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -79,7 +80,7 @@ class TextScorer:
         more = _checked(prompt.check, f"the check of prompt {prompt.id}")
         return replace(self._wanted, **{k: getattr(more, k) for k in prompt.check})
 
-    def _scored(self, blank: tuple[Any, ...], prompt: Prompt, candidate: Candidate, wanted: Wanted) -> Score:
+    def _scored(self, blank: dict[str, Any], prompt: Prompt, candidate: Candidate, wanted: Wanted) -> Score:
         text = candidate.text
         n = len(words(text))
         details: dict[str, Any] = {"words": n}
@@ -106,7 +107,7 @@ class TextScorer:
         details["parts"] = {k: round(v, 6) for k, v in parts.items()}
         cause = next((name for name, held in musts.items() if not held), "")
         return Score(
-            *blank, value=round(sum(parts.values()) / len(parts), 6), passed=not cause if musts else None, cause=cause,
+            **blank, value=round(sum(parts.values()) / len(parts), 6), passed=not cause if musts else None, cause=cause,
             details=details,
         )  # fmt: skip
 
