@@ -180,9 +180,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("judge ledger", "judge", "ledger")
         do("score explain", "score", "explain", lines(root / "scores.jsonl")[0]["candidate_id"])
         judge_and_label(root)
-        do("judge hybrid", "judge", "hybrid", "--scorer", "none", "--queue-size", "2")
+        oracle = ("--judge", "oracle")
+        do("judge hybrid", "judge", "hybrid", *oracle, "--scorer", "none", "--queue-size", "2")
         for name in ("calibrate", "plan", "build"):
-            do(f"judge {name}", "judge", name)
+            do(f"judge {name}", "judge", name, *oracle)
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
         do("preferences generate",
            "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
@@ -199,15 +200,16 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
            "preferences.jsonl", "--output_dir", "models/reward")  # fmt: skip
         (root / "answers.jsonl").write_text('{"prompt": "add", "answer": "CLC"}\n')
         do("reward score", "reward", "score", "answers.jsonl", "--model", "models/reward")
-        do("train ppo", "train", "ppo", "--sft_model", "models/sft/model", "--prompts", "held.jsonl", "--scorer",
+        hafs("tasks", "generate", "asm", "--tags", "easy", "-n", "6", "--seed", "5", "--output", "ask.jsonl").ok()
+        do("train ppo", "train", "ppo", "--sft_model", "models/sft/model", "--prompts", "ask.jsonl", "--scorer",
            "asm", "--reward_model", "models/reward", "--output_dir", "models/ppo")  # fmt: skip
         do("compare-methods", "compare-methods", "--sft_model", "models/sft/model", "--preference_data",
-           "preferences.jsonl", "--prompts", "held.jsonl", "--benchmark", "held.jsonl", "--methods", "rloo",
+           "preferences.jsonl", "--prompts", "ask.jsonl", "--benchmark", "held.jsonl", "--methods", "rloo",
            "--seeds", "1", "--markdown", "methods.md")  # fmt: skip
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):
             do("eval run", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
                "--output", f"{name}.json")  # fmt: skip
-        do("judge winrate", "judge", "winrate", *judge_and_label(root))
+        do("judge winrate", "judge", "winrate", *judge_and_label(root), *oracle)
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
         do("explain", "explain", "models/dpo/model")

@@ -25,7 +25,7 @@ from hafs.judge.labels import read_labels
 from hafs.judge.plan import plan
 from hafs.judge.queue import HIGHEST, inclusion, newest_queue, pick, queued
 from hafs.judge.winrate import win_rate
-from hafs.judged import HybridSettings, hybrid, judged_groups, shortlist
+from hafs.judged import HybridSettings, Shortlist, hybrid, judged_groups, shortlist
 from hafs.preferences import from_pairs, group_from_edges, read_preferences, to_pairs
 from hafs.store import Store, open_store
 from hafs.training import train_dpo
@@ -494,19 +494,21 @@ def test_the_automatic_filter() -> None:
     assert shortlist([(PROMPT, twins)], 4) == {}
 
 
-def test_the_hybrid_path_asks_a_judge_in_batches_and_keeps_what_came(planted: World, tmp_path: Path) -> None:
+def test_the_hybrid_path_asks_a_judge_and_keeps_what_came(planted: World, tmp_path: Path) -> None:
     asked: list[str] = []
 
-    def ask(store: Store, todo: Sequence[tuple[Prompt, Sequence[Candidate]]]):  # type: ignore[no-untyped-def]
+    def ask(store: Store, kept: Shortlist) -> int:
         known = {v.prompt_id for v in store.verdicts()}
         rng = np.random.default_rng(0)
-        for prompt, candidates in todo:
-            if prompt.id not in known:
-                asked.append(prompt.id)
+        came = 0
+        for prompt_id, candidates in kept.items():
+            if prompt_id not in known:
+                asked.append(prompt_id)
                 ids = {c.id for c in candidates}
-                yield from (v for v in planted.verdicts(prompt.id, rng) if set(v.shown) <= ids)
+                came += store.add_verdicts(v for v in planted.verdicts(prompt_id, rng) if set(v.shown) <= ids)
                 if len(asked) == 30:
                     raise KeyboardInterrupt
+        return came
 
     some = planted.prompts[:50]
     with open_store(tmp_path / "hafs.db") as store:

@@ -139,13 +139,13 @@ def test_packed_rewards_and_gradients_are_those_of_single_answers(family: str, l
             total = total + 0.01 * share * (r[e.winner] + r[e.loser]) ** 2
         if loss == "plackett_luce":
             total = total - 4 / 3 * (r.log_softmax(0)[0] + r[1:].log_softmax(0)[0])
-    assert float(got) == pytest.approx(float(total), rel=1e-9)
+    exact = family == "gpt2"  # llama's norm and the rotary embeddings compute in float32 whatever the model's type
+    assert float(got) == pytest.approx(float(total), rel=1e-9 if exact else 1e-6)
     plain = torch.autograd.grad(total, list(net.parameters()), allow_unused=True)
     for a, b in zip(packed, plain, strict=True):
         assert (a is None) == (b is None)
         if a is not None and b is not None:
-            # llama's norm computes in float32 whatever the model's type
-            torch.testing.assert_close(a, b, rtol=1e-8, atol=2e-6 if family == "llama" else 1e-10)
+            torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10 if exact else 2e-6)
 
 
 @pytest.fixture(scope="module")

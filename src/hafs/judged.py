@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 from scipy.special import expit
@@ -22,16 +21,13 @@ from hafs.judge.labels import Pair, pooled, read_labels
 from hafs.judge.queue import newest_queue, pick, queued, save_queue
 from hafs.preferences import group_from_edges, same_text
 from hafs.store import Store
-from hafs.types import Candidate, Edge, PreferenceGroup, Progress, Prompt, Score, Verdict, content_id, silent
+from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
 
 Shortlist = Mapping[str, Sequence[Candidate]]
 """The candidates of each prompt (by its id) that are worth a judge's time, best first where a scorer said so."""
 
-AskJudge = Callable[[Store, Sequence[tuple[Prompt, Sequence[Candidate]]]], Iterable[Verdict]]
-"""Asks a judge what is left to ask about prompts and the candidates given, in both orders; yields verdicts as they
-come."""
-
-BATCH = 64
+AskJudge = Callable[[Store, Shortlist], int]
+"""Asks a judge what is left to ask about the candidates given, and keeps its verdicts; returns how many came."""
 
 
 @dataclass
@@ -219,7 +215,7 @@ def _value(score: Score | None) -> float:
 
 def hybrid(
     store: Store, prompts: Sequence[Prompt], scorer: str = "", judges: Sequence[str] = (), protocol: str = "",
-    settings: HybridSettings | None = None, *, ask: AskJudge | None = None, progress: Progress = silent,
+    settings: HybridSettings | None = None, *, ask: AskJudge | None = None,
 ) -> Hybrid:  # fmt: skip
     """Go as far along the hybrid path as the workspace allows.
 
@@ -233,7 +229,7 @@ def hybrid(
     kept = shortlist(answers, settings.keep)
     if not kept:
         raise UsageError("no prompt has two different candidates to compare", "hafs generate")
-    asked = 0 if ask is None else _ask(store, [(by_id[id], kept[id]) for id in sorted(kept)], ask, progress)
+    asked = 0 if ask is None else ask(store, kept)
     chosen, verdicts = read_verdicts(store, judges, protocol)
     judged = {j.prompt_id: j for j in aggregate(v for v in verdicts if v.prompt_id in kept)}
     if not judged:
@@ -269,18 +265,6 @@ def _answers(
     for c in store.candidates(prompt_ids=prompts):
         found.setdefault(c.prompt_id, []).append((c, None))
     yield from ((prompts[id], rows) for id, rows in found.items())
-
-
-def _ask(store: Store, todo: Sequence[tuple[Prompt, Sequence[Candidate]]], ask: AskJudge, progress: Progress) -> int:
-    """Ask the judge and keep its verdicts in batches as they come; returns how many came."""
-    verdicts = iter(ask(store, todo))
-    came, seen = 0, set[str]()
-    while batch := list(islice(verdicts, BATCH)):
-        store.add_verdicts(batch)
-        came += len(batch)
-        seen |= {v.prompt_id for v in batch}
-        progress("judging", len(seen), len(todo), {})
-    return came
 
 
 def _queue(store: Store, source: str, judged: Mapping[str, Judged], settings: HybridSettings) -> Any:

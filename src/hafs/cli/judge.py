@@ -89,7 +89,7 @@ def run(
         if estimate:
             _estimate(store, judge, asked, which, prices, manner, batch, json)
             return
-        clients = _clients(judge, base_url, replay)
+        clients = open_clients(judge, base_url, replay)
         if budget is not None:
             check_prices(clients, prices)
         with progress_bars(quiet=json) as progress:
@@ -115,7 +115,7 @@ def probe(
 
     space = workspace_at(workspace)
     with space.open_store() as store:
-        clients = _clients(judge, base_url, False)
+        clients = open_clients(judge, base_url, False)
         found = list(probes(store, clients, load_prices(space.root), Manner(timeout=timeout)))
     lines = [f"{row['judge']} at {row['endpoint']}: " + _abilities(row["abilities"]) for row in found]
     emit({"endpoints": found}, "\n".join(lines), json)
@@ -158,7 +158,7 @@ def _rubric(file: Path | None) -> str:
     return text
 
 
-def _clients(judges: Sequence[str], base_url: str | None, replay: bool) -> list[Client]:
+def open_clients(judges: Sequence[str], base_url: str | None, replay: bool) -> list[Client]:
     from hafs.judge.clients import judge_name, open_client
 
     names = [judge_name(j) for j in judges]

@@ -9,10 +9,12 @@ import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
 from hafs.cli.generate import Split, choose_prompts
+from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
-    from hafs.judged import Hybrid, JudgedReport
-    from hafs.types import PreferenceGroup
+    from hafs.judged import AskJudge, Hybrid, JudgedReport, Shortlist
+    from hafs.store import Store, Workspace
+    from hafs.types import PreferenceGroup, Progress
 
 Judges = Annotated[
     list[str] | None,
@@ -119,6 +121,10 @@ def hybrid(
     audit_share: float = typer.Option(0.2, help="The share of them that is picked at random, to audit the judge."),
     seed: int = typer.Option(0, help="Draws the queue."),
     labels_so_far: bool = typer.Option(False, "--labels-so-far", help="Go on with the labels there are."),
+    ask: bool = typer.Option(False, "--ask", help="First ask --judge what is left to ask; by listwise if not said."),
+    base_url: str = typer.Option(None, help="Where Ollama, vLLM, llama.cpp or LM Studio serves the judge (…/v1)."),
+    budget: float = typer.Option(None, min=0, help="Dollars that asking never exceeds."),
+    probes: int = typer.Option(8, min=0, help="Prompts on which answers that only beg for a vote are shown, too."),
     min_agreement: Target = 0.75,
     confidence: Level = 0.95,
     count_ties: CountTies = False,
@@ -134,6 +140,7 @@ def hybrid(
     Repeated, it goes on from where it is: first it leaves a queue for `hafs annotate start`, and once that is done it
     calibrates the judge and builds the groups. Exit code 1 when it built none.
     """
+    from hafs.judge.clients import judge_name
     from hafs.judged import HybridSettings
     from hafs.judged import hybrid as run
 
@@ -142,14 +149,56 @@ def hybrid(
                               labels_so_far)  # fmt: skip
     space = workspace_at(workspace)
     name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
+    names: list[str] = list(judge or ())
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        done = run(store, choose_prompts(store, None, split, None), name, judge or (), protocol, settings,
-                   progress=progress)  # fmt: skip
+        hook = None
+        if ask:
+            if not names:
+                raise UsageError("--ask needs to know whom", "--judge NAME, as in `hafs judge run`")
+            hook = _asking(space, names, protocol, base_url, budget, probes, progress)
+            names = [judge_name(j) for j in names]
+        done = run(store, choose_prompts(store, None, split, None), name, names, protocol, settings, ask=hook)
     if done.groups is not None:
         _write(done.groups, output, pairs)
     emit({**done.to_dict(), "output": str(output) if output and done.groups else None}, _hybrid(done), json)
     if done.groups is not None:
         _need(done.groups)
+
+
+def _asking(
+    space: Workspace, judges: list[str], protocol: str, base_url: str | None, budget: float | None, probes: int,
+    progress: Progress,
+) -> AskJudge:  # fmt: skip
+    """Asks the judges about a shortlist, and shows them the injection probes on the first `probes` prompts of it."""
+    from hafs.cli.judge import open_clients
+    from hafs.judge.injection import PROBES, probes_of
+    from hafs.judge.prices import load_prices
+    from hafs.judge.protocols import open_protocol
+    from hafs.judge.runner import Judging
+    from hafs.judge.runner import judge as ask_all
+    from hafs.judge.work import Choose, Selection
+
+    prices, asked = load_prices(space.root), open_protocol(protocol.partition("@")[0] or "listwise")
+
+    def ask(store: Store, kept: Shortlist) -> int:
+        some = sorted(kept)[:probes]
+        rounds: list[tuple[list[str], Choose]] = [(sorted(kept), lambda p, _: kept[p.id])]
+        if asked.compares:
+            rounds += [(some, lambda p, _, n=n: [probes_of(p.id)[n], kept[p.id][0]]) for n in PROBES if some]  # type: ignore[misc]
+        came, left = 0, budget
+        for ids, choose in rounds:
+            judging = Judging(asked, Selection(ids, choose=choose), budget=left)
+            for result in ask_all(store, open_clients(judges, base_url, False), prices, judging, progress):
+                tally = result.tally
+                came += tally.asked + tally.from_ledger
+                left = None if left is None else max(0.0, left - tally.cost)
+                if tally.stopped:
+                    raise HafsError(
+                        f"{result.judge} was stopped: {tally.stopped}", "the same command goes on from here"
+                    )
+        return came
+
+    return ask
 
 
 def winrate(

@@ -40,10 +40,10 @@ def score(
 
     What cannot be scored stays unscored, with the reason, and is tried again next time; exit code 1 when that is all.
     """
-    from hafs.pipeline import score_candidates, scorer_for
-
     if context.invoked_subcommand:
         return
+    from hafs.pipeline import score_candidates, scorer_for
+
     space = workspace_at(workspace)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
