@@ -64,14 +64,18 @@ def _compared(
 ) -> tuple[Path, Path]:
     """Write the page of a comparison; its path and that of its Markdown twin."""
     from hafs.evals import compare
+    from hafs.evals.human import human_preference
     from hafs.evidence import facts, gather_report
     from hafs.pipeline import newest_groups
     from hafs.report import Rerun, write_report
+    from hafs.sealed import sealed_notes
 
     results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
-    comparison = compare(results, reference)
     with space.open_store() as store:
         groups = newest_groups(store)
+        human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
+        notes = [*([said] if said else []), *sealed_notes(store, [r.benchmark for r in results.get(reference, ())])]
+    comparison = compare(results, reference, human=human, notes=notes)
     command = f"hafs report {' '.join(models)} --reference {reference}"
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"

@@ -243,4 +243,6 @@ def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _arrow_value(column: str, value: Any) -> Any:
     """Tools are of any shape, which Arrow has no type for: they are written as JSON, as TRL does."""
-    return json.dumps(value) if column == "tools" and value is not None else value
+    if isinstance(value, dict):
+        return {name: _arrow_value(name, inner) for name, inner in value.items()}
+    return json.dumps(value) if column == "tools" and isinstance(value, list) else value

@@ -45,12 +45,12 @@ class PreferenceObjective:
         return sum(map(group_weight, groups))
 
     def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
-        winner, loser, weight, p = edge_tensors(row)
+        winner, loser, weight, p = edge_tensors(row, logps.dtype)
         sums, lengths = row.sums(logps), row.lengths.to(logps.dtype)
         before = row.sums(reference) if self.reference_by_token else reference
         edges = Edges(
             sums[winner], sums[loser], before[winner], before[loser], lengths[winner], lengths[loser],
-            p.to(logps.dtype),
+            p,
         )  # fmt: skip
         if self._loss.kind == "listwise":
             loss = self._listwise(self.beta * (sums - before), row)
@@ -116,7 +116,7 @@ def group_weight(group: TokenGroup) -> float:
     return sum(e.weight for e in group.edges) / len(group.edges) if group.edges else 1.0
 
 
-def edge_tensors(row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def edge_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(winner index, loser index, weight, p) of a row's edges; a group's weights sum to that of the group."""
     winner: list[int] = []
     loser: list[int] = []
@@ -133,5 +133,5 @@ def edge_tensors(row: Row) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, to
     device = row.lengths.device
     return (
         torch.tensor(winner, device=device), torch.tensor(loser, device=device),
-        torch.tensor(weight, device=device), torch.tensor(p, device=device),
+        torch.tensor(weight, device=device, dtype=dtype), torch.tensor(p, device=device, dtype=dtype),
     )  # fmt: skip

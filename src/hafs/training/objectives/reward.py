@@ -39,8 +39,7 @@ class RewardObjective:
 
     def loss(self, rewards: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
         """`rewards` are [candidates]; there is no reference."""
-        winner, loser, weight, p = edge_tensors(row)
-        p, weight = p.to(rewards.dtype), weight.to(rewards.dtype)
+        winner, loser, weight, p = edge_tensors(row, rewards.dtype)
         won, lost = rewards[winner], rewards[loser]
         gap = won - lost
         if self.config.loss == "plackett_luce":
