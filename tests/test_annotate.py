@@ -565,8 +565,8 @@ def test_review_asks_about_verdicts_that_people_or_scores_contradict(store: Stor
 
 def test_a_queue_chosen_by_a_run_is_asked_in_its_order_with_its_probabilities(store: Store) -> None:
     ids = [p.id for p in store.prompts()][::-1][:3]
-    rows = [{"prompt_id": id, "inclusion_probability": 0.5, "reason": "the judge abstained"} for id in ids]
-    run = Run("annotation-queue", {"n": 3}, outputs={"queue": rows}, status="finished")
+    rows = [{"id": id, "probability": 0.5, "reason": "the judge abstained"} for id in ids]
+    run = Run("annotation-queue", {"n": 3}, outputs={"prompts": rows}, status="finished")
     other = Run("eval", {})
     store.add_runs([run, other])
     queued = read_queue(store, run.id)

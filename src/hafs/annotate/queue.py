@@ -61,9 +61,7 @@ def read_queue(store: Store, run: str) -> list[Queued]:
     if found is None or found.kind != "annotation-queue":
         known = ", ".join(r.id for r in store.runs(kind="annotation-queue"))
         raise UsageError(f"there is no annotation queue {run}", f"use one of: {known}" if known else "make one first")
-    outputs: Any = found.outputs
-    rows = outputs if isinstance(outputs, list) else next((v for v in outputs.values() if isinstance(v, list)), [])
-    return [Queued(r["prompt_id"], r.get("inclusion_probability"), str(r.get("reason", ""))) for r in rows]
+    return [Queued(r["id"], r.get("probability"), str(r.get("reason", ""))) for r in found.outputs["prompts"]]
 
 
 def read_gold(path: str | Path) -> dict[str, Ranking]:

@@ -94,6 +94,7 @@ def start(
         space.config.annotate, candidates=num_candidates, target=limit, mode=mode, overlap=overlap, repeats=repeats,
         reveal=reveal, checks=checks, gold=None if gold is None else str(gold),
     )  # fmt: skip
+    accounts = None if terminal else _accounts(space.root, host)
     with ExitStack() as stack:
         store = stack.enter_context(space.open_store())
         keys = [_model_key(store, m) for m in model or settings.models]
@@ -103,7 +104,7 @@ def start(
         if terminal:
             said = _in_terminal(service, name or getpass.getuser(), json)
         else:
-            said = _on_page(service, space.root, host, port, allow_host, name, not no_browser, json)
+            said = _on_page(service, space.root, accounts, host, port, allow_host, name, not no_browser, json)
         said["equal"] = service.queue.equal
         if output is not None:
             said["groups"] = _write_groups(space, store, output)
@@ -268,8 +269,8 @@ def _in_terminal(service: AnnotationService, name: str, as_json: bool) -> dict[s
 
 
 def _on_page(
-    service: AnnotationService, root: Path, host: str, port: int, allow_hosts: Sequence[str], name: str | None,
-    browser: bool, as_json: bool,
+    service: AnnotationService, root: Path, accounts: dict[str, str] | None, host: str, port: int,
+    allow_hosts: Sequence[str], name: str | None, browser: bool, as_json: bool,
 ) -> dict[str, Any]:  # fmt: skip
     """Serve the page until Ctrl-C."""
     _page_tools()
@@ -277,14 +278,6 @@ def _on_page(
 
     from hafs.annotate.web.app import create_app
 
-    accounts = None
-    if host not in LOOPBACK:
-        accounts = read_accounts(root / ACCOUNTS)
-        if not accounts:
-            raise UsageError(f"on {host} others could reach the page, and nobody has an account",
-                             "`hafs annotate account NAME` makes one; or leave --host away")  # fmt: skip
-        note(f"others can reach this page: {len(accounts)} accounts may log in. Passwords cross the network as they"
-             " are, so put it behind a server that speaks TLS.")  # fmt: skip
     token = _token(root)
     hosts = [*("[::1]" if h == "::1" else h for h in LOOPBACK), *allow_hosts, *([host] if accounts else [])]
     app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts)
@@ -342,6 +335,19 @@ def _token(root: Path) -> str:
 
 
 # accounts
+
+
+def _accounts(root: Path, host: str) -> dict[str, str] | None:
+    """Who may log in where others can reach the page; None on this machine alone, where the link has a token."""
+    if host in LOOPBACK:
+        return None
+    known = read_accounts(root / ACCOUNTS)
+    if not known:
+        raise UsageError(f"on {host} others could reach the page, and nobody has an account",
+                         "`hafs annotate account NAME` makes one; or leave --host away")  # fmt: skip
+    note(f"others can reach this page: {len(known)} accounts may log in. Passwords cross the network as they"
+         " are, so put it behind a server that speaks TLS.")  # fmt: skip
+    return known
 
 
 def read_accounts(path: Path) -> dict[str, str]:
