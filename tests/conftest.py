@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-from hypothesis import settings
 
 settings.register_profile("hafs", deadline=None)  # how long an example takes says something of the machine only
 settings.load_profile("hafs")
