@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -215,13 +216,14 @@ def test_ten_prompts_on_a_phone(tmp_path: Path, visit: Callable[..., Page]) -> N
 
 def tap(page: Page, target: Locator, holds: str) -> None:
     """Tap, once more where the browser took a tap that a busy machine drew out for a long press."""
-    for tries in (1, 2, 3):
+    for _ in range(2):
         target.tap()
-        try:
-            return until(page, holds, seconds=60 if tries == 3 else 8)
-        except AssertionError:
-            if tries == 3:
-                raise
+        with suppress(AssertionError):
+            until(page, holds, seconds=8)
+            break
+    else:
+        target.tap()
+    until(page, holds)
 
 
 def touch_drag(page: Page, source: str, target: str) -> None:
