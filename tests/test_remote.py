@@ -223,7 +223,7 @@ def test_no_more_requests_are_under_way_than_asked_for() -> None:
         ("openai:ftp://x#m", "is no address"),
         ("openai:gpt", "needs a key"),
         ("anthropic:claude", "need a key"),
-        ("vllm:default", "pip install 'hafs"),
+        ("vllm:default", "pip install vllm"),
     ],
 )
 def test_a_server_that_cannot_be_asked(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
