@@ -19,7 +19,7 @@ hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 # 1. Candidates, and what the emulator says of them.
 hafs init "$work"
 export HAFS_WORKSPACE=$work
-hafs tasks generate asm --split train --tags easy --num-samples 32 --seed 7
+hafs tasks generate asm --split train --tags easy --num-samples 24 --seed 7
 hafs generate --model "$sft" --candidates-per-prompt 4
 hafs score
 
@@ -30,7 +30,7 @@ until .venv/bin/python -c "import socket; socket.create_connection(('127.0.0.1',
 
 # 3. Filter, ask the judge in both orders, leave a queue for the person.
 judge=(--judge "smol@http://127.0.0.1:$port/v1")
-hafs judge hybrid "${judge[@]}" --ask --scorer none --queue-size 12 --probes 4
+hafs judge hybrid "${judge[@]}" --ask --scorer none --queue-size 12 --probes 2 --max-tokens 96
 hafs judge ledger
 
 # 4. The person.

@@ -124,6 +124,7 @@ def hybrid(
     ask: bool = typer.Option(False, "--ask", help="First ask --judge what is left to ask; by listwise if not said."),
     base_url: str = typer.Option(None, help="Where Ollama, vLLM, llama.cpp or LM Studio serves the judge (…/v1)."),
     budget: float = typer.Option(None, min=0, help="Dollars that asking never exceeds."),
+    max_tokens: int = typer.Option(1024, min=16, help="Tokens of one reply of the judge at most."),
     probes: int = typer.Option(8, min=0, help="Prompts on which answers that only beg for a vote are shown, too."),
     min_agreement: Target = 0.75,
     confidence: Level = 0.95,
@@ -155,7 +156,7 @@ def hybrid(
         if ask:
             if not names:
                 raise UsageError("--ask needs to know whom", "--judge NAME, as in `hafs judge run`")
-            hook = _asking(space, names, protocol, base_url, budget, probes, progress)
+            hook = _asking(space, names, protocol, base_url, budget, max_tokens, probes, progress)
             names = [judge_name(j) for j in names]
         done = run(store, choose_prompts(store, None, split, None), name, names, protocol, settings, ask=hook)
     if done.groups is not None:
@@ -166,11 +167,12 @@ def hybrid(
 
 
 def _asking(
-    space: Workspace, judges: list[str], protocol: str, base_url: str | None, budget: float | None, probes: int,
-    progress: Progress,
+    space: Workspace, judges: list[str], protocol: str, base_url: str | None, budget: float | None,
+    max_tokens: int, probes: int, progress: Progress,
 ) -> AskJudge:  # fmt: skip
     """Asks the judges about a shortlist, and shows them the injection probes on the first `probes` prompts of it."""
     from hafs.cli.judge import open_clients
+    from hafs.judge.calling import Manner
     from hafs.judge.injection import PROBES, probes_of
     from hafs.judge.prices import load_prices
     from hafs.judge.protocols import open_protocol
@@ -187,7 +189,7 @@ def _asking(
             rounds += [(some, lambda p, _, n=n: [probes_of(p.id)[n], kept[p.id][0]]) for n in PROBES if some]  # type: ignore[misc]
         came, left = 0, budget
         for ids, choose in rounds:
-            judging = Judging(asked, Selection(ids, choose=choose), budget=left)
+            judging = Judging(asked, Selection(ids, choose=choose), Manner(max_tokens=max_tokens), left)
             for result in ask_all(store, open_clients(judges, base_url, False), prices, judging, progress):
                 tally = result.tally
                 came += tally.asked + tally.from_ledger
