@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # The guide's hybrid path with everything on this machine: candidates of an SFT model, the assembler and emulator as the
 # filter, a local model as the judge, a person for the prompts that tell most, and the judge for the rest as far as it
-# can be trusted. About ten minutes on 2 cores.
+# can be trusted.
 #
 #   runs/hybrid.sh SFT_MODEL [DIRECTORY]      such as work/asm/models/sft/model of runs/asm.sh
 #
 # The judge is the embedded 135M model behind `hafs serve`: far too small to judge anything. That is the point of the
 # exercise: what it is worth is measured, and nothing of it is used that was not earned. So that this file runs by
 # itself, the person is a script that ranks right routines above wrong ones; you would use `hafs annotate start`.
-# The output of one run is kept in docs/how-to/judge-calibration.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sft=$(realpath -m "${1:?the SFT model to take candidates from}")
