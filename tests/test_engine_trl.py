@@ -229,9 +229,9 @@ def test_weights_and_probabilities_are_refused_with_their_counts(tiny_model: Pat
     groups = [
         *preferences(2),
         PreferenceGroup("x", three, (Edge(0, 1, weight=0.5), Edge(1, 2, p=0.9))),
-        PreferenceGroup("y", three, (Edge(0, 1, weight=2), Edge(1, 2, weight=2))),  # all alike: as good as 1
+        PreferenceGroup("y", three, (Edge(0, 1, weight=2), Edge(1, 2, weight=2))),  # alike, but twice those of others
     ]
-    with pytest.raises(UsageError, match="1 of 10 pairs have another probability, 1 of 4 prompts"):
+    with pytest.raises(UsageError, match="1 of 10 pairs have another probability, 2 of 4 prompts"):
         train_dpo_trl(str(tiny_model), groups, DPOConfig(**SMALL), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

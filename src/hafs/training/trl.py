@@ -382,7 +382,7 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
     if unsure or uneven:
         raise UsageError(
             f"TRL takes every pair as certain and of weight 1: {unsure} of {len(edges)} pairs have another probability,"
-            f" {uneven} of {len(groups)} prompts have edges of different weights",
+            f" {uneven} of {len(groups)} prompts have edges of another weight",
             f"{_OURS}, or give edges without p and weight",
         )
 
