@@ -55,6 +55,8 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("dialog", lambda d: (wrong.append(d.message), d.dismiss()))
         page.goto(f"{address}/?token={TOKEN}&name={name}")
         page.wait_for_selector("#item, .figures, .enter form")
+        page.bring_to_front()
+        until(page, "document.hasFocus()")
         return page
 
     yield visited
@@ -145,6 +147,7 @@ def test_every_control_is_reached_with_tab(tmp_path: Path, visit: Callable[..., 
     with site(tmp_path, graded(1, 4)) as of:
         page = visit(of)
         keys(page, "1")
+        until(page, "placed().length === 1")
         names = set()
         for _ in range(30):
             page.keyboard.press("Tab")

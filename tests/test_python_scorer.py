@@ -181,7 +181,8 @@ def test_a_hostile_answer_never_passes_and_harms_no_other(scorer: PythonScorer, 
     answers = [text for hostile in chosen.values() for text in (hostile, f"{GOOD}# beside {len(hostile)}")]
     found = scores(scorer, check, *answers)
     for name, got, beside in zip(chosen, found[::2], found[1::2], strict=True):
-        assert got.passed is False and got.cause, (name, got)
+        if name != "stays behind":  # its values are right; what it leaves behind must only harm nobody
+            assert got.passed is False and got.cause, (name, got)
         assert beside.passed, (name, beside)
 
 
