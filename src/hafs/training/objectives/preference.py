@@ -53,7 +53,7 @@ class PreferenceObjective:
             p,
         )  # fmt: skip
         if self._loss.kind == "listwise":
-            loss = self._listwise(self.beta * (sums - before), row)
+            loss = listwise(self._loss, self.beta * (sums - before), row)
         else:
             compared = self._desensitised(edges, logps, reference, row, winner, loser) if self.ld_alpha < 1 else edges
             loss = (weight * self._loss(compared, self._strength)).sum()
@@ -63,15 +63,6 @@ class PreferenceObjective:
         if self.uses_reference:  # nats a token; it is KL(reference || policy) where the reference sampled the answers
             metrics["kl"] = (float(((before - sums.detach()) / lengths).sum()), len(lengths))
         return total, metrics
-
-    def _listwise(self, rewards: torch.Tensor, row: Row) -> torch.Tensor:
-        losses, first = [], 0
-        for group in row.groups:
-            n = len(group.candidates)
-            won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
-            losses.append(group_weight(group) * self._loss(rewards[first : first + n], tiers_of(won, n)))
-            first += n
-        return torch.stack(losses).sum()
 
     def _desensitised(
         self, e: Edges, logps: torch.Tensor, reference: torch.Tensor, row: Row, winner: torch.Tensor,
@@ -114,6 +105,17 @@ class PreferenceObjective:
 def group_weight(group: TokenGroup) -> float:
     """How much a group pulls in a step: the mean weight of its edges, whatever their number."""
     return sum(e.weight for e in group.edges) / len(group.edges) if group.edges else 1.0
+
+
+def listwise(loss: Loss, rewards: torch.Tensor, row: Row) -> torch.Tensor:
+    """The sum over a row's groups of a listwise loss of their candidates' `rewards` [candidates], by group weight."""
+    losses, first = [], 0
+    for group in row.groups:
+        n = len(group.candidates)
+        won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
+        losses.append(group_weight(group) * loss(rewards[first : first + n], tiers_of(won, n)))
+        first += n
+    return torch.stack(losses).sum()
 
 
 def edge_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from hafs.config import RewardConfig
 from hafs.training.heads import CandidateRewards
-from hafs.training.losses import plackett_luce, tiers_of
+from hafs.training.losses import plackett_luce
 from hafs.training.objectives import Sums
-from hafs.training.objectives.preference import edge_tensors, group_weight
+from hafs.training.objectives.preference import edge_tensors, group_weight, listwise
 from hafs.training.packing import Row, TokenGroup
 
 
@@ -43,7 +43,7 @@ class RewardObjective:
         won, lost = rewards[winner], rewards[loser]
         gap = won - lost
         if self.config.loss == "plackett_luce":
-            fit = self._listwise(rewards, row)
+            fit = listwise(plackett_luce, rewards, row)
         else:
             d = gap - self.config.margin * (2 * p - 1)
             fit = -(weight * (p * F.logsigmoid(d) + (1 - p) * F.logsigmoid(-d))).sum()
@@ -56,12 +56,3 @@ class RewardObjective:
             "rewards/mean": (float(rewards.detach().sum()), len(rewards)),
         }
         return fit + self.config.centering * centre, sums
-
-    def _listwise(self, rewards: torch.Tensor, row: Row) -> torch.Tensor:
-        losses, first = [], 0
-        for group in row.groups:
-            n = len(group.candidates)
-            won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
-            losses.append(group_weight(group) * plackett_luce(rewards[first : first + n], tiers_of(won, n)))
-            first += n
-        return torch.stack(losses).sum()
