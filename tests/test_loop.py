@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from hafs.config import parse_config
+from hafs.config import LoopConfig, parse_config
 from hafs.errors import UsageError
+from hafs.focus import Ask, Source
 from hafs.loop import Loop, Outcome, run
 from hafs.models import model_hash
 from hafs.store import Workspace, init_workspace
-from hafs.types import Annotation
+from hafs.types import Annotation, Prompt
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
 from run_hafs import hafs, own_cache
 
@@ -151,6 +152,24 @@ def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model
     with pytest.raises(UsageError, match="1 prompts of bench may also be trained on: 'tr alpha 3'"):
         run(toy_loop(tmp_path, tiny_model), workspace)
     assert not (workspace.root / "models").exists()
+
+
+def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: Path) -> None:
+    long = "write the routine {} that adds the word at $10 to the word at $20 and leaves the sum at $30 in {}"
+    elsewhere = "X and then does all of it once more for the words at $40, $50 and $60"
+    rows = [Prompt(long.format(name, place), family="sum", split=split)
+            for name, place, split in (("One", "A", "train"), ("Two", elsewhere, "train"), ("Three", "A", "validation"))
+    ]  # fmt: skip
+    other = Prompt("clear the sixteen words from $7E:0000 upwards", family="clear", split="train")
+    tasks = tmp_path / "tasks.jsonl"
+    tasks.write_text("".join(json.dumps(p.to_dict()) + "\n" for p in [*rows, other]))
+    reported = [Prompt("clear the sixteen words from $7E:0000 upward", family="clear", split="test")]
+    config = LoopConfig(prompts=str(tasks), sft_prompts=3, decision_prompts=1, checkpoint_prompts=0)
+    source = Source(config, 0, reported)
+    assert [p.id for p in source.taught] == [rows[1].id]
+    assert source.copies == {rows[0].id, other.id}
+    asked = source.new([Ask(f, 0.5, 1, 3, 4) for f in ("sum", "clear")], [])
+    assert [p.id for found in asked.values() for p in found] == [rows[1].id]
 
 
 def test_settings_of_a_round_are_laid_over_the_others() -> None:

@@ -1,7 +1,7 @@
 """What the next round asks: more of the families that fail, more answers where both right and wrong ones are likely.
 
-Prompts come from a task pack or from a task file. No prompt is taught or asked twice, and those that pick checkpoints
-and decide are never among them.
+Prompts come from a task pack or from a task file. No prompt is taught or asked twice, and none that picks checkpoints,
+decides or is reported is among them, nor is a near copy of one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from hafs import tasks
 from hafs.config import LoopConfig
 from hafs.errors import UsageError
+from hafs.evals import contamination
 from hafs.types import Prompt
 
 MIXED = (0.2, 0.8)
@@ -56,13 +57,16 @@ def plan(
 class Source:
     """Where a loop's prompts come from: `taught` by SFT, `decision` and `checkpoint` prompts, new ones of a family."""
 
-    def __init__(self, config: LoopConfig, checkpoints: int) -> None:
-        """Raises UsageError when there are not enough prompts for what `config` asks."""
+    def __init__(self, config: LoopConfig, checkpoints: int, reported: Sequence[Prompt] = ()) -> None:
+        """`reported` are the prompts of the benchmarks; what is a near copy of a held-out prompt is counted in `copies`
+        and neither taught nor asked. Raises UsageError when there are not enough prompts for what `config` asks."""
         self._config = config
         self._pool = _read(config.prompts) if config.prompts else None
         held = self._take("validation", config.decision_prompts + checkpoints)
         self.decision, self.checkpoint = held[: config.decision_prompts], held[config.decision_prompts :]
-        self.taught = self._take("train", config.sft_prompts)
+        self._held_out = contamination.Index({p.id: p.text for p in [*held, *reported]})
+        self.copies: set[str] = set()
+        self.taught = self._no_copies(self._take("train", config.sft_prompts))
         self.families = sorted({p.family for p in [*self.taught, *held]})
 
     def new(self, asks: Sequence[Ask], used: Sequence[Prompt]) -> dict[str, list[Prompt]]:
@@ -71,12 +75,17 @@ class Source:
         found = {}
         for ask in (a for a in asks if a.prompts):
             prompts = self._of_family(ask.family, ask.prompts + seen[ask.family])
-            found[ask.family] = [p for p in prompts if p.id not in known][: ask.prompts]
+            found[ask.family] = self._no_copies([p for p in prompts if p.id not in known])[: ask.prompts]
         return found
 
     def trainable(self) -> list[Prompt]:
         """The prompts of a task file that may be taught or asked; a pack keeps its splits apart by itself."""
         return self._pool["train"] if self._pool else []
+
+    def _no_copies(self, prompts: Sequence[Prompt]) -> list[Prompt]:
+        copies = {p.id for p in prompts if self._held_out.hits([("", p.text)])}
+        self.copies |= copies
+        return [p for p in prompts if p.id not in copies]
 
     def _take(self, split: str, n: int) -> list[Prompt]:
         if self._pool is None:

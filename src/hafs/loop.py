@@ -149,10 +149,11 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         assert known is not None
         if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
             return Outcome.of_record(known.outputs, workspace.root)
-        source = Source(loop.config.loop, _checkpoints(loop.config))
+        reported = dict(_benchmark(b) for b in loop.config.eval.benchmarks)
+        source = Source(loop.config.loop, _checkpoints(loop.config), [p for found in reported.values() for p in found])
         with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
-            outcome = _Loop(loop, stages, source).run()
+            outcome = _Loop(loop, stages, source, reported).run()
         made = outcome.record(workspace.root)
         store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
@@ -166,10 +167,10 @@ def _checkpoints(config: Config) -> int:
 class _Loop:
     """One running loop."""
 
-    def __init__(self, loop: Loop, stages: Stages, source: Source) -> None:
+    def __init__(self, loop: Loop, stages: Stages, source: Source, reported: Mapping[str, Sequence[Prompt]]) -> None:
         self.loop, self.config, self.s, self.source = loop, loop.config, stages, source
         self.limits, self.level = loop.config.loop, loop.config.eval.level
-        self.sets = {DECIDES: source.decision, **dict(_benchmark(b) for b in loop.config.eval.benchmarks)}
+        self.sets: dict[str, Sequence[Prompt]] = {DECIDES: source.decision, **reported}
         _apart(source, self.sets)
         unknown = sorted(set(self.limits.target) - set(self.sets))
         if unknown:
@@ -381,6 +382,9 @@ class _Loop:
             f"{picks} other validation prompts picked each round's checkpoint." if picks else
             "Each round's last checkpoint was taken.",
         ]  # fmt: skip
+        if self.source.copies:
+            lines.append(f"{len(self.source.copies)} prompts are near copies of held-out ones, and were neither taught"
+                         " nor asked.")  # fmt: skip
         watched = sorted(set(self.limits.target) - {DECIDES})
         if watched:
             lines.append(f"The target looks at {', '.join(watched)}: a loop that stops there leans a little in favour"
