@@ -1,31 +1,41 @@
 #!/usr/bin/env bash
-# When is RLHF worth it? From one SFT model and the same preferences: DPO, reward model + PPO, PPO with the checker as
-# its reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
+# When is RLHF worth it? From one SFT model and the same prompts: DPO, reward model + PPO, PPO with the checker as its
+# reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
-# It goes on from what runs/asm.sh made (the SFT model and its preferences), so run that one first. Every training that
-# is finished stays finished: stop it whenever you like and start it again. Expect several hours on 2 cores; fewer seeds
-# or methods are a flag away: runs/rlhf.sh work/asm --seeds 1 --methods dpo,ppo
+# The story is small so that twelve trainings take about two hours on 2 cores: three families of short routines, and an
+# SFT model that was taught twenty of each and gets about half of them right. Every training that is finished stays
+# finished: stop it whenever you like and start it again.
+#
+#   runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: runs/rlhf.sh work/rlhf --seeds 1 --methods dpo,ppo
+#
+# The output of one run is kept in docs/results/rlhf.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 make --no-print-directory assets
-work=$(realpath -m "${1:-work/asm}")
+work=$(realpath -m "${1:-work/rlhf}")
 shift || true
+families=array_load,load_mask_store,dec_timer
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
-test -d "$work/models/sft/model" || { echo "$work has no SFT model: run runs/asm.sh first" >&2; exit 2; }
 
-# 1. A workspace of its own beside the other one.
-rlhf=$work/rlhf
-mkdir -p "$rlhf"
-cp runs/rlhf.toml "$rlhf/hafs.toml"
-export HAFS_WORKSPACE=$rlhf
-hafs init "$rlhf"
+# 1. A workspace, prompts to teach, to ask and to choose checkpoints by, and held-out ones in wordings of their own.
+mkdir -p "$work"
+cp runs/rlhf.toml "$work/hafs.toml"
+export HAFS_WORKSPACE=$work
+hafs init "$work"
+hafs tasks generate asm --split train --families $families --num-samples 180 --output "$work/train.jsonl"
+hafs tasks generate asm --split validation --families $families --num-samples 48 --output "$work/validation.jsonl"
+hafs tasks generate asm --split test --families $families --num-samples 160 --output "$work/short.jsonl"
+head -n 60 "$work/train.jsonl" > "$work/sft.jsonl"
+tail -n +61 "$work/train.jsonl" > "$work/ask.jsonl"
 
-# 2. The reward model by itself: how often does it order held-out answers as the emulator does? Below 75 % PPO would
-#    climb the wrong hill.
-hafs train reward --sft_model "$work/models/sft/model" --preference_data "$work/preferences.jsonl" \
-  --output_dir "$rlhf/reward"
+# 2. The SFT model, and preferences from eight of its answers to each of 120 prompts.
+hafs sft --data "$work/sft.jsonl" --output_dir "$work/sft"
+hafs preferences generate --model "$work/sft/model" --prompts "$work/ask.jsonl" --scorer automatic \
+  --output "$work/preferences.jsonl"
 
-# 3. Everything else, side by side.
-hafs compare-methods --sft_model "$work/models/sft/model" --preference_data "$work/preferences.jsonl" \
-  --prompts "$work/ask.jsonl" --benchmark easy --validate "$work/validation.jsonl" --minutes 30 \
-  --markdown "$rlhf/methods.md" "$@"
+# 3. DPO and the reward model learn from those groups. PPO and RLOO sample answers of their own to the first 64 of the
+#    same prompts: about as much time as DPO takes.
+head -n 64 "$work/ask.jsonl" > "$work/roll.jsonl"
+hafs compare-methods --sft_model "$work/sft/model" --preference_data "$work/preferences.jsonl" \
+  --prompts "$work/roll.jsonl" --benchmark "$work/short.jsonl" --validate "$work/validation.jsonl" \
+  --markdown "$work/methods.md" "$@"

@@ -94,4 +94,4 @@ def test_what_is_no_lock_is_named(tmp_path: Path) -> None:
         read_lock(tmp_path / "x.json")
     with pytest.raises(UsageError, match="there is no file"):
         read_lock(tmp_path / "y.json")
-    hafs("lock", "-w", init_workspace(tmp_path / "w").root).failed(2, "no recipe has ended", "hafs demo")
+    hafs("lock", "-w", init_workspace(tmp_path / "w").root).failed(2, "no recipe and no loop has ended", "hafs demo")

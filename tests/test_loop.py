@@ -15,6 +15,7 @@ import pytest
 from hafs.config import LoopConfig, parse_config
 from hafs.errors import UsageError
 from hafs.focus import Ask, Source
+from hafs.lock import lock, read_lock, reproduce, write_lock
 from hafs.loop import Loop, Outcome, run
 from hafs.models import model_hash
 from hafs.store import Workspace, init_workspace
@@ -136,6 +137,23 @@ def test_it_stops_before_a_round_when_the_target_is_reached(
     outcome = run(toy_loop(folder, tiny_model, **BAD, target={"bench": 0.1}), init_workspace(copy))
     assert outcome.stop.rules == ("target reached",) and outcome.rounds == () and outcome.kept == "sft"
     assert outcome.comparison is None and outcome.report.is_file()
+
+
+def test_a_locked_loop_comes_again_identical(
+    done: tuple[Path, Workspace, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, workspace, outcome = done
+    with workspace.open_store() as store:
+        write_lock(lock(workspace, store), tmp_path / "lock.json")
+    locked = read_lock(tmp_path / "lock.json")
+    assert set(locked["models"]) == {"sft", "dpo-1", "dpo-2"} and locked["promoted"] == "dpo-1"
+    assert set(locked["data"]) == {"sft", "decision", "checkpoint", "benchmark bench"}
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "fresh"))  # no reference log-probabilities of the first run
+    again = reproduce(locked, init_workspace(tmp_path / "again"))
+    assert again.identical and not again.models and again.outcome.kept_hash == outcome.kept_hash  # type: ignore[union-attr]
+    locked["table"]["rounds"][1]["action"] = "promote"
+    other = reproduce(locked, init_workspace(tmp_path / "again"))
+    assert [what for what, _, _ in other.differences] == ["rounds 1 action"]
 
 
 def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model: Path, tmp_path: Path) -> None:

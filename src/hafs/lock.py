@@ -1,9 +1,9 @@
-"""A lock file: everything a recipe's table depends on, as hashes, and the table; and the proof that it comes again.
+"""A lock file: everything a table depends on, as hashes, and the table; and the proof that it comes again.
 
-`lock` writes it from a workspace in which a recipe has ended, `reproduce` runs the recipe anew in another workspace and
-compares. Prompts and the model that it begins with must be the same ones, or nothing is run. Package versions and the
-machine are compared and named. On a CPU in float32 with one thread count the reproduced table is identical; on a GPU or
-in bf16 small differences are to be expected, and what differs is listed.
+`lock` writes it from a workspace in which a recipe or a loop has ended, `reproduce` runs that anew in another workspace
+and compares. Prompts and the model that it begins with must be the same ones, or nothing is run. Package versions and
+the machine are compared and named. On a CPU in float32 with one thread count the reproduced table is identical; on a
+GPU or in bf16 small differences are to be expected, and what differs is listed.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hafs import loop as loops
+from hafs import recipe as recipes
 from hafs import tasks
 from hafs.config import parse_config
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.evals import Comparison, EvalResult
 from hafs.jsonl import atomic_write
+from hafs.loop import Loop
 from hafs.models import model_hash, resolve
-from hafs.recipe import Outcome, Recipe, _prompts, run
+from hafs.recipe import Recipe
 from hafs.store import Run, Store, Workspace
 from hafs.types import Progress, Prompt, content_id, silent
 
-__all__ = ["Reproduced", "lock", "read_lock", "recipe_of", "reproduce", "write_lock"]
+__all__ = ["Reproduced", "lock", "loop_of", "read_lock", "recipe_of", "reproduce", "write_lock"]
 
 VERSION = 1
 PACKAGES = ("hafs", "torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "scipy")
@@ -42,7 +45,7 @@ class Reproduced:
     `differences` are (what, then, now) of figures of the table and of answers; empty means identical.
     """
 
-    outcome: Outcome
+    outcome: recipes.Outcome | loops.Outcome
     environment: tuple[tuple[str, str, str], ...] = ()
     models: tuple[tuple[str, str, str], ...] = ()
     differences: tuple[tuple[str, str, str], ...] = ()
@@ -59,30 +62,33 @@ class Reproduced:
 
 
 def lock(workspace: Workspace, store: Store, name: str = "") -> dict[str, Any]:
-    """The lock of the recipe that ended last in this workspace (or of the one called `name`), as plain data.
+    """The lock of what ended last in this workspace (or of the recipe called `name`), as plain data.
 
-    Raises UsageError when there is none.
+    Raises UsageError when nothing has.
     """
-    ended = [r for r in store.runs(kind="recipe")
+    kinds = ["recipe"] if name else list(_KINDS)
+    ended = [r for kind in kinds for r in store.runs(kind=kind)
              if r.status == "finished" and (not name or r.config["name"] == name)]  # fmt: skip
     if not ended:
-        raise UsageError(f"no recipe {name or ''} has ended in {workspace.root}".replace("  ", " "),
-                         "`hafs demo DIR` runs one")  # fmt: skip
+        raise UsageError(f"no recipe {name} has ended in {workspace.root}" if name else
+                         f"no recipe and no loop has ended in {workspace.root}",
+                         "`hafs demo DIR` and `hafs loop run` run one")  # fmt: skip
     done = max(ended, key=lambda r: r.finished or 0.0)
-    recipe = recipe_of(done.config)
-    results = _results(store, done)
+    kind = _KINDS[done.kind]
+    row = kind.row(done)
+    work = kind.read(row)
     return {
         "lock": VERSION,
-        "recipe": recipe.to_dict(),
-        "model": _model(recipe.model),
-        "data": _data(recipe),
-        "seeds": {s: getattr(recipe.config, s).seed for s in _SEEDS},
-        "config": content_id(recipe.to_dict()["config"]),
+        done.kind: row,
+        "model": _model(work.model),
+        "data": {what: _hash(prompts) for what, prompts in kind.prompts(work).items()},
+        "seeds": {s: getattr(work.config, s).seed for s in _SEEDS},
+        "config": content_id(work.config.model_dump(mode="json")),
         "environment": environment(),
-        "models": _models(done),
-        "answers": {f"{r.name} on {r.benchmark}": _answers(r) for r in results},
-        "promoted": done.outputs["promoted"],
-        "table": done.outputs["comparison"],
+        "models": _models(workspace),
+        "answers": _answers(store, kind.evaluated(done)),
+        "promoted": kind.kept(done),
+        "table": kind.table(done.outputs),
     }
 
 
@@ -99,10 +105,10 @@ def read_lock(path: Path) -> dict[str, Any]:
         raise UsageError(f"there is no file {path}", "`hafs lock` writes one")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        number = data["lock"]
-        recipe_of(data["recipe"])
-        Comparison.from_dict(data["table"])
-    except (ValueError, KeyError, TypeError) as e:
+        number, _ = data["lock"], _work(data)
+        if table := data["table"] if "recipe" in data else data["table"]["comparison"]:
+            Comparison.from_dict(table)
+    except (ValueError, KeyError, TypeError, StopIteration) as e:
         raise DataError(f"{path} is no lock: {e}", "it is what `hafs lock` writes") from e
     if number != VERSION:
         raise DataError(f"{path} is a lock of version {number}, this hafs knows {VERSION}", "use the hafs it names")
@@ -118,35 +124,120 @@ def recipe_of(row: Mapping[str, Any]) -> Recipe:
         raise DataError(f"this is no recipe: {e}", "it is what `hafs lock` writes") from e
 
 
+def loop_of(row: Mapping[str, Any]) -> Loop:
+    """The loop whose settings and model a lock holds."""
+    try:
+        return Loop(parse_config(row["settings"], "the loop"), row["model"], row["taught"], "hafs reproduce")
+    except (KeyError, TypeError) as e:
+        raise DataError(f"this is no loop: {e}", "it is what `hafs lock` writes") from e
+
+
 def reproduce(
     locked: Mapping[str, Any], workspace: Workspace, model: str | None = None, *, anyway: bool = False,
     say: Any = lambda _: None, progress: Progress = silent,
 ) -> Reproduced:  # fmt: skip
-    """Run the locked recipe in `workspace` (an empty one, or one where this was begun) and compare.
+    """Run the locked recipe or loop in `workspace` (an empty one, or one where this was begun) and compare.
 
-    `model` says where the model lies that it begins with, when that has moved. Raises UsageError when the model or the
-    prompts are not those of the lock, unless `anyway`; HafsError as the recipe does.
+    `model` says where the model lies that it begins with, when that has moved. A loop goes through as many rounds as
+    then, whatever time they take. Raises UsageError when the model or the prompts are not those of the lock, unless
+    `anyway`; HafsError as the recipe or the loop does.
     """
-    recipe = recipe_of(locked["recipe"])
+    kind, work = _work(locked)
     if model is not None:
-        recipe = replace(recipe, model=model)
-    _same_input(locked, recipe, anyway)
+        work = replace(work, model=model)
+    _same_input(locked, work.model, kind.prompts(work), anyway)
     _use_threads(int(locked["environment"]["threads"]))
-    outcome = run(recipe, workspace, say=say, progress=progress)
+    outcome = kind.run(work, workspace, say, progress)
     with workspace.open_store() as store:
-        done = store.get_run(Run("recipe", recipe.to_dict()).id)
+        done = store.get_run(Run(kind.name, work.to_dict()).id)
         assert done is not None
-        answers = {f"{r.name} on {r.benchmark}": _answers(r) for r in _results(store, done)}
-    found = _models(done)
-    table = list(_differences(locked["table"], json.loads(json.dumps(outcome.comparison.to_dict()))))
+        answers = _answers(store, kind.evaluated(done))
+        table = list(_differences(locked["table"], json.loads(json.dumps(kind.table(done.outputs)))))
     table += [(f"answers of {k}", str(v), str(answers.get(k))) for k, v in locked["answers"].items()
               if answers.get(k) != v]  # fmt: skip
     return Reproduced(
         outcome,
         tuple(_differences(locked["environment"], environment())),
-        tuple(_differences(locked["models"], found)),
+        tuple(_differences(locked["models"], _models(workspace))),
         tuple(table),
     )
+
+
+class _Recipe:
+    """How a recipe is read from its record, run again and compared."""
+
+    name = "recipe"
+    read = staticmethod(recipe_of)
+    run = staticmethod(recipes.run)
+
+    @staticmethod
+    def row(done: Run) -> dict[str, Any]:
+        return dict(done.config)
+
+    @staticmethod
+    def prompts(work: Recipe) -> dict[str, list[Prompt]]:
+        taught, asked, held = recipes.prompts_of(work)
+        return {"sft": taught, "preferences": asked, "validation": held,
+                **{f"benchmark {b}": tasks.benchmark(b) for b in work.benchmarks}}  # fmt: skip
+
+    @staticmethod
+    def kept(done: Run) -> str:
+        return str(done.outputs["promoted"])
+
+    @staticmethod
+    def table(outputs: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(outputs["comparison"])
+
+    @staticmethod
+    def evaluated(done: Run) -> set[tuple[str, str]]:
+        table = Comparison.from_dict(done.outputs["comparison"])
+        return {(m, b.name) for m in table.models for b in table.benchmarks}
+
+
+class _Loop:
+    """The same for a loop."""
+
+    name = "loop"
+    read = staticmethod(loop_of)
+
+    @staticmethod
+    def row(done: Run) -> dict[str, Any]:
+        """Its settings, with as many rounds as it had and no limit of time or money: those are of one machine."""
+        settings = dict(done.config["settings"])
+        settings["loop"] = {**settings["loop"], "max_rounds": max(1, len(done.outputs["rounds"])), "max_minutes": 0.0,
+                            "budget": 0.0, "price_per_hour": 0.0}  # fmt: skip
+        return {**done.config, "settings": settings, "model": done.outputs["model"]}
+
+    @staticmethod
+    def run(work: Loop, workspace: Workspace, say: Any, progress: Progress) -> loops.Outcome:
+        return loops.run(work, workspace, say, progress)
+
+    @staticmethod
+    def prompts(work: Loop) -> dict[str, list[Prompt]]:
+        source, reported = loops.prompts_of(work.config)
+        named = {"sft": [] if work.taught else source.taught, "decision": source.decision}
+        return {**named, "checkpoint": source.checkpoint, **{f"benchmark {b}": p for b, p in reported.items()}}
+
+    @staticmethod
+    def kept(done: Run) -> str:
+        return str(done.outputs["kept"])
+
+    @staticmethod
+    def table(outputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: outputs[key] for key in ("kept", "kept_hash", "scores", "rounds", "comparison")}
+
+    @staticmethod
+    def evaluated(done: Run) -> set[tuple[str, str]]:
+        return {(model, benchmark) for model, rates in done.outputs["scores"].items() for benchmark in rates}
+
+
+_KINDS: dict[str, Any] = {"recipe": _Recipe, "loop": _Loop}
+
+
+def _work(locked: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Of which kind a lock is, and the recipe or loop in it."""
+    kind = next(kind for name, kind in _KINDS.items() if name in locked)
+    return kind, kind.read(locked[kind.name])
 
 
 def environment() -> dict[str, Any]:
@@ -223,44 +314,35 @@ def _model(name: str) -> dict[str, str]:
             "tokenizer": tokenizer_hash(tokenizer)}  # fmt: skip
 
 
-def _data(recipe: Recipe) -> dict[str, str]:
-    """The hash of each set of prompts, checks and references included."""
-    taught, asked, held = _prompts(recipe)
-    named = {"sft": taught, "preferences": asked, "validation": held}
-    named |= {f"benchmark {b}": tasks.benchmark(b) for b in recipe.benchmarks}
-    return {name: _hash(prompts) for name, prompts in named.items()}
-
-
 def _hash(prompts: Sequence[Prompt]) -> str:
     return content_id("prompts", [p.to_dict() for p in prompts])
 
 
-def _models(done: Run) -> dict[str, str]:
-    """The hashes of the models that a recipe's run made."""
-    folder = Path(done.outputs["promoted_path"]).parent.parent
+def _models(workspace: Workspace) -> dict[str, str]:
+    """The hashes of the models that were made."""
+    folder = workspace.root / "models"
     made = {path.name: path / "model" for path in sorted(folder.iterdir()) if (path / "model").is_dir()}
     return {name: model_hash(path) for name, path in made.items()}
 
 
-def _results(store: Store, done: Run) -> list[EvalResult]:
-    """The evaluations behind a recipe's table, by model and benchmark."""
-    table = Comparison.from_dict(done.outputs["comparison"])
-    wanted = {(m, b.name) for m in table.models for b in table.benchmarks}
+def _answers(store: Store, wanted: set[tuple[str, str]]) -> dict[str, str]:
+    """The hash of every answer with what its checker said, by the (model, benchmark) pairs behind a table."""
     newest: dict[tuple[str, str], EvalResult] = {}
     for r in sorted(store.runs(kind="eval"), key=lambda r: r.finished or r.started):
-        if r.outputs and (r.config["name"], r.config["benchmark"]) in wanted:
-            newest[r.config["name"], r.config["benchmark"]] = EvalResult.from_dict(r.outputs)
-    return [newest[key] for key in sorted(newest)]
+        if r.outputs and (key := (r.config["name"], r.config["benchmark"])) in wanted:
+            newest[key] = EvalResult.from_dict(r.outputs)
+    return {
+        f"{name} on {benchmark}": content_id(
+            "answers", [[r.prompt_id, r.text, r.passed, r.cause] for r in found.results]
+        )
+        for (name, benchmark), found in sorted(newest.items())
+    }
 
 
-def _answers(result: EvalResult) -> str:
-    """The hash of every answer with what its checker said."""
-    return content_id("answers", [[r.prompt_id, r.text, r.passed, r.cause] for r in result.results])
-
-
-def _same_input(locked: Mapping[str, Any], recipe: Recipe, anyway: bool) -> None:
+def _same_input(locked: Mapping[str, Any], model: str, prompts: Mapping[str, Sequence[Prompt]], anyway: bool) -> None:
     """Raise UsageError naming what is not as locked of model and prompts, unless `anyway`."""
-    now = {"model": {k: v for k, v in _model(recipe.model).items() if k != "name"}, "data": _data(recipe)}
+    now = {"model": {k: v for k, v in _model(model).items() if k != "name"},
+           "data": {what: _hash(found) for what, found in prompts.items()}}  # fmt: skip
     then = {"model": {k: v for k, v in locked["model"].items() if k != "name"}, "data": locked["data"]}
     changed = [what for what, _, _ in _differences(then, now)]
     if changed and not anyway:

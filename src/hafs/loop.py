@@ -86,6 +86,8 @@ class Outcome:
     comparison: Mapping[str, Any] | None
     report: Path
     seconds: Mapping[str, float] = field(default_factory=dict)
+    model: str = ""
+    """The model that it began with, as it was named."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -149,14 +151,22 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         assert known is not None
         if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
             return Outcome.of_record(known.outputs, workspace.root)
-        reported = dict(_benchmark(b) for b in loop.config.eval.benchmarks)
-        source = Source(loop.config.loop, _checkpoints(loop.config), [p for found in reported.values() for p in found])
+        source, reported = prompts_of(loop.config)
         with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported).run()
         made = outcome.record(workspace.root)
         store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
+
+
+def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
+    """Where a loop's prompts come from, and the benchmarks by name.
+
+    Raises UsageError when there are not enough prompts for what `config` asks.
+    """
+    reported = dict(_benchmark(b) for b in config.eval.benchmarks)
+    return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
 
 
 def _checkpoints(config: Config) -> int:
@@ -193,6 +203,7 @@ class _Loop:
             kept.name, kept.path, kept.hash, ruling, tuple(_plain(x) for x in state.rounds),
             {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
             comparison.to_dict() if comparison else None, page, {s.name: round(s.seconds, 1) for s in self.s.times()},
+            self.loop.model,
         )  # fmt: skip
 
     # ---- the stages

@@ -85,7 +85,7 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
 
 def _run(s: Stages, recipe: Recipe) -> Outcome:
     config = recipe.config
-    taught, asked, held = _prompts(recipe)
+    taught, asked, held = prompts_of(recipe)
     check_scorer(s.scorer, taught)
     benchmarks = {name: tasks.benchmark(name) for name in recipe.benchmarks}
     models = s.root / "models"
@@ -118,7 +118,7 @@ def _run(s: Stages, recipe: Recipe) -> Outcome:
     return Outcome(comparison, promoted, path, page, s.times())
 
 
-def _prompts(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+def prompts_of(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
     """(SFT prompts, preference prompts, validation prompts); the first two are different ones of the train split."""
     both = tasks.generate(recipe.pack, "train", recipe.sft_prompts + recipe.preference_prompts, tags=recipe.tags)
     held = tasks.generate(recipe.pack, "validation", recipe.validation_prompts, tags=recipe.tags)

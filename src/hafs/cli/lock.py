@@ -17,11 +17,11 @@ def register(app: typer.Typer) -> None:
 
 def lock(
     output: Path = typer.Option(None, help="Where the lock goes; by default hafs.lock.json in the workspace."),
-    recipe: str = typer.Option("", help="The recipe to lock; by default the one that ended last."),
+    recipe: str = typer.Option("", help="The recipe to lock; by default the recipe or loop that ended last."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Write down what a recipe's table depends on (hashes of data, model, settings, versions) and the table."""
+    """Write down a table of a recipe or loop and what it depends on: hashes of data, model, settings, versions."""
     from hafs.lock import lock, write_lock
 
     space = workspace_at(workspace)
@@ -37,11 +37,11 @@ def lock(
 def reproduce(
     file: Path = typer.Argument(help="What `hafs lock` wrote."),
     directory: Path = typer.Argument(Path("reproduced"), help="A fresh workspace for the second run."),
-    model: str = typer.Option(None, help="Where the model lies that the recipe begins with, when that has moved."),
+    model: str = typer.Option(None, help="Where the model lies that it begins with, when that has moved."),
     anyway: bool = typer.Option(False, help="Run although model or prompts are not those of the lock."),
     json: Json = False,
 ) -> None:
-    """Run a locked recipe again in a fresh workspace and compare the tables; exit code 1 when they differ.
+    """Run a locked recipe or loop again in a fresh workspace and compare the tables; exit code 1 when they differ.
 
     Killed and repeated, it goes on where it was.
     """
@@ -61,6 +61,8 @@ def _shown(found: Any) -> Any:
     """The table with what differs."""
     from rich.console import Group
 
+    from hafs import recipe
+    from hafs.cli.loop import closing
     from hafs.evals import to_rich
     from hafs.evals.tables import Cell, Table, rich_table
 
@@ -69,8 +71,9 @@ def _shown(found: Any) -> Any:
         return [rich_table(Table(title, ("What", "Then", "Now"), cells, plain=True))] if rows else []
 
     verdict = "The table and every answer are identical." if found.identical else "The table is NOT the locked one."
+    outcome = found.outcome
     return Group(
-        to_rich(found.outcome.comparison),
+        to_rich(outcome.comparison) if isinstance(outcome, recipe.Outcome) else closing(outcome),
         *table("Different environment", found.environment),
         *table("Different models", found.models),
         *table("Different results", found.differences),

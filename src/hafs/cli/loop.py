@@ -57,7 +57,7 @@ def run(
     with progress_bars(quiet=json) as progress:
         loop = Loop(config, chosen, taught=sft_model is not None, command=command)
         outcome = run_loop(loop, space, say=(lambda _: None) if json else note, progress=progress)
-    emit(outcome.to_dict(), _closing(outcome), json)
+    emit(outcome.to_dict(), closing(outcome), json)
     if open_page:
         from hafs.cli.report import show
 
@@ -80,7 +80,7 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
     return out
 
 
-def _closing(outcome: Outcome) -> RenderableType:
+def closing(outcome: Outcome) -> RenderableType:
     """The scores of every model, what was decided in each round, and where the report is."""
     from rich.console import Group
     from rich.text import Text
