@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ def answer(i: int, passed: bool | None, **more: Any) -> PromptResult:
 
 
 def result(name: str, passes: list[bool | None], benchmark: str = "asm", **more: Any) -> EvalResult:
-    rows = tuple(answer(i, p, n_tokens=20 + i % 7) for i, p in enumerate(passes))
-    return EvalResult(name, benchmark, rows, **more)
+    rows = (answer(i, p, n_tokens=20 + i % 7) for i, p in enumerate(passes))
+    return EvalResult(name, benchmark, tuple(replace(r, prompt_id=f"{benchmark} {r.prompt_id}") for r in rows), **more)
 
 
 def against(gained: int, lost: int, both: int, neither: int) -> Comparison:
@@ -53,6 +54,13 @@ def test_a_result_joins_prompts_answers_and_scores() -> None:
     assert r.results[0].key == (1.0, -7.0)
     assert r.results[1].prompt == "task 1"
     assert EvalResult.from_dict(json.loads(json.dumps(r.to_dict()))) == r
+
+
+def test_a_prompt_of_two_benchmarks_counts_once() -> None:
+    everything = {"sft": [False, True, False], "dpo": [True, True, None]}
+    some = {name: EvalResult(name, "easy", result(name, passes).results[:1]) for name, passes in everything.items()}
+    overall = compare({name: [result(name, everything[name]), some[name]] for name in everything}).overall["dpo"]
+    assert (overall.gained, overall.lost, overall.difference.n, overall.left_out) == (1, 0, 2, 1)
 
 
 def test_two_answers_to_one_prompt_are_refused() -> None:

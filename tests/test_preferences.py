@@ -23,7 +23,6 @@ from hafs.preferences import (
     rank,
     read_preferences,
     same_text,
-    split_groups,
     spread,
     to_pairs,
 )
@@ -386,45 +385,6 @@ def test_a_given_ranking_with_ties_equal_texts_and_strangers() -> None:
         group_from_ranking(PROMPT, made[:1], Ranking(PROMPT.id, ((ids[0],), (ids[1],)), "me"))
     with pytest.raises(DataError, match="twice"):
         group_from_ranking(PROMPT, made, Ranking(PROMPT.id, ((ids[0],), (ids[0],)), "me"))
-
-
-# ---- the validation split
-
-
-def group_for(prompt: str, n: int = 0, split: str = "train") -> PreferenceGroup:
-    return PreferenceGroup(prompt, (GroupCandidate(f"a{n}"), GroupCandidate("b")), (Edge(0, 1),), split=split)
-
-
-@given(st.lists(st.integers(0, 12), max_size=30), st.floats(0, 1), st.integers(0, 3), st.randoms())
-def test_groups_are_split_by_prompt(numbers, share, seed, random) -> None:
-    groups = [group_for(f"p{number}", i) for i, number in enumerate(numbers)]
-    train, validation = split_groups(groups, share, seed)
-    assert sorted(g.id for g in [*train, *validation]) == sorted(g.id for g in groups)
-    trained, validated = ({g.prompt for g in side} for side in (train, validation))
-    assert not trained & validated
-    n = len(set(numbers))
-    if share and n > 1:
-        assert len(validated) == min(max(1, round(share * n)), n - 1)
-    else:
-        assert not validated
-    random.shuffle(groups)
-    assert {g.prompt for g in split_groups(groups, share, seed)[1]} == validated
-
-
-def test_a_split_that_is_given_is_kept_and_test_prompts_are_refused() -> None:
-    groups = [
-        *(group_for(f"p{i}") for i in range(9)),
-        group_for("held", split="validation"),
-        group_for("held", 1),
-    ]
-    for seed in (0, 7):
-        train, validation = split_groups(groups, seed=seed)
-        assert [g.prompt for g in validation] == ["held", "held"] and len(train) == 9
-    assert {g.prompt for g in split_groups(groups[:9], 0.3, 0)[1]} != {
-        g.prompt for g in split_groups(groups[:9], 0.3, 1)[1]
-    }
-    with pytest.raises(DataError, match="1 of 2 groups are of the test split"):
-        split_groups([group_for("a"), group_for("b", split="test")])
 
 
 # ---- pairs

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import torch
 from safetensors.torch import load_file
 
 from hafs.config import DPOConfig, SFTConfig
-from hafs.errors import UsageError
+from hafs.errors import DataError, UsageError
+from hafs.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.loop import learning_rate
+from hafs.training.run import split
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
@@ -53,6 +56,18 @@ def kill_at(step: int) -> Any:
             raise Killed
 
     return progress
+
+
+def test_groups_are_split_by_prompt_and_those_for_tests_are_refused(tiny_model: Path) -> None:
+    tokenizer, config = load_tokenizer(tiny_model), DPOConfig(**{**SMALL, "validation_share": 0.3})
+    groups = [*preferences(40), *(replace(g, system="") for g in preferences(40))]
+    train, valid, _ = split(groups, tokenizer, config)
+    asked = [{g.prompt for g in side} for side in (train, valid)]
+    assert len(train) + len(valid) == 80 and all(asked) and not asked[0] & asked[1]
+    train, valid, _ = split([replace(groups[0], split="validation"), *groups[1:40]], tokenizer, config)
+    assert (len(train), len(valid)) == (39, 1), "where some are marked, only those validate"
+    with pytest.raises(DataError, match="1 of 40 prompts are of the test split"):
+        split([replace(groups[0], split="test"), *groups[1:40]], tokenizer, config)
 
 
 def log_of(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ A model is promoted when all of these hold:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -203,9 +203,8 @@ def compare(
     benchmarks = tuple(_benchmark(name, row, reference, level) for name, row in tables.items())
     overall = {}
     for name in others:
-        matched = [pair_up(row[name], row[reference]) for row in tables.values()]
-        pairs = [pair for shared, _ in matched for pair in shared]
-        overall[name] = _paired(name, reference, pairs, sum(out for _, out in matched), level)
+        pairs, left_out = _pooled((row[name], row[reference]) for row in tables.values())
+        overall[name] = _paired(name, reference, pairs, left_out, level)
     decisions = {
         name: _decide(overall[name], [b.against[name] for b in benchmarks], benchmarks, strict, min_coverage)
         for name in candidates
@@ -233,6 +232,17 @@ def pair_up(new: EvalResult, old: EvalResult) -> tuple[list[Pair], int]:
     ]
     everything = ours.keys() | {r.prompt_id for r in old.results}
     return pairs, len(everything) - len(pairs)
+
+
+def _pooled(results: Iterable[tuple[EvalResult, EvalResult]]) -> tuple[list[Pair], int]:
+    """`pair_up` over several benchmarks, where a prompt that is in two of them counts once: for its first pair."""
+    pairs: dict[str, Pair] = {}
+    everything: set[str] = set()
+    for new, old in results:
+        for pair in pair_up(new, old)[0]:
+            pairs.setdefault(pair[1].prompt_id, pair)
+        everything |= {r.prompt_id for r in (*new.results, *old.results)}
+    return list(pairs.values()), len(everything) - len(pairs)
 
 
 def winner(new: PromptResult, old: PromptResult) -> int:

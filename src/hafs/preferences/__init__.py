@@ -14,7 +14,6 @@ from hafs.preferences.pairs import Preferences, from_pairs, to_pairs
 from hafs.preferences.people import group_from_people
 from hafs.preferences.ranking import rank, same_text
 from hafs.preferences.schemes import SCHEMES, pair, spread
-from hafs.preferences.split import split_groups
 from hafs.preferences.stats import Stats
 
 __all__ = [
@@ -38,7 +37,6 @@ __all__ = [
     "read_preferences",
     "same_text",
     "set_aside",
-    "split_groups",
     "spread",
     "to_pairs",
     "write_preferences",

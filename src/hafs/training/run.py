@@ -19,7 +19,7 @@ from peft import get_peft_model
 
 from hafs.chat import template_hash, tokenizer_hash
 from hafs.config import DPOConfig, TrainConfig
-from hafs.errors import UsageError
+from hafs.errors import DataError, UsageError
 from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
 from hafs.models import model_hash, resolve
 from hafs.tools import cache_root
@@ -204,8 +204,12 @@ def split(
 ) -> tuple[list[TokenGroup], list[TokenGroup], int]:
     """Token groups for training and validation, and how many were dropped as too long; split by prompt.
 
-    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does.
+    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. Raises DataError
+    when a group is marked "test".
     """
+    tests = sum(g.split == "test" for g in groups)
+    if tests:
+        raise DataError(f"{tests} of {len(groups)} prompts are of the test split", "train on other prompts")
     marked = any(g.split == "validation" for g in groups)
     limit = round(config.validation_share * 1000)
     train: list[TokenGroup] = []
