@@ -8,14 +8,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from forked import Forks, forking
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+KILLS = int(os.environ.get("HAFS_TEST_KILLS", "6"))
+"""How often the tests that kill a run at random moments do it."""
 
 settings.register_profile("hafs", deadline=None)  # how long an example takes says something of the machine only
 settings.load_profile("hafs")
@@ -91,6 +97,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_network().save_pretrained(str(path))
     byte_tokenizer().save_pretrained(str(path))
     return path
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes that begin with torch and hafs imported."""
+    with forking() as found:
+        yield found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import byte_tokenizer, tiny_network
+from conftest import KILLS, byte_tokenizer, tiny_network
 from hafs.errors import UsageError
 from hafs.evals.likelihood import perplexity, reference_nll
 from hafs.evals.sampled import SampledPrompt, SampledResult, paired_change, sampled_result, sampled_table
@@ -246,8 +246,8 @@ from hafs.config import Config
 from hafs.pipeline import checkers_for, evaluate, evaluate_sampled, greedy
 from hafs.store import open_store
 from hafs.types import Prompt
-root, model, seed = sys.argv[1:]
-moments = random.Random(int(seed))
+root, model, kills = sys.argv[1:]
+moments = random.Random(1)
 config = Config.model_validate({"eval": {"max_new_tokens": 16, "batch_size": 3}})
 sampling = greedy(config.eval).model_copy(update={"candidates": 3, "temperature": 1.2})
 prompts = [Prompt(f"say {i}", references=({"name": "r", "text": f"r{i}"},)) for i in range(6)]
@@ -278,7 +278,7 @@ def attempt(place, steps):
     os.waitpid(child, 0)
     os.close(reading)
 
-for _ in range(8):
+for _ in range(int(kills)):
     attempt(f"{root}/killed.db", moments.randint(1, 12))
 print(json.dumps([work(f"{root}/killed.db"), work(f"{root}/whole.db")]))
 """
@@ -286,7 +286,7 @@ print(json.dumps([work(f"{root}/killed.db"), work(f"{root}/whole.db")]))
 
 def test_killed_anywhere_it_ends_with_the_same_result(talker: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), str(talker), "1"], capture_output=True, text=True
+        [sys.executable, "-c", KILLED, str(tmp_path), str(talker), str(KILLS)], capture_output=True, text=True
     )
     killed, whole = json.loads(done.stdout)
     assert "Traceback" not in done.stderr
