@@ -31,7 +31,8 @@ def nominal(hits: float, draws: int = DRAWS) -> bool:
     return abs(hits / draws - 0.95) <= max(0.02, 3 * math.sqrt(0.95 * 0.05 / draws))
 
 
-settings.register_profile("hafs", deadline=None)  # how long an example takes says something of the machine only
+# How long an example takes says something of the machine only; each run draws other ones.
+settings.register_profile("hafs", deadline=None, max_examples=50)
 settings.load_profile("hafs")
 
 CHATML = (

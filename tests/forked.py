@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,10 +20,13 @@ torch.set_num_threads(1)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what the children print is no answer
 
-def child(code, environment):
+def child(code, environment, argv, files):
     status = 1
     try:
         os.environ.update(environment)
+        sys.argv = ["-c", *argv]
+        for fd, file in enumerate(files, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), fd)
         exec(code, {"__name__": "__main__"})
         status = 0
     except SystemExit as end:
@@ -30,15 +34,16 @@ def child(code, environment):
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(status)
 
 for line in sys.stdin:
-    code, environments = json.loads(line)
+    code, environments, argv, files = json.loads(line)
     running = {}
     for place, environment in enumerate(environments):
         pid = os.fork()
         if not pid:
-            child(code, environment)
+            child(code, environment, argv, files)
         running[pid] = place
     codes = [0] * len(running)
     while running:
@@ -58,8 +63,22 @@ class Forks:
 
     def run(self, code: str, *environments: Mapping[str, str]) -> list[int]:
         """Run a program in one process for each environment, all at once; when one fails, the others are killed."""
+        return self._run(code, environments)
+
+    def python(self, code: str, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+        """Run a program as `python -c` would, in the environment of this moment."""
+        with tempfile.TemporaryDirectory() as folder:
+            files = [Path(folder, name) for name in ("out", "err")]
+            (status,) = self._run(code, [{**os.environ}], argv, files)
+            return subprocess.CompletedProcess(argv, status, *(file.read_text() for file in files))
+
+    def _run(
+        self, code: str, environments: Sequence[Mapping[str, str]], argv: Sequence[str | Path] = (),
+        files: Sequence[Path] = (),
+    ) -> list[int]:  # fmt: skip
         assert self._parent.stdin is not None and self._parent.stdout is not None
-        print(json.dumps([code, environments]), file=self._parent.stdin, flush=True)
+        order = [code, environments, list(map(str, argv)), list(map(str, files))]
+        print(json.dumps(order), file=self._parent.stdin, flush=True)
         codes: list[int] = json.loads(self._parent.stdout.readline())
         return codes
 

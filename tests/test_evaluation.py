@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import DRAWS, KILLS, byte_tokenizer, nominal, tiny_network
+from forked import Forks
 from hafs.errors import UsageError
 from hafs.evals.likelihood import perplexity, reference_nll
 from hafs.evals.sampled import SampledPrompt, SampledResult, paired_change, sampled_result, sampled_table
@@ -282,10 +281,8 @@ print(json.dumps([work(f"{root}/killed.db"), work(f"{root}/whole.db")]))
 """
 
 
-def test_killed_anywhere_it_ends_with_the_same_result(talker: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), str(talker), str(KILLS)], capture_output=True, text=True
-    )
+def test_killed_anywhere_it_ends_with_the_same_result(forks: Forks, talker: Path, tmp_path: Path) -> None:
+    done = forks.python(KILLED, tmp_path, talker, str(KILLS))
     killed, whole = json.loads(done.stdout)
     assert "Traceback" not in done.stderr
     assert killed == whole and len(whole[1]["results"]) == 6

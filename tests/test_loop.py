@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import KILLS
+from forked import Forks
 from hafs.config import parse_config
 from hafs.errors import UsageError
 from hafs.loop import Loop, Outcome, run
@@ -225,13 +224,12 @@ def test_people_and_judges_are_in_the_page(
 
 KILLED = """
 import json, os, random, signal, sys, time, traceback
-sys.path.insert(0, sys.argv[1])
 import hafs.training, hafs.backends.transformers, hafs.training.data, torch
 from hafs.loop import run
 from hafs.store import init_workspace
 from test_loop import BAD, toy_loop
 from pathlib import Path
-folder, root, model, most = Path(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5])
+folder, root, model, most = Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
 torch.set_num_threads(1)
 moments = random.Random(1)
 
@@ -275,13 +273,11 @@ print(json.dumps(ended))
 
 @pytest.mark.slow
 def test_killed_many_times_it_ends_with_the_same_tables(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    forks: Forks, done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     """SIGKILL between two steps or in one, some times, then to the end: decisions, tables and weights are equal."""
     folder, workspace, outcome = done
-    argv = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder), str(tmp_path / "w"), str(tiny_model),
-            str(KILLS)]  # fmt: skip
-    finished = subprocess.run(argv, capture_output=True, text=True)
+    finished = forks.python(KILLED, folder, tmp_path / "w", tiny_model, str(KILLS))
     assert finished.returncode == 0, finished.stderr
     for ended in json.loads(finished.stdout):
         assert ended is not None, finished.stderr

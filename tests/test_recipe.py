@@ -15,6 +15,7 @@ import pytest
 
 import hafs.tasks
 from conftest import KILLS
+from forked import Forks
 from hafs.config import parse_config
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.lock import lock, read_lock, recipe_of, reproduce
@@ -159,8 +160,7 @@ import json, os, random, signal, sys, time, traceback
 import hafs.tasks, hafs.training, hafs.backends.transformers, hafs.training.data
 from hafs.recipe import run
 from hafs.store import init_workspace
-tests, root, model, kills = sys.argv[1:]
-sys.path.insert(0, tests)
+root, model, kills = sys.argv[1:]
 from test_recipe import SMALL, tiny_recipe
 hafs.tasks.BENCHMARKS.update(SMALL)
 moments = random.Random(1)
@@ -214,15 +214,14 @@ def processes_of(cache: Path) -> list[str]:
 @pytest.mark.tools
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_table(
-    done: tuple[Workspace, Outcome], tiny_model: Path, cache: Path, tmp_path: Path
+    forks: Forks, done: tuple[Workspace, Outcome], tiny_model: Path, cache: Path, tmp_path: Path
 ) -> None:
     """SIGKILL between two steps or in one, then to the end; weights and table are those of a quiet run."""
     workspace, outcome = done
     root = tmp_path / "w"
     (root / "models/sft").mkdir(parents=True)
     (root / "models/sft/.run.json.k2j3h4.part").write_text('{"iden')  # as left by a kill inside an atomic write
-    argv = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(root), str(tiny_model), str(KILLS)]
-    finished = subprocess.run(argv, capture_output=True, text=True)
+    finished = forks.python(KILLED, root, tiny_model, str(KILLS))
     assert finished.returncode == 0, finished.stderr
     ended = json.loads(finished.stdout)
     assert ended is not None, finished.stderr

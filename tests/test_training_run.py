@@ -266,7 +266,7 @@ def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_how_a_step_is_computed_changes_nothing(
     tiny_model: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HAFS_CACHE", str(plain.parent / "cache"))  # the reference is that of the plain run
     close(plain, run_with(tiny_model, tmp_path, "other", **changes))
 
 
