@@ -23,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
 
 KILLS = int(os.environ.get("HAFS_TEST_KILLS", "6"))
 DRAWS = int(os.environ.get("HAFS_TEST_DRAWS", "800"))
-"""How often the tests that kill a run at random moments do it, and how many samples the dear simulations draw."""
+"""How often a run is killed at random moments, and how many samples the simulations of a bootstrap draw."""
 
 
 def nominal(hits: float, draws: int = DRAWS) -> bool:
