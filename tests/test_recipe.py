@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import hafs.tasks
 from conftest import KILLS
 from forked import Forks
+from hafs import tasks
 from hafs.config import parse_config
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.lock import lock, read_lock, recipe_of, reproduce
@@ -44,7 +44,7 @@ def tiny_recipe(model: str, **changes: Any) -> Recipe:
 @pytest.fixture(scope="module", autouse=True)
 def small_benchmark() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hafs.tasks.BENCHMARKS, "small", SMALL["small"])
+        patch.setitem(tasks.BENCHMARKS, "small", SMALL["small"])
         yield
 
 
@@ -89,8 +89,8 @@ def test_the_prompts_of_the_stages_are_different_ones(done: tuple[Workspace, Out
     workspace, _ = done
     with workspace.open_store() as store:
         asked = {g.prompt_id for g in store.groups()}
-        held = {p.id for p in hafs.tasks.benchmark("small")}
-        taught = {p.id for p in hafs.tasks.generate("asm", "train", 8, tags=("easy",))}
+        held = {p.id for p in tasks.benchmark("small")}
+        taught = {p.id for p in tasks.generate("asm", "train", 8, tags=("easy",))}
         splits = {p.split for p in store.prompts(ids=asked)}
     assert asked and splits == {"train"} and not asked & (held | taught)
 
