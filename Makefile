@@ -38,7 +38,7 @@ assets: $(READY)
 
 test: assets $(DEVELOP)          ## the tests, in under 15 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 check: $(DEVELOP)       ## lint, types, import rules, generated docs
 	@$(BIN)/ruff check .

@@ -67,7 +67,7 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     """One step of PPO with a value function and a reward model, answers of 64 tokens sampled by the policy itself."""
     import torch
 
-    from hafs.backends.transformers import _decode
+    from hafs.backends.transformers import _decode, _drawer
     from hafs.config import GenerateConfig, PPOConfig
     from hafs.loading import load_model
     from hafs.models import resolve
@@ -86,7 +86,8 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     decoding = GenerateConfig(candidates=SHAPE.answers, temperature=1.0, max_new_tokens=SHAPE.answer)  # type: ignore[call-arg]
 
     def sample(net: Any, prompts: Any, n: int, seed: int) -> list[list[Sampled]]:
-        rows = _decode(net, [g.prompt for g in groups], [n] * len(groups), [], decoding, seed)
+        draw = _drawer(net.device, decoding, [], seed)
+        rows = _decode(net, [g.prompt for g in groups], [n] * len(groups), [], decoding, draw)
         answers = [Sampled(tuple(ids), "", finish) for ids, _, finish in rows]
         return [answers[i * n : (i + 1) * n] for i in range(len(groups))]
 

@@ -2,8 +2,8 @@
 # When is RLHF worth it? From one SFT model and the same prompts: DPO, reward model + PPO, PPO with the checker as its
 # reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
-# The story is small so that twelve trainings take about two hours on 2 cores: three families of short routines, and an
-# SFT model that was taught twenty of each and gets about half of them right. Every training that is finished stays
+# The story is small so that twelve trainings take about two hours on 2 cores: five families of short routines, and an
+# SFT model that was taught eighteen of each and gets about half of them right. Every training that is finished stays
 # finished: stop it whenever you like and start it again.
 #
 #   runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: runs/rlhf.sh work/rlhf --seeds 1 --methods dpo,ppo
@@ -14,7 +14,7 @@ cd "$(dirname "$0")/.."
 make --no-print-directory assets
 work=$(realpath -m "${1:-work/rlhf}")
 shift || true
-families=array_load,load_mask_store,dec_timer
+families=set_bits,clear_bits,array_load,load_mask_store,dec_timer
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 
 # 1. A workspace, prompts to teach, to ask and to choose checkpoints by, and held-out ones in wordings of their own.
@@ -22,13 +22,13 @@ mkdir -p "$work"
 cp runs/rlhf.toml "$work/hafs.toml"
 export HAFS_WORKSPACE=$work
 hafs init "$work"
-hafs tasks generate asm --split train --families $families --num-samples 180 --output "$work/train.jsonl"
+hafs tasks generate asm --split train --families $families --num-samples 210 --output "$work/train.jsonl"
 hafs tasks generate asm --split validation --families $families --num-samples 48 --output "$work/validation.jsonl"
 hafs tasks generate asm --split test --families $families --num-samples 160 --output "$work/short.jsonl"
-head -n 60 "$work/train.jsonl" > "$work/sft.jsonl"
-tail -n +61 "$work/train.jsonl" > "$work/ask.jsonl"
+head -n 90 "$work/train.jsonl" > "$work/sft.jsonl"
+tail -n +91 "$work/train.jsonl" > "$work/ask.jsonl"
 
-# 2. The SFT model, and preferences from eight of its answers to each of 120 prompts.
+# 2. The SFT model, and preferences from six of its answers to each of 120 prompts.
 hafs sft --data "$work/sft.jsonl" --output_dir "$work/sft"
 hafs preferences generate --model "$work/sft/model" --prompts "$work/ask.jsonl" --scorer automatic \
   --output "$work/preferences.jsonl"

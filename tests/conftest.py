@@ -7,17 +7,32 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import math
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
+from forked import Forks, forking
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("hafs", deadline=None)  # how long an example takes says something of the machine only
+KILLS = int(os.environ.get("HAFS_TEST_KILLS", "6"))
+DRAWS = int(os.environ.get("HAFS_TEST_DRAWS", "800"))
+"""How often a run is killed at random moments, and how many samples the simulations of a bootstrap draw."""
+
+
+def nominal(hits: float, draws: int = DRAWS) -> bool:
+    """Whether intervals at 95 % held the truth in as many of the draws, to three standard errors."""
+    return abs(hits / draws - 0.95) <= max(0.02, 3 * math.sqrt(0.95 * 0.05 / draws))
+
+
+# How long an example takes says something of the machine only; each run draws other ones.
+settings.register_profile("hafs", deadline=None, max_examples=50)
 settings.load_profile("hafs")
 
 CHATML = (
@@ -93,8 +108,23 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes that begin with torch and hafs imported."""
+    with forking() as found:
+        yield found
+
+
+LONGEST = (
+    "test_cli.py", "test_annotate_page.py", "test_bad_input.py", "test_task_references.py", "test_engine_trl.py",
+    "test_recipe.py", "test_export.py", "test_training_run.py", "test_training_processes.py", "test_loop.py",
+)  # fmt: skip
+"""Files that take longest; they go first, so that the workers end together."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the tests that need a GPU out where there is none."""
+    """Put the longest files first, and leave the tests that need a GPU out where there is none."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

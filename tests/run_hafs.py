@@ -10,10 +10,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+import typer.main
+
+typer.main.get_command = cache(typer.main.get_command)  # building all verbs takes longer than most calls of one
 
 SETTINGS = """\
 [generate]

@@ -111,10 +111,10 @@ def saved(page: Page) -> None:
 
 def until(page: Page, holds: str, seconds: int = 60) -> None:
     """Wait until an expression holds; the page's policy forbids the way in which playwright would wait."""
-    for _ in range(10 * seconds):
+    for _ in range(50 * seconds):
         if page.evaluate(holds):
             return
-        page.wait_for_timeout(100)
+        page.wait_for_timeout(20)
     raise AssertionError(f"never: {holds}")
 
 
@@ -177,11 +177,11 @@ def drag(page: Page, source: Locator, target: Locator, where: float) -> None:
     page.mouse.up()
 
 
-def test_ten_prompts_by_drag(tmp_path: Path, visit: Callable[..., Page]) -> None:
-    with site(tmp_path, graded(10, 3)) as of:
+def test_prompts_by_drag(tmp_path: Path, visit: Callable[..., Page]) -> None:
+    with site(tmp_path, graded(4, 3)) as of:
         page = visit(of)
         ranking = page.locator("#strip")
-        for number in range(1, 11):
+        for number in range(1, 5):
             at(page, number)
             chip = {g: page.locator(f".chip[data-label='{letter}']") for g, letter in letters(page).items()}
             drag(page, card(page, "grade 1").locator("h2"), ranking, 0.5)
@@ -189,18 +189,18 @@ def test_ten_prompts_by_drag(tmp_path: Path, visit: Callable[..., Page]) -> None
             drag(page, card(page, "grade 0").locator("h2"), chip[1], 0.05)  # before it
             if number % 2:
                 drag(page, chip[2], chip[1], 0.5)  # a tie
-            if number == 10:
+            if number == 4:
                 drag(page, chip[1], page.locator(".prompt"), 0.5)  # out again
             page.get_by_role("button", name="Submit").click()
         at(page, None)
         said = [grades(of, a) for a in of.annotations()]
-        assert said == ["0>1=2", "0>1>2"] * 4 + ["0>1=2", "0>2"]
+        assert said == ["0>1=2", "0>1>2", "0>1=2", "0>2"]
 
 
-def test_ten_prompts_on_a_phone(tmp_path: Path, visit: Callable[..., Page]) -> None:
-    with site(tmp_path, graded(10, 3)) as of:
+def test_prompts_on_a_phone(tmp_path: Path, visit: Callable[..., Page]) -> None:
+    with site(tmp_path, graded(4, 3)) as of:
         page = visit(of, **PHONE)
-        for number in range(1, 11):
+        for number in range(1, 5):
             at(page, number)
             assert page.evaluate("document.documentElement.scrollWidth") <= 320
             of_grade = letters(page)
@@ -214,7 +214,7 @@ def test_ten_prompts_on_a_phone(tmp_path: Path, visit: Callable[..., Page]) -> N
                 tap(page, page.locator("#strip button.sign").first, "now.tiers.length === 2")
             tap(page, page.get_by_role("button", name="Submit"), f"busy || item?.dataset.position !== '{number}'")
         at(page, None)
-        assert [grades(of, a) for a in of.annotations()] == ["0>1>2", "0=2>1", "0=1>2", *["0>1>2"] * 7]
+        assert [grades(of, a) for a in of.annotations()] == ["0>1>2", "0=2>1", "0=1>2", "0>1>2"]
 
 
 def tap(page: Page, target: Locator, holds: str) -> None:

@@ -10,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,24 @@ def test_settings_that_are_wrong(inside: Path, toml: str, words: str) -> None:
     hafs("data", "counts").failed(2, words, "fix: ")
 
 
+@pytest.fixture(scope="module")
+def refusing(tiny_model: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a model, a prompt and training files; nothing that a test asks of it may be done."""
+    root = workspace(tmp_path_factory.mktemp("refusing") / "w", SETTINGS + f'[model]\nname = "{tiny_model}"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        write("pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
+        write("sft.jsonl", {"prompt": "a", "completion": "b"})
+        hafs("data", "import", "prompts", write("p.jsonl", {"text": "hello"})).ok()
+    return root
+
+
+@pytest.fixture
+def untouched(refusing: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(refusing)
+    return refusing
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -308,16 +327,12 @@ def test_settings_that_are_wrong(inside: Path, toml: str, words: str) -> None:
         ("tools install nope", "there is no tool named 'nope'"),
     ],
 )
-def test_flags_and_names_that_are_wrong(inside: Path, tiny_model: Path, command: str, words: str) -> None:
-    (inside / "hafs.toml").write_text(SETTINGS + f'[model]\nname = "{tiny_model}"\n')
-    write("pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
-    write("sft.jsonl", {"prompt": "a", "completion": "b"})
-    hafs("data", "import", "prompts", write("p.jsonl", {"text": "hello"})).ok()
+def test_flags_and_names_that_are_wrong(untouched: Path, tiny_model: Path, command: str, words: str) -> None:
     ran = hafs(*command.replace("TINY", str(tiny_model)).split())
     assert ran.code == 2 and "Traceback" not in ran.err and ran.out == "", ran
     assert words in ran.err, ran.err
     assert counts()["candidates"] == 0, "it is refused before any work"
-    assert not (inside / "models").exists()
+    assert not (untouched / "models").exists()
 
 
 @pytest.mark.parametrize(
@@ -494,15 +509,22 @@ def test_the_disk_is_full_while_generating(inside: Path, tiny_model: Path, tmp_p
     assert (tmp_path / "all.jsonl").read_text() == Path("quiet.jsonl").read_text()
 
 
-def limited(size: int) -> Callable[[], None]:
-    """For a child process: no file may grow beyond `size` bytes, as on a disk that is full."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+@contextmanager
+def limited(size: int | None) -> Iterator[None]:
+    """No file may grow beyond `size` bytes meanwhile, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size or before[0], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def train_sft(tiny_model: Path, size: int | None) -> Ran:
     write("sft.jsonl", *({"prompt": f"say {i}", "completion": f"{i}"} for i in range(6)))
-    command = ["sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "run", "--lora-rank", "1"]
-    return hafs_process(*command, "--json", preexec_fn=limited(size) if size else None)
+    with limited(size):
+        return hafs("sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "run", "--lora-rank", "1",
+                    "--json")  # fmt: skip
 
 
 WEIGHTS, STATE, MODEL = 8_000, 20_000, 120_000
@@ -532,7 +554,8 @@ def test_a_full_disk_while_training_is_named(inside: Path, tiny_model: Path, siz
 def test_the_disk_is_full_while_writing_output(inside: Path) -> None:
     Path("out.jsonl").write_text("what was there\n")
     command = ["tasks", "generate", "asm", "-n", "60", "--output", "out.jsonl"]
-    hafs_process(*command, preexec_fn=limited(30_000)).failed(1, "could not write out.jsonl", "unchanged")
+    with limited(30_000):
+        hafs(*command).failed(1, "could not write out.jsonl", "unchanged")
     assert Path("out.jsonl").read_text() == "what was there\n"
     assert not list(inside.glob(".out*")), "no half-written file is left"
     hafs(*command).ok()

@@ -15,6 +15,7 @@ from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
 from hafs.loading import load_model, load_tokenizer
 from hafs.training import train_dpo
+from hafs.training.loop import TrainResult
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 pytest.importorskip("trl")
@@ -60,7 +61,7 @@ def logits(model: str | Path) -> torch.Tensor:
 @pytest.mark.slow
 def test_a_run_trains_validates_and_saves_a_model_that_loads(tiny_model: Path, tmp_path: Path) -> None:
     out, seen = tmp_path / "run", list[tuple[str, int, int]]()
-    config = DPOConfig(**{**SMALL, "num_epochs": 8, "learning_rate": 5e-3})
+    config = DPOConfig(**{**SMALL, "num_epochs": 8, "learning_rate": 5e-3, "save_steps": 4})
     result = train_dpo_trl(str(tiny_model), preferences(), config, out, progress=lambda *a: seen.append(a[:3]))
     first, *_, last = log_of(out)
     held = log_of(out, "eval/loss")
@@ -130,19 +131,30 @@ def test_other_methods_and_a_saved_adapter(tiny_model: Path, tmp_path: Path, met
     assert (logits(tmp_path / "run" / "model") - logits(tiny_model)).abs().max() > 1e-6
 
 
+DROPOUT = {**SMALL, "lora": {**LORA, "dropout": 0.1}}
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """A run that nothing disturbed; its directory is read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAFS_CACHE", str(folder / "cache"))
+        return folder / "run", train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**DROPOUT), folder / "run")
+
+
 def test_a_finished_run_is_not_repeated_and_a_changed_one_is_refused(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, whole: tuple[Path, TrainResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tmp_path / "run"
-    first = train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**SMALL), run)
+    run, first = whole
     before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
     monkeypatch.setattr(engine, "_trainer", lambda *a, **k: pytest.fail("trained again"))
-    assert train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**SMALL), run) == first
+    assert train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**DROPOUT), run) == first
     assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
     with pytest.raises(UsageError, match="settings"):
-        train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**{**SMALL, "beta": 0.2}), run)
+        train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**{**DROPOUT, "beta": 0.2}), run)
     with pytest.raises(UsageError, match="engine"):
-        train_dpo(str(tiny_model), preferences(), DPOConfig(**SMALL), run)
+        train_dpo(str(tiny_model), preferences(), DPOConfig(**DROPOUT), run)
 
 
 class Killed(Exception):
@@ -151,10 +163,12 @@ class Killed(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4])
-def test_a_killed_run_goes_on_from_trls_checkpoint(tiny_model: Path, tmp_path: Path, step: int) -> None:
-    config = DPOConfig(**{**SMALL, "lora": {**LORA, "dropout": 0.1}})
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    first = train_dpo_trl(str(tiny_model), preferences(), config, whole)
+def test_a_killed_run_goes_on_from_trls_checkpoint(
+    tiny_model: Path, whole: tuple[Path, TrainResult], tmp_path: Path, step: int
+) -> None:
+    config = DPOConfig(**DROPOUT)
+    undisturbed, first = whole
+    cut = tmp_path / "cut"
     assert first.steps == 4
 
     def kill(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
@@ -166,9 +180,9 @@ def test_a_killed_run_goes_on_from_trls_checkpoint(tiny_model: Path, tmp_path: P
     (cut / "trl" / "checkpoint-99").mkdir(parents=True)  # what a kill inside a checkpoint leaves
     again = train_dpo_trl(str(tiny_model), preferences(), config, cut)
     assert (again.steps, again.best_step, again.tokens) == (first.steps, first.best_step, first.tokens)
-    assert torch.allclose(logits(cut / "model"), logits(whole / "model"), atol=1e-5)
+    assert torch.allclose(logits(cut / "model"), logits(undisturbed / "model"), atol=1e-5)
     for key in ("loss", "eval/loss"):
-        ours, theirs = log_of(cut, key), log_of(whole, key)
+        ours, theirs = log_of(cut, key), log_of(undisturbed, key)
         assert [r["step"] for r in ours] == [r["step"] for r in theirs]
         assert [r[key] for r in ours] == pytest.approx([r[key] for r in theirs], abs=1e-5)
 

@@ -155,38 +155,77 @@ def test_which_templates_have_a_form_in_ollamas_language(template: str, fits: bo
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with the embedded model's tokenizer."""
     for package in ("xllamacpp", "libgguf", "gguf"):
         pytest.importorskip(package)
     return tiny_with_real_tokenizer(tmp_path_factory.mktemp("known") / "known")
 
 
+@pytest.fixture(scope="module")
+def whole(known: Path) -> Path:
+    """It as a GGUF file in float32."""
+    from hafs.export.gguf import write_gguf
+
+    write_gguf(known, known.parent / "whole.gguf", "f32")
+    return known.parent / "whole.gguf"
+
+
+FEW = 512
+
+
+def with_few_tokens(source: Path, file: Path) -> None:
+    """A copy of a GGUF file with the first few of its 49,152 tokens, which are seconds of reading each time."""
+    import gguf
+
+    reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(file, "llama")
+    for field in reader.fields.values():
+        if field.name.startswith("GGUF.") or field.name == "general.architecture":
+            continue
+        said, array = field.contents(), field.types[0] == gguf.GGUFValueType.ARRAY
+        value = said[:FEW] if array else FEW if field.name == "llama.vocab_size" else said
+        writer.add_key_value(field.name, value, field.types[0], sub_type=field.types[-1] if array else None)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data[:FEW] if tensor.name == "token_embd.weight" else tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 @pytest.mark.model
 @pytest.mark.slow
-def test_a_gguf_file_is_the_model_for_transformers_and_llama_cpp(known: Path, tmp_path: Path) -> None:
+def test_a_gguf_file_is_the_model_for_transformers_in_every_kind(known: Path, whole: Path, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from hafs.backends import Request, open_backend
-    from hafs.backends.transformers import TransformersBackend
-    from hafs.config import GenerateConfig
-    from hafs.export.gguf import quantise, write_gguf
-    from hafs.export.llamacpp import TEXTS, llama_server, same_tokens
+    from hafs.export.gguf import quantise
 
-    net, tokenizer = load_model(known, "fp32"), load_tokenizer(known)
     files = {kind: tmp_path / f"{kind}.gguf" for kind in ("f32", "q8_0", "q4_k_m")}
-    write_gguf(known, files["f32"], "f32")
+    with_few_tokens(whole, files["f32"])
     for kind in ("q8_0", "q4_k_m"):
         quantise(files["f32"], files[kind], kind)
     sizes = [files[kind].stat().st_size for kind in ("f32", "q8_0", "q4_k_m")]
     assert sizes == sorted(sizes, reverse=True)
+    here = logits(load_model(known, "fp32"))[..., :FEW]
     for kind, most in (("f32", 1e-4), ("q8_0", 0.05), ("q4_k_m", 0.5)):
         back = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=f"{kind}.gguf", dtype=torch.float32)
-        gap = (logits(back) - logits(net)).abs().max()
+        gap = (logits(back) - here).abs().max()
         assert gap < most, (kind, gap)
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_gguf_file_is_the_model_for_llama_cpp(known: Path, whole: Path) -> None:
+    from hafs.backends import Request, open_backend
+    from hafs.backends.transformers import TransformersBackend
+    from hafs.config import GenerateConfig
+    from hafs.export.llamacpp import TEXTS, llama_server, same_tokens
+
+    net, tokenizer = load_model(known, "fp32"), load_tokenizer(known)
     local = TransformersBackend.of(net, tokenizer)
     config = GenerateConfig(temperature=0.0, max_new_tokens=5, batch_size=4)
     asked = [Request(t, t) for t in ("Say hello.", "1 2 3")]
     here = local.generate(asked, config)
-    with llama_server(files["f32"], context=512, threads=1) as url:
+    with llama_server(whole, context=512, threads=1) as url:
         texts = [(t, s) for t in TEXTS for s in ("", "Be brief.")]
         assert same_tokens(url, tokenizer, texts).different == ()
         there = open_backend(f"openai:{url}").generate(asked, config)
@@ -197,6 +236,20 @@ def test_a_gguf_file_is_the_model_for_transformers_and_llama_cpp(known: Path, tm
                 assert b.logprob == pytest.approx(a.logprob, abs=1e-2)
         tokenizer.chat_template = CHATML  # another template than the file's: the proof can fail
         assert same_tokens(url, tokenizer, texts).different
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_llama_cpp_is_killed_half_way(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openai")
+    from hafs.store import open_store
+    from test_remote import dies_and_finishes, process
+
+    def start(port: int) -> Any:
+        return process("hafs.export.llamacpp", whole, "512", "4", "1")
+
+    with open_store(tmp_path / "a.db") as store:
+        dies_and_finishes(store, start, lambda line: line)
 
 
 def test_what_llama_cpp_does_not_know_is_refused(tiny_model: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ ENDS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".tsv", ".parquet", ".json.gz")
 
 @pytest.mark.parametrize("name", FORMATS)
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=25
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=10
 )
 @given(data=st.data())
 def test_what_a_format_can_hold_comes_back(tmp_path: Path, name: str, data: st.DataObject) -> None:
@@ -344,16 +344,26 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_import_and_export_of_every_format(inside: Path) -> None:
+def test_every_format_becomes_every_other(tmp_path: Path) -> None:
     for name in EXAMPLES:
+        groups = read_preferences(write(tmp_path / "in.jsonl", EXAMPLES[name])).groups
+        for to in FORMATS:
+            assert write_preferences(tmp_path / "out.jsonl", groups, to).rows >= 1, (name, to)
+            assert read_preferences(tmp_path / "out.jsonl").groups[0].prompt == "q"
+
+
+def test_import_and_export_of_every_format(inside: Path) -> None:
+    others = list(FORMATS)
+    for place, name in enumerate(EXAMPLES):
         write(inside / "in.jsonl", EXAMPLES[name], "{broken")
         ran = hafs("preferences", "import", "in.jsonl", "--json").ok()
         assert ran.json == {**ran.json, "groups": 1, "formats": {name: 1}, "bad": 1, "bad_rows": "in.jsonl.bad.jsonl"}
         assert "in.jsonl:2: skipped" in ran.err and len(lines(inside / "in.jsonl.bad.jsonl")) == 1
-        for to in FORMATS:
+        for to in (others[place], others[-1 - place]):
             out = hafs("preferences", "export", f"{to}.jsonl", "--format", to, "--json").ok()
             assert out.json["rows"] >= 1, (name, to)
             assert read_preferences(inside / f"{to}.jsonl").groups[0].prompt == "q"
+    assert {path.stem for path in inside.glob("*.jsonl")} >= set(FORMATS)
     text = hafs("preferences", "export", "x.jsonl", "--format", "openai", "--input", "argilla.jsonl").ok()
     assert "cannot hold: sources" in text.err or "cannot hold: annotators" in text.err or text.err == ""
     hafs("preferences", "export", "x.jsonl", "--format", "nonsense").failed(2, "no format 'nonsense'")

@@ -294,14 +294,14 @@ def test_prompts_are_picked_with_the_probabilities_that_are_kept() -> None:
     unsure = {f"p{i}": (i % 4) / 3 for i in range(40)}
     counts = dict.fromkeys(unsure, 0)
     audits = 0
-    for seed in range(1500):
+    for seed in range(600):
         picked, probability = pick(unsure, 10, 0.3, seed)
         audits += sum(q.reason == "audit" for q in picked)
         for q in picked:
             counts[q.id] += 1
-    error = max(abs(counts[id] / 1500 - p) for id, p in probability.items())
-    assert error < 5 * np.sqrt(0.25 / 1500)
-    assert audits / 15000 == pytest.approx(0.3, abs=0.03)
+    error = max(abs(counts[id] / 600 - p) for id, p in probability.items())
+    assert error < 5 * np.sqrt(0.25 / 600)
+    assert audits / 6000 == pytest.approx(0.3, abs=0.03)
     assert probability["p3"] > probability["p0"]
     for size, audit in ((0, 0.2), (5, 0.0), (5, 1.5)):
         with pytest.raises(UsageError):
@@ -449,18 +449,20 @@ def test_win_rates_cover_the_truth_where_the_judge_alone_does_not(tmp_path: Path
     nature = Nature(error=0.5, length=1.0, better=0.3, longer=1.0)
     truth = norm.cdf(nature.better / np.sqrt(2 + 2 * nature.blur**2))  # two qualities, each seen with a blur
     hits, judge_hits, narrower = 0, 0, 0
-    for seed in range(4):
+    for seed in range(3):
         made = world(150, seed=seed, nature=nature)
         with open_store(tmp_path / f"{seed}.db") as store:
             fill(store, made, seed)
             annotate(store, made, [p.id for p in made.prompts[:60]], seed)
             rate = win_rate(store, gather(store), "dpo", "sft")
-            back = win_rate(store, gather(store), "sft", "dpo")
+            back = win_rate(store, gather(store), "sft", "dpo") if seed == 0 else None
         raw, controlled = rate.raw, rate.length_controlled
-        assert raw.corrected.value is not None and back.raw.corrected.value is not None and controlled is not None
-        assert raw.corrected.value == pytest.approx(1 - back.raw.corrected.value)
-        assert back.length_controlled is not None and back.length_controlled.judge.value is not None
-        assert controlled.judge.value == pytest.approx(1 - back.length_controlled.judge.value)
+        assert raw.corrected.value is not None and controlled is not None
+        if back is not None:
+            assert back.raw.corrected.value is not None
+            assert raw.corrected.value == pytest.approx(1 - back.raw.corrected.value)
+            assert back.length_controlled is not None and back.length_controlled.judge.value is not None
+            assert controlled.judge.value == pytest.approx(1 - back.length_controlled.judge.value)
         assert (rate.prompts, rate.labelled, rate.models) == (150, 60, ("dpo", "sft"))
         assert raw.corrected.low is not None and raw.corrected.high is not None
         hits += raw.corrected.low <= truth <= raw.corrected.high
@@ -469,7 +471,7 @@ def test_win_rates_cover_the_truth_where_the_judge_alone_does_not(tmp_path: Path
         assert controlled.judge.value is not None and raw.judge.value is not None
         assert controlled.judge.value < raw.judge.value, "without the length DPO wins less often"
         assert rate.judge_slope is not None and rate.judge_slope > 0.5
-    assert hits >= 3 and judge_hits <= 1 and narrower >= 3
+    assert hits >= 2 and judge_hits <= 1 and narrower >= 2
 
 
 # ---- the pieces of the hybrid path

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conftest import KILLS
+from forked import Forks
 from hafs.config import LoopConfig, parse_config
 from hafs.errors import UsageError
 from hafs.focus import Ask, Source
@@ -261,15 +261,14 @@ def test_people_and_judges_are_in_the_page(
 
 KILLED = """
 import json, os, random, signal, sys, time, traceback
-sys.path.insert(0, sys.argv[1])
 import hafs.training, hafs.backends.transformers, hafs.training.data, torch
 from hafs.loop import run
 from hafs.store import init_workspace
 from test_loop import BAD, toy_loop
 from pathlib import Path
-folder, root, model, seed = Path(sys.argv[2]), *sys.argv[3:]
+folder, root, model, most = Path(sys.argv[1]), *sys.argv[2:4], int(sys.argv[4])
 torch.set_num_threads(1)
-moments = random.Random(int(seed))
+moments = random.Random(1)
 
 def attempt(root, steps):
     "Run the loop in a process of its own and kill it some time after `steps` steps; its outcome, or None if killed."
@@ -299,8 +298,8 @@ def attempt(root, steps):
     return None if os.WIFSIGNALED(status) else json.loads(heard.lstrip(b".") or b"null")
 
 kills, ended = 0, []
-while kills < 20 or not ended:
-    outcome = attempt(f"{root}{len(ended)}", moments.randint(1, 24) if kills < 20 else 1e9)
+while kills < most or not ended:
+    outcome = attempt(f"{root}{len(ended)}", moments.randint(1, 24) if kills < most else 1e9)
     if outcome is None:
         kills += 1
     else:
@@ -310,14 +309,12 @@ print(json.dumps(ended))
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_it_ends_with_the_same_tables(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+def test_killed_many_times_it_ends_with_the_same_tables(
+    forks: Forks, done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL between two steps or in one, twenty times, then to the end: decisions, tables and weights are equal."""
+    """SIGKILL between two steps or in one, some times, then to the end: decisions, tables and weights are equal."""
     folder, workspace, outcome = done
-    argv = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(folder), str(tmp_path / "w"), str(tiny_model),
-            "1"]  # fmt: skip
-    finished = subprocess.run(argv, capture_output=True, text=True)
+    finished = forks.python(KILLED, folder, tmp_path / "w", tiny_model, str(KILLS))
     assert finished.returncode == 0, finished.stderr
     for ended in json.loads(finished.stdout):
         assert ended is not None, finished.stderr

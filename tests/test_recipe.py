@@ -1,4 +1,4 @@
-"""A recipe end to end on a tiny model: done once, killed anywhere, repeated, and without its tools."""
+"""A recipe end to end on a tiny model: done once, killed anywhere, repeated, without its tools, and from its lock."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from typing import Any
 
 import pytest
 
-import hafs.tasks
+from conftest import KILLS
+from forked import Forks
+from hafs import tasks
 from hafs.config import parse_config
-from hafs.errors import HafsError
+from hafs.errors import DataError, HafsError, UsageError
+from hafs.lock import lock, read_lock, recipe_of, reproduce
 from hafs.models import model_hash
 from hafs.recipe import Outcome, Recipe, run
 from hafs.store import Workspace, init_workspace
-from run_hafs import lines, own_cache
+from run_hafs import hafs, lines, own_cache
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
 TRAIN = {"precision": "fp32", "num_epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "gradient_accumulation_steps": 1,
@@ -38,9 +41,11 @@ def tiny_recipe(model: str, **changes: Any) -> Recipe:
     return Recipe("tiny", "asm", 8, 4, 3, ("small",), config, ("easy",), model)
 
 
-@pytest.fixture(autouse=True)
-def small_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(hafs.tasks.BENCHMARKS, "small", SMALL["small"])
+@pytest.fixture(scope="module", autouse=True)
+def small_benchmark() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tasks.BENCHMARKS, "small", SMALL["small"])
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -57,8 +62,7 @@ def models(root: Path) -> dict[str, str]:
 def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Outcome]:
     """A workspace in which the recipe has run undisturbed."""
     space = tmp_path_factory.mktemp("recipe")
-    with own_cache(space / "cache"), pytest.MonkeyPatch.context() as patch:
-        patch.setitem(hafs.tasks.BENCHMARKS, "small", SMALL["small"])
+    with own_cache(space / "cache"):
         workspace = init_workspace(space / "w")
         return workspace, run(tiny_recipe(str(tiny_model)), workspace)
 
@@ -85,8 +89,8 @@ def test_the_prompts_of_the_stages_are_different_ones(done: tuple[Workspace, Out
     workspace, _ = done
     with workspace.open_store() as store:
         asked = {g.prompt_id for g in store.groups()}
-        held = {p.id for p in hafs.tasks.benchmark("small")}
-        taught = {p.id for p in hafs.tasks.generate("asm", "train", 8, tags=("easy",))}
+        held = {p.id for p in tasks.benchmark("small")}
+        taught = {p.id for p in tasks.generate("asm", "train", 8, tags=("easy",))}
         splits = {p.split for p in store.prompts(ids=asked)}
     assert asked and splits == {"train"} and not asked & (held | taught)
 
@@ -156,11 +160,10 @@ import json, os, random, signal, sys, time, traceback
 import hafs.tasks, hafs.training, hafs.backends.transformers, hafs.training.data
 from hafs.recipe import run
 from hafs.store import init_workspace
-tests, root, model, seed = sys.argv[1:]
-sys.path.insert(0, tests)
+root, model, kills = sys.argv[1:]
 from test_recipe import SMALL, tiny_recipe
 hafs.tasks.BENCHMARKS.update(SMALL)
-moments = random.Random(int(seed))
+moments = random.Random(1)
 
 def attempt(steps):
     "Run the recipe in a process of its own; kill it some time after `steps` steps. None, or its outcome."
@@ -189,7 +192,7 @@ def attempt(steps):
     os.close(reading)
     return json.loads(heard.lstrip(b".") or b"null") if steps is None else None
 
-for _ in range(6):
+for _ in range(int(kills)):
     attempt(moments.randint(1, 14))
 print(json.dumps(attempt(None)))
 """
@@ -210,15 +213,15 @@ def processes_of(cache: Path) -> list[str]:
 
 @pytest.mark.tools
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
 def test_killed_at_random_moments_it_ends_with_the_same_table(
-    done: tuple[Workspace, Outcome], tiny_model: Path, cache: Path, tmp_path: Path, seed: int
+    forks: Forks, done: tuple[Workspace, Outcome], tiny_model: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """Six times SIGKILL between two steps or in one, then to the end; weights and table are those of a quiet run."""
+    """SIGKILL between two steps or in one, then to the end; weights and table are those of a quiet run."""
     workspace, outcome = done
     root = tmp_path / "w"
-    argv = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(root), str(tiny_model), str(seed)]
-    finished = subprocess.run(argv, capture_output=True, text=True)
+    (root / "models/sft").mkdir(parents=True)
+    (root / "models/sft/.run.json.k2j3h4.part").write_text('{"iden')  # as left by a kill inside an atomic write
+    finished = forks.python(KILLED, root, tiny_model, str(KILLS))
     assert finished.returncode == 0, finished.stderr
     ended = json.loads(finished.stdout)
     assert ended is not None, finished.stderr
@@ -235,12 +238,70 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
     assert not left, "what a killed run started ends by itself"
 
 
+# the lock
+
+
+@pytest.fixture(scope="module")
+def file(done: tuple[Workspace, Outcome]) -> Path:
+    root = done[0].root
+    with own_cache(root.parent / "cache"):
+        said = hafs("lock", "-w", root, "--json").ok().json
+    assert said["promoted"] in ("sft", "dpo")
+    return Path(said["file"])
+
+
 @pytest.mark.tools
-@pytest.mark.slow
-def test_a_killed_command_leaves_no_half_written_file(tiny_model: Path, tmp_path: Path) -> None:
-    """SIGKILL while the first stage of training begins: the directory must be usable afterwards."""
-    root = tmp_path / "w"
-    (root / "models/sft").mkdir(parents=True)
-    (root / "models/sft/.run.json.k2j3h4.part").write_text('{"iden')  # as left by a kill inside an atomic write
-    outcome = run(tiny_recipe(str(tiny_model)), init_workspace(root))
-    assert outcome.report.is_file()
+def test_a_lock_holds_every_hash(done: tuple[Workspace, Outcome], file: Path, tiny_model: Path) -> None:
+    workspace, locked = done[0], read_lock(file)
+    assert locked["model"]["hash"] == model_hash(tiny_model) and locked["model"]["template"]
+    assert set(locked["data"]) == {"sft", "preferences", "validation", "benchmark small"}
+    assert set(locked["models"]) == {"sft", "dpo"} and all(locked["models"].values())
+    assert set(locked["answers"]) == {f"{m} on small" for m in ("baseline", "sft", "dpo")}
+    assert locked["environment"]["packages"]["torch"] and locked["environment"]["tools"]["asar"]
+    assert recipe_of(locked["recipe"]) == tiny_recipe(str(tiny_model))
+    with workspace.open_store() as store:
+        assert json.loads(json.dumps(lock(workspace, store))) == locked, "locking again says the same"
+
+
+@pytest.mark.tools
+def test_the_locked_table_comes_again_identical(file: Path, tmp_path: Path) -> None:
+    said = hafs("reproduce", file, tmp_path / "again", "--json").ok().json
+    assert said["identical"] and said["differences"] == [] and said["models"] == []
+    assert said["outcome"]["comparison"] == read_lock(file)["table"]
+    printed = hafs("reproduce", file, tmp_path / "again").ok().out
+    assert "identical" in printed, "repeated, it is done at once"
+
+
+@pytest.mark.tools
+def test_another_table_is_told_from_the_locked_one(file: Path, tmp_path: Path, done: tuple[Workspace, Outcome]) -> None:
+    changed = read_lock(file)
+    rate = changed["table"]["benchmarks"][0]["rates"]["dpo"]
+    rate["value"] = 0.123
+    changed["answers"]["dpo on small"] = "0" * 20
+    (tmp_path / "l.json").write_text(json.dumps(changed))
+    ran = hafs("reproduce", tmp_path / "l.json", done[0].root)  # where the run is: nothing is trained
+    assert ran.code == 1 and "NOT the locked one" in ran.out and "answers of dpo on small" in ran.out
+
+
+@pytest.mark.tools
+def test_other_prompts_or_another_model_than_locked_are_refused_before_anything_runs(
+    file: Path, tmp_path: Path
+) -> None:
+    locked: Any = read_lock(file)
+    locked["data"]["sft"] = "0" * 20
+    with pytest.raises(UsageError, match="not what was locked: data sft"):
+        reproduce(locked, init_workspace(tmp_path / "w"))
+    locked = read_lock(file)
+    locked["model"]["hash"] = "0" * 20
+    with pytest.raises(UsageError, match="not what was locked: model hash"):
+        reproduce(locked, init_workspace(tmp_path / "w"))
+    assert not (tmp_path / "w/models").exists()
+
+
+def test_what_is_no_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(DataError, match="is no lock"):
+        read_lock(tmp_path / "x.json")
+    with pytest.raises(UsageError, match="there is no file"):
+        read_lock(tmp_path / "y.json")
+    hafs("lock", "-w", init_workspace(tmp_path / "w").root).failed(2, "no recipe and no loop has ended", "hafs demo")

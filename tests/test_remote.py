@@ -324,19 +324,3 @@ def test_hafs_serve_is_killed_half_way(tiny_model: Path, store: Store) -> None:
         return process("hafs", "serve", tiny_model, "--port", str(port), "--precision", "fp32", "--json")
 
     dies_and_finishes(store, start, lambda line: str(json.loads(line)["url"]))
-
-
-@pytest.mark.slow
-@pytest.mark.model
-def test_llama_cpp_is_killed_half_way(tmp_path: Path, store: Store) -> None:
-    pytest.importorskip("xllamacpp")
-    from hafs.export.gguf import write_gguf
-    from test_export import tiny_with_real_tokenizer
-
-    model = tiny_with_real_tokenizer(tmp_path / "model")
-    write_gguf(model, tmp_path / "tiny.gguf", "f32")
-
-    def start(port: int) -> Any:
-        return process("hafs.export.llamacpp", tmp_path / "tiny.gguf", "512", "4", "1")
-
-    dies_and_finishes(store, start, lambda line: line)

@@ -322,7 +322,7 @@ def test_a_fork_bomb_is_contained(any_box: sandbox.Sandbox) -> None:
                 break
         time.sleep(60)
     """
-    result = python(any_box, script, mark, limits=Limits(seconds=3, processes=4))
+    result = python(any_box, script, mark, limits=Limits(seconds=1.5, processes=4))
     if result.status == "killed":
         assert "4 processes" in result.reason
     else:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
+from conftest import DRAWS, nominal
 from hafs.statistics import (
     bootstrap_mean,
     clopper_pearson,
@@ -19,11 +20,7 @@ from hafs.statistics import (
     wilson,
 )
 
-DRAWS = 2000
-
-
-def near_nominal(hits: float) -> bool:
-    return 0.93 <= hits / DRAWS <= 0.97
+MANY = 2000
 
 
 @st.composite
@@ -48,18 +45,18 @@ def test_published_values() -> None:
 @pytest.mark.parametrize("n", [96, 320])
 @pytest.mark.parametrize("rate", [0.48, 0.75, 0.82])
 def test_wilson_covers(n: int, rate: float) -> None:
-    hits = np.random.default_rng(n).binomial(n, rate, DRAWS)
+    hits = np.random.default_rng(n).binomial(n, rate, MANY)
     ends = {k: wilson(int(k), n) for k in np.unique(hits)}
-    assert near_nominal(sum(ends[k].low <= rate <= ends[k].high for k in hits))
+    assert nominal(sum(ends[k].low <= rate <= ends[k].high for k in hits), MANY)
 
 
 @pytest.mark.parametrize(("n", "win", "loss"), [(96, 0.3, 0.2), (96, 0.15, 0.05), (320, 0.06, 0.03)])
 def test_the_win_rate_covers_although_chance_decides_how_many_prompts_decide(n: int, win: float, loss: float) -> None:
     """Win rates and people's preferences: Wilson over the decided prompts, whose number varies too."""
-    drawn = np.random.default_rng(n).multinomial(n, [win, loss, 1 - win - loss], DRAWS).tolist()
+    drawn = np.random.default_rng(n).multinomial(n, [win, loss, 1 - win - loss], MANY).tolist()
     ends = {(w, x): wilson(w, w + x) for w, x, _ in map(tuple, drawn) if w + x}
     truth = win / (win + loss)
-    assert near_nominal(sum(ends[w, x].low <= truth <= ends[w, x].high for w, x, _ in drawn if w + x))
+    assert nominal(sum(ends[w, x].low <= truth <= ends[w, x].high for w, x, _ in drawn if w + x), MANY)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.82, 0.97])
@@ -72,20 +69,20 @@ def test_clopper_pearson_covers_at_least_at_its_level(rate: float) -> None:
 @pytest.mark.parametrize("n", [96, 320])
 @pytest.mark.parametrize(("gains", "losses"), [(0.12, 0.05), (0.15, 0.15), (0.3, 0.2), (0.08, 0.03)])
 def test_paired_difference_covers(n: int, gains: float, losses: float) -> None:
-    drawn = np.random.default_rng(n).multinomial(n, [gains, losses, 1 - gains - losses], DRAWS)
+    drawn = np.random.default_rng(n).multinomial(n, [gains, losses, 1 - gains - losses], MANY)
     cache: dict[tuple[int, int], bool] = {}
     for gained, lost, _ in drawn.tolist():
         if (gained, lost) not in cache:
             e = paired_difference(gained, lost, n)
             cache[gained, lost] = e.low <= gains - losses <= e.high
-    assert near_nominal(sum(cache[gained, lost] for gained, lost, _ in drawn.tolist()))
+    assert nominal(sum(cache[gained, lost] for gained, lost, _ in drawn.tolist()), MANY)
 
 
 def test_bootstrap_of_a_mean_covers() -> None:
     rng = np.random.default_rng(5)
     lengths = rng.gamma(6.0, 8.0, (DRAWS, 100))  # skewed, like answer lengths; mean 48
     ends = [bootstrap_mean(row, draws=600, seed=i) for i, row in enumerate(lengths)]
-    assert near_nominal(sum(e.low <= 48.0 <= e.high for e in ends))
+    assert nominal(sum(e.low <= 48.0 <= e.high for e in ends))
 
 
 def test_paired_bootstrap_covers() -> None:
@@ -93,7 +90,7 @@ def test_paired_bootstrap_covers() -> None:
     old = rng.random((DRAWS, 100))
     new = old + rng.normal(0.05, 0.2, (DRAWS, 100))
     ends = [paired_bootstrap(a, b, draws=600, seed=i) for i, (a, b) in enumerate(zip(new, old, strict=True))]
-    assert near_nominal(sum(e.low <= 0.05 <= e.high for e in ends))
+    assert nominal(sum(e.low <= 0.05 <= e.high for e in ends))
 
 
 def test_bootstrap_by_prompt_covers_where_single_answers_do_not() -> None:
@@ -114,9 +111,9 @@ def test_bootstrap_by_prompt_covers_where_single_answers_do_not() -> None:
 def test_the_detectable_difference_shows_four_times_in_five(n: int, changed: float) -> None:
     d = minimum_detectable_difference(n, changed)
     assert d is not None
-    drawn = np.random.default_rng(8).multinomial(n, [(changed + d) / 2, (changed - d) / 2, 1 - changed], DRAWS)
+    drawn = np.random.default_rng(8).multinomial(n, [(changed + d) / 2, (changed - d) / 2, 1 - changed], MANY)
     seen = {(g, x): paired_difference(g, x, n).above_zero for g, x, _ in set(map(tuple, drawn.tolist()))}
-    assert 0.77 <= sum(seen[g, x] for g, x, _ in drawn.tolist()) / DRAWS <= 0.86
+    assert 0.77 <= sum(seen[g, x] for g, x, _ in drawn.tolist()) / MANY <= 0.86
 
 
 def test_the_detectable_difference_shrinks_with_more_prompts() -> None:

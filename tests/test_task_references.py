@@ -69,8 +69,7 @@ def test_references_are_right(scorer: AsmScorer, f: Family) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
 def test_references_are_right_for_other_parameters(scorer: AsmScorer, f: Family) -> None:
-    for seed in ("two", "three"):
-        prove(scorer, instance(f, seed))
+    prove(scorer, instance(f, "two"))
 
 
 @pytest.mark.parametrize("f", IMPROVED, ids=lambda f: f.name)

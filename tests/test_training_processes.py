@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from forked import Forks
 
 pytestmark = pytest.mark.slow
 
@@ -50,21 +53,22 @@ Accelerator.prepare = prepare
 """Put before a run: its processes each hold a part of the model."""
 
 
-def run(model: Path, out: Path, cache: Path, processes: int, stop: int = 0, before: str = "", **settings: Any) -> int:
-    """Train on so many processes; `stop` ends them inside that step."""
-    script = out.with_suffix(f".{processes}.{stop}.py")
-    tests = str(Path(__file__).parent)
-    where = {"tests": tests, "model": str(model), "out": str(out)}
-    script.write_text(SCRIPT.format(settings=settings, before=before, stop=stop, processes=processes, **where))
-    command = [sys.executable, str(script)]
+def script(model: Path, out: Path, processes: int, stop: int = 0, before: str = "", **settings: Any) -> str:
+    """A program that trains on so many processes; `stop` ends them inside that step."""
+    where = {"tests": str(Path(__file__).parent), "model": str(model), "out": str(out)}
+    return SCRIPT.format(settings=settings, before=before, stop=stop, processes=processes, **where)
+
+
+def run(forks: Forks, model: Path, out: Path, processes: int, **more: Any) -> bool:
+    """Train in forks with the environment that torchrun gives its processes; whether all ended well."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    common = {"HAFS_CACHE": str(out.parent / "cache")}
     if processes > 1:
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *launch, str(script)]
-    env = {**os.environ, "HAFS_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
-    if not stop and done.returncode:
-        print(done.stdout[-3000:], done.stderr[-6000:])
-    return done.returncode
+        common |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
+                   "MASTER_PORT": str(port)}  # fmt: skip
+    ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} if processes > 1 else {} for i in range(processes)]
+    return not any(forks.run(script(model, out, processes, **more), *({**common, **rank} for rank in ranks)))
 
 
 def same(a: Path, b: Path) -> None:
@@ -81,33 +85,44 @@ def same(a: Path, b: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(forks: Forks, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on one process."""
     out = tmp_path_factory.mktemp("one") / "run"
-    assert run(tiny_model, out, out.parent / "cache", 1) == 0
+    assert run(forks, tiny_model, out, 1)
     return out
 
 
-def test_two_processes_do_what_one_does(tiny_model: Path, alone: Path, tmp_path: Path) -> None:
-    assert run(tiny_model, tmp_path / "run", tmp_path / "cache", 2) == 0
+def test_two_processes_of_torchrun_do_what_one_does(tiny_model: Path, alone: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(script(tiny_model, tmp_path / "run", 2))
+    argv = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(program)]
+    env = {**os.environ, "HAFS_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr[-6000:]
     same(alone, tmp_path / "run")
 
 
-def test_a_run_goes_on_with_another_number_of_processes(tiny_model: Path, alone: Path, tmp_path: Path) -> None:
-    assert run(tiny_model, tmp_path / "run", tmp_path / "cache", 2, stop=3) != 0
-    assert run(tiny_model, tmp_path / "run", tmp_path / "cache", 1) == 0
+def test_a_run_goes_on_with_another_number_of_processes(
+    forks: Forks, tiny_model: Path, alone: Path, tmp_path: Path
+) -> None:
+    assert not run(forks, tiny_model, tmp_path / "run", 2, stop=3)
+    assert run(forks, tiny_model, tmp_path / "run", 1)
     same(alone, tmp_path / "run")
 
 
-def test_processes_that_share_the_model_do_what_one_does(tiny_model: Path, alone: Path, tmp_path: Path) -> None:
+def test_processes_that_share_the_model_do_what_one_does(
+    forks: Forks, tiny_model: Path, alone: Path, tmp_path: Path
+) -> None:
     """Stopped in the middle and gone on with alone, too: a checkpoint holds whole tensors."""
-    assert run(tiny_model, tmp_path / "run", tmp_path / "cache", 2, before=SHARED) == 0
+    assert run(forks, tiny_model, tmp_path / "run", 2, before=SHARED)
     same(alone, tmp_path / "run")
-    assert run(tiny_model, tmp_path / "again", tmp_path / "cache", 1, stop=3) != 0
-    assert run(tiny_model, tmp_path / "again", tmp_path / "cache", 2, before=SHARED) == 0
+    assert not run(forks, tiny_model, tmp_path / "again", 1, stop=3)
+    assert run(forks, tiny_model, tmp_path / "again", 2, before=SHARED)
     same(alone, tmp_path / "again")
 
 
-def test_groups_that_are_split_stay_in_step_over_processes(tiny_model: Path, alone: Path, tmp_path: Path) -> None:
-    assert run(tiny_model, tmp_path / "run", tmp_path / "cache", 2, two_pass=True, row_tokens=48) == 0
+def test_groups_that_are_split_stay_in_step_over_processes(
+    forks: Forks, tiny_model: Path, alone: Path, tmp_path: Path
+) -> None:
+    assert run(forks, tiny_model, tmp_path / "run", 2, two_pass=True, row_tokens=48)
     same(alone, tmp_path / "run")

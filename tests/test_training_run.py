@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from forked import Forks
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import DataError, UsageError
 from hafs.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
-from hafs.training.loop import learning_rate
+from hafs.training.loop import TrainResult, learning_rate
 from hafs.training.run import split
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
@@ -79,62 +76,64 @@ def weights_of(path: Path) -> dict[str, torch.Tensor]:
     return load_file(str(path / "model" / "model.safetensors"))
 
 
-@pytest.mark.parametrize("kind", ["sft", "dpo"])
-@pytest.mark.parametrize("step", [1, 3, 6])
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, TrainResult]]:
+    """A run of SFT and one of DPO that nothing disturbed; their directories are read only."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAFS_CACHE", str(folder / "cache"))
+        sft = train_sft(str(tiny_model), examples(), SFTConfig(**SMALL), folder / "sft")
+        dpo = train_dpo(str(tiny_model), preferences(), DPOConfig(**SMALL), folder / "dpo")
+    return {"sft": (folder / "sft", sft), "dpo": (folder / "dpo", dpo)}
+
+
+def same(a: Path, b: Path) -> None:
+    """Equal curves and weights, bit for bit."""
+    assert log_of(a) == log_of(b)
+    for name, tensor in weights_of(b).items():
+        assert torch.equal(tensor, weights_of(a)[name]), name
+
+
+@pytest.mark.parametrize(("kind", "step"), [("dpo", 1), ("dpo", 3), ("dpo", 6), ("sft", 3)])
 def test_resumed_is_uninterrupted_bit_for_bit(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
+    tiny_model: Path, whole: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
     train: Any = train_sft if kind == "sft" else train_dpo
     config: Any = (SFTConfig if kind == "sft" else DPOConfig)(**SMALL)
     data = examples() if kind == "sft" else preferences()
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    first = train(str(tiny_model), data, config, whole)
+    undisturbed, first = whole[kind]
+    cut = tmp_path / "cut"
     with pytest.raises(Killed):
         train(str(tiny_model), data, config, cut, progress=kill_at(step))
     torch.manual_seed(12345)  # a new process has another random state
     again = train(str(tiny_model), data, config, cut)
-    assert log_of(cut) == log_of(whole)
     assert (again.best_step, again.best, again.tokens) == (first.best_step, first.best, first.tokens)
-    for name, tensor in weights_of(whole).items():
-        assert torch.equal(tensor, weights_of(cut)[name]), name
+    same(cut, undisturbed)
 
 
 SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
+import os, signal, threading
 from pathlib import Path
 from test_training_run import SMALL, preferences
 from hafs.config import DPOConfig
 from hafs.training import train_dpo
-import torch; torch.set_num_threads(1)
-train_dpo({model!r}, preferences(), DPOConfig(**SMALL), Path({out!r}), progress=lambda *a: print(*a[:3], flush=True))
+
+def progress(what, done, total, figures):
+    if (what, done) == ("training", {step}):  # soon it is logging, validating or in the middle of a checkpoint
+        threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+train_dpo({model!r}, preferences(), DPOConfig(**SMALL), Path({out!r}), progress=progress)
 """
 
 
 @pytest.mark.slow
-def test_sigkill_at_any_moment_loses_nothing(tiny_model: Path, tmp_path: Path) -> None:
-    env = {**os.environ, "HAFS_CACHE": str(tmp_path / "cache")}
-    tests = str(Path(__file__).parent)
-
-    def start(out: Path) -> subprocess.Popen[str]:
-        code = SCRIPT.format(tests=tests, model=str(tiny_model), out=str(out))
-        return subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
-
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert start(whole).wait() == 0
-    for wait_for in ("training 2", "training 5"):
-        process = start(cut)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(wait_for):
-                break
-        time.sleep(0.02)  # now it is logging, validating or in the middle of a checkpoint
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(cut).wait() == 0
-    assert log_of(cut) == log_of(whole)
-    assert all(torch.equal(t, weights_of(cut)[n]) for n, t in weights_of(whole).items())
+def test_sigkill_at_any_moment_loses_nothing(forks: Forks, tiny_model: Path, whole: Any, tmp_path: Path) -> None:
+    env = {"HAFS_CACHE": str(tmp_path / "cache")}
+    for step, code in ((2, -signal.SIGKILL), (5, -signal.SIGKILL), (0, 0)):
+        program = SCRIPT.format(step=step, model=str(tiny_model), out=str(tmp_path / "cut"))
+        assert forks.run(program, env) == [code]
+    same(tmp_path / "cut", whole["dpo"][0])
 
 
 def test_dpo_learns_the_preference_and_starts_at_ln_2(
@@ -151,11 +150,9 @@ def test_dpo_learns_the_preference_and_starts_at_ln_2(
 
 
 def test_a_finished_run_is_not_repeated_and_a_changed_one_is_refused(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_model: Path, whole: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
-    run = tmp_path / "run"
-    first = train_sft(str(tiny_model), examples(), SFTConfig(**SMALL), run)
+    run, first = whole["sft"]
     before = (run / "log.jsonl").read_bytes()
     assert train_sft(str(tiny_model), examples(), SFTConfig(**SMALL), run) == first
     assert (run / "log.jsonl").read_bytes() == before
@@ -210,17 +207,16 @@ def test_answers_that_are_too_long_are_dropped_and_counted(
 ) -> None:
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
     data = [*examples(), PreferenceGroup("long", (GroupCandidate("x" * 300),), ())]
-    result = train_sft(str(tiny_model), data, SFTConfig(**{**SMALL, "max_length": 128}), tmp_path / "run")
-    assert result.dropped == 1
+    config = SFTConfig(**{**SMALL, "num_epochs": 0.1, "max_length": 128})
+    assert train_sft(str(tiny_model), data, config, tmp_path / "run").dropped == 1
     with pytest.raises(UsageError, match="nothing to train on"):
-        train_sft(str(tiny_model), data[-1:], SFTConfig(**{**SMALL, "max_length": 128}), tmp_path / "none")
+        train_sft(str(tiny_model), data[-1:], config, tmp_path / "none")
 
 
-def test_departing_from_the_guide_is_said(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
-    result = train_dpo(str(tiny_model), preferences(), DPOConfig(**SMALL), tmp_path / "run")
-    assert any("learning rate" in w for w in result.warnings)
-    assert any("epochs" in w for w in result.warnings)
+def test_departing_from_the_guide_is_said(whole: Any) -> None:
+    warnings = whole["dpo"][1].warnings
+    assert any("learning rate" in w for w in warnings)
+    assert any("epochs" in w for w in warnings)
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -264,6 +260,14 @@ def close(a: Path, b: Path) -> None:
         torch.testing.assert_close(weights_of(b)[name], tensor, rtol=1e-4, atol=2e-6)
 
 
+@pytest.fixture(scope="module")
+def plain(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HAFS_CACHE", str(folder / "cache"))
+        return run_with(tiny_model, folder, "run")
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -275,10 +279,10 @@ def close(a: Path, b: Path) -> None:
     ids=["two passes", "checkpointing", "accumulation", "rows"],
 )
 def test_how_a_step_is_computed_changes_nothing(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+    tiny_model: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
-    close(run_with(tiny_model, tmp_path, "plain"), run_with(tiny_model, tmp_path, "other", **changes))
+    monkeypatch.setenv("HAFS_CACHE", str(plain.parent / "cache"))  # the reference is that of the plain run
+    close(plain, run_with(tiny_model, tmp_path, "other", **changes))
 
 
 def test_a_group_in_two_passes_with_dropout_sees_the_same_dropout_twice(
@@ -362,16 +366,14 @@ def test_the_reference_is_computed_once_for_all_runs_on_it(
         asked.append(what)
 
     for name, beta in (("a", 0.1), ("b", 0.5)):
-        config = DPOConfig(**{**SMALL, "beta": beta, "row_tokens": 64 if name == "b" else 128})
+        config = DPOConfig(**{**SMALL, "num_epochs": 0.1, "beta": beta, "row_tokens": 64 if name == "b" else 128})
         train_dpo(str(tiny_model), preferences(), config, tmp_path / name, progress=progress)
     assert asked.count("reference") == asked[: asked.index("training")].count("reference") > 0
 
 
-def test_what_has_changed_is_named(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_has_changed_is_named(whole: Any, tmp_path: Path) -> None:
     from conftest import byte_tokenizer, tiny_network
 
-    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
-    train_sft(str(tiny_model), examples(), SFTConfig(**SMALL), tmp_path / "run")
     other = tmp_path / "other"
     tiny_network(seed=1).save_pretrained(str(other))
     tokenizer = byte_tokenizer()
@@ -379,7 +381,7 @@ def test_what_has_changed_is_named(tiny_model: Path, tmp_path: Path, monkeypatch
     tokenizer.add_tokens(["LDA"])
     tokenizer.save_pretrained(str(other))
     with pytest.raises(UsageError) as said:
-        train_sft(str(other), examples(9), SFTConfig(**{**SMALL, "lora": {**LORA, "rank": 2}}), tmp_path / "run")
+        train_sft(str(other), examples(9), SFTConfig(**{**SMALL, "lora": {**LORA, "rank": 2}}), whole["sft"][0])
     for what in ("data (was", "model (was", "template (was", "tokenizer (was", "settings.lora.rank (was 4, is 2)"):
         assert what in said.value.what
 
