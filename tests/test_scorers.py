@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from hafs.preferences import rank
 from hafs.scorers import open_scorer
 from hafs.scorers.code.scorer import LANGUAGES, find
 from hafs.scorers.compose import parse
-from hafs.scorers.text.measures import length, repetition
+from hafs.scorers.text.measures import found, length, repetition
 from hafs.types import Candidate, Prompt, Score
 
 PROMPT = Prompt("Say something.")
@@ -136,6 +137,31 @@ def test_language_pattern_and_emptiness() -> None:
     assert (empty.passed, empty.cause) == (False, "empty")
     (plain,) = scores("text", english)
     assert plain.passed is None and plain.value == 1.0
+
+
+def test_a_pattern_that_would_never_end_leaves_the_answer_unscored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hafs.scorers.text.measures.PATTERN_SECONDS", 0.1)
+    spec = r"text:'regex=^(a+)+$'"
+    hangs, fits, other = scores(spec, "a" * 5000 + "b", "a" * 5000, "b")
+    assert (hangs.value, hangs.passed, hangs.reason) == (None, None, "the regex took longer than 0.1 s on the answer")
+    assert (fits.passed, other.passed, other.cause) == (True, False, "pattern not found")
+    (both,) = scores(f"text+{spec}", "a" * 5000 + "b")
+    assert both.value is None and "the regex took longer" in both.reason
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "there"),
+    [
+        (r"x_{i}", "x_{i}", True),
+        (r"x_{i}", "x_", False),
+        (r"(?:ab){e<=1}", "ac", False),
+        (r"[{]a\{2}$", "say {a{2}", True),
+        (r"^b{2,3}$", "a\nbb", True),
+        (r"\N{LATIN SMALL LETTER A}{,2}b", "aab", True),
+    ],
+)
+def test_a_pattern_means_what_it_means_to_re(pattern: str, text: str, there: bool) -> None:
+    assert found(pattern, text) is bool(re.search(pattern, text, re.M)) is there
 
 
 def test_a_json_schema_of_the_prompt() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, inspect, text
+from sqlalchemy.dialects import sqlite
 
 from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.store import Run, Store, find_workspace, init_workspace, open_store, open_workspace, schema
@@ -38,6 +40,7 @@ from hafs.types import (
     Reference,
     Score,
     Verdict,
+    content_id,
 )
 
 SERVER = os.environ.get("HAFS_TEST_POSTGRES", "")
@@ -145,6 +148,18 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
         assert add([item]) == 0
         found = get(item.id)
         assert found == item and found is not None and found.id == item.id
+
+
+@given(anything, anything, st.lists(anything, min_size=2, max_size=3, unique=True), st.lists(data, max_size=1))
+def test_a_group_is_encoded_once_into_what_its_id_and_its_columns_always_were(prompt, system, texts, context) -> None:
+    members = tuple(GroupCandidate(text, id=text[::-1]) for text in texts)
+    group = PreferenceGroup(prompt, members, (Edge(0, 1, 0.1, 1 / 3, texts[0]),), system, context=tuple(context))
+    candidates, edges = [vars(c) for c in members], [vars(e) for e in group.edges]
+    more = [group.context, group.tools] if context else []
+    assert group.id == content_id("group", system, prompt, candidates, edges, *more)
+    for column, encoded, plain in zip(("candidates", "edges"), group.encoded()[1:], (candidates, edges), strict=True):
+        kept = schema.groups.c[column].type.process_bind_param(encoded, sqlite.dialect())
+        assert kept == json.dumps(plain, sort_keys=True, separators=(",", ":"))
 
 
 def test_a_malformed_verdict_gives_way_to_one_that_could_be_read(store: Store) -> None:

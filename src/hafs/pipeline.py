@@ -20,7 +20,7 @@ from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
 from hafs.models import model_hash, resolve
-from hafs.preferences import BuildReport, Stats, group_from_people, groups_from_answers
+from hafs.preferences import BuildReport, Stats, group_from_people, groups_of_scorer
 from hafs.scorers import Scorer, open_scorer
 from hafs.store import Run, Store
 from hafs.types import Annotation, Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
@@ -348,8 +348,9 @@ def preference_groups(
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
     stored = store.ranked_answers(scorer.name, scorer.version, scorer.arguments, **filters)
-    made, report = groups_from_answers(stored, **config.model_dump())
-    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": dict(scorer.arguments), **config.model_dump()}
+    name = f"{scorer.name}@{scorer.version}"
+    made, report = groups_of_scorer(stored, name, **config.model_dump())
+    about = {"scorer": name, "arguments": dict(scorer.arguments), **config.model_dump()}
     return keep_groups(store, made, about, report.to_dict), report
 
 
@@ -359,13 +360,7 @@ def keep_groups(
     """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
     stats = Stats()
     ids: list[str] = []
-
-    def noted() -> Iterator[PreferenceGroup]:
-        for group in stats.counted(groups):
-            ids.append(group.id)
-            yield group
-
-    store.add_groups(noted())
+    store.add_groups(stats.counted(groups), ids=ids)
     run = store.start_run("preferences", about, {"groups": content_id(ids)})
     store.link_groups(run, ids)
     store.finish_run(run, "finished", metrics(), {"stats": stats.to_dict()})

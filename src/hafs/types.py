@@ -13,10 +13,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 __all__ = [
     "Annotation",
+    "Answer",
     "Candidate",
     "Edge",
     "GroupCandidate",
@@ -45,7 +46,10 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 def content_id(*parts: Any) -> str:
     """A 20-hex-digit id of `parts` (anything JSON can write); equal content has an equal id on every machine."""
-    text = _ENCODER.encode(parts)
+    return _hashed(_ENCODER.encode(parts))
+
+
+def _hashed(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:20]
 
 
@@ -55,7 +59,7 @@ def same_text(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n")) if _BLANK_END.search(text) else text
 
 
-_BLANK_END = re.compile(r"\s\n")
+_BLANK_END = re.compile(r"\n(?<=\s\n)")  # begins with a letter of its own, so the search jumps from line to line
 
 
 class _Row:
@@ -183,6 +187,22 @@ class Score(_Row):
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Score:
         return super().from_dict({**row, "key": tuple(row.get("key", ()))})
+
+
+class Answer(NamedTuple):
+    """A candidate with what one scorer says of it: all that rankings and groups need. Without a value it is unscored.
+
+    `key`, `tolerance` and `passed` are those of `Score`, but a key is never empty where there is a value. `off_policy`
+    is that of `GroupCandidate`.
+    """
+
+    id: str
+    text: str
+    value: float | None = None
+    key: tuple[float, ...] = ()
+    tolerance: float = 0.0
+    passed: bool | None = None
+    off_policy: bool = False
 
 
 @dataclass(frozen=True)
@@ -359,9 +379,15 @@ class PreferenceGroup(_Row):
 
     @cached_property
     def id(self) -> str:
-        more = [self.context, self.tools] if self.context or self.tools else []
-        return content_id("group", self.system, self.prompt, [vars(c) for c in self.candidates],
-                          [vars(e) for e in self.edges], *more)  # fmt: skip
+        return self.encoded()[0]
+
+    def encoded(self) -> tuple[str, str, str]:
+        """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
+        candidates, edges = (_ENCODER.encode([vars(x) for x in of]) for of in (self.candidates, self.edges))
+        parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
+        if self.context or self.tools:
+            parts += [_ENCODER.encode(self.context), _ENCODER.encode(self.tools)]
+        return _hashed(",".join(parts) + "]"), candidates, edges
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}

@@ -7,6 +7,7 @@ from hafs.preferences.build import (
     group_from_edges,
     group_from_ranking,
     groups_from_answers,
+    groups_of_scorer,
 )
 from hafs.preferences.formats import FORMATS, read_preferences, set_aside, write_preferences
 from hafs.preferences.mix import Mixed, Mixing, mix
@@ -31,6 +32,7 @@ __all__ = [
     "group_from_people",
     "group_from_ranking",
     "groups_from_answers",
+    "groups_of_scorer",
     "mix",
     "pair",
     "rank",

@@ -15,13 +15,14 @@ from typing import Any
 
 from hafs.errors import DataError, UsageError
 from hafs.preferences.pairs import merged_mark
-from hafs.preferences.ranking import rank, same_text
+from hafs.preferences.ranking import answer, same_text, source_of, tiers_of
 from hafs.preferences.schemes import SCHEMES, pair, spread
-from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
+from hafs.types import Answer, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
 
 REFERENCES = ("never", "when-needed", "always")
 CONTRASTS = ("any", "passed")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
+Asked = tuple[Prompt, Sequence[Answer], str]  # the last is the source of the edges
 
 
 @dataclass(frozen=True)
@@ -97,17 +98,6 @@ class BuildReport:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Member:
-    """A candidate of a group to be, with what edges are decided by."""
-
-    id: str
-    text: str
-    value: float | None = None
-    passed: bool | None = None
-    off_policy: bool = False
-
-
 def build_groups(
     prompts: Iterable[Prompt],
     candidates: Iterable[Candidate],
@@ -128,7 +118,17 @@ def groups_from_answers(
 ) -> tuple[Iterator[PreferenceGroup], BuildReport]:
     """Like `build_groups`, but from prompts that come with their scored candidates (`Store.answers`)."""
     report = BuildReport()
-    return _groups(answers, Pairing(scheme, **options), report), report
+    asked = ((prompt, [answer(c, s) for c, s in found], source_of(found)) for prompt, found in answers)
+    return _groups(asked, Pairing(scheme, **options), report), report
+
+
+def groups_of_scorer(
+    answers: Iterable[tuple[Prompt, Sequence[Answer]]], source: str, scheme: str = "all", **options: Any
+) -> tuple[Iterator[PreferenceGroup], BuildReport]:
+    """Like `groups_from_answers`, but from what one scorer, named by `source`, says (`Store.ranked_answers`)."""
+    report = BuildReport()
+    asked = ((prompt, found, source) for prompt, found in answers)
+    return _groups(asked, Pairing(scheme, **options), report), report
 
 
 def group_from_ranking(
@@ -149,7 +149,7 @@ def group_from_ranking(
         raise DataError(f"the ranking {ranking.id} names an unknown candidate {unknown[0]}", "add that candidate")
     lowest = {same_text(texts[id]): id for id in ranked}
     kept = set(lowest.values())
-    tiers = [[_Member(id, texts[id]) for id in tier if id in kept] for tier in ranking.tiers]
+    tiers = [[Answer(id, texts[id]) for id in tier if id in kept] for tier in ranking.tiers]
     pairing = Pairing(scheme, **options)
     tiers = spread([tier for tier in tiers if tier], pairing.max_candidates)
     return _paired(prompt, tiers, pairing, ranking.source)
@@ -218,10 +218,10 @@ def _join(prompts: Iterable[Prompt], candidates: Iterable[Candidate], scores: It
         yield prompt, answers.get(prompt.id, [])
 
 
-def _groups(answers: Iterable[Answered], pairing: Pairing, report: BuildReport) -> Iterator[PreferenceGroup]:
-    for prompt, scored in answers:
+def _groups(asked: Iterable[Asked], pairing: Pairing, report: BuildReport) -> Iterator[PreferenceGroup]:
+    for prompt, answers, source in asked:
         report.prompts += 1
-        group = _group(prompt, scored, pairing, report)
+        group = _group(prompt, answers, source, pairing, report)
         if isinstance(group, str):
             report.skipped[group] += 1
             continue
@@ -232,28 +232,26 @@ def _groups(answers: Iterable[Answered], pairing: Pairing, report: BuildReport) 
 
 
 def _group(
-    prompt: Prompt, answers: Sequence[tuple[Candidate, Score | None]], pairing: Pairing, report: BuildReport
+    prompt: Prompt, answers: Sequence[Answer], source: str, pairing: Pairing, report: BuildReport
 ) -> PreferenceGroup | str:
     """The group of one prompt, or why there is none."""
     if not answers:
         return "no candidates"
-    ranking = rank(answers)
+    tiers, scored = tiers_of(answers)
     report.candidates += len(answers)
-    report.unscored += ranking.details["unscored"]
-    report.equal += ranking.details["equal"]
-    if not ranking.tiers:
+    report.unscored += len(answers) - scored
+    report.equal += scored - sum(map(len, tiers))
+    if not tiers:
         return "no candidate is scored"
-    members = (_Member(s.candidate_id, c.text, s.value, s.passed) for c, s in answers if s is not None)
-    known = {member.id: member for member in members}
-    tiers = _with_reference(prompt, [[known[id] for id in tier] for tier in ranking.tiers], pairing)
+    tiers = _with_reference(prompt, tiers, pairing)
     if sum(map(len, tiers)) == 1:
         return "only one candidate"
     if len(tiers) == 1:
         return "all candidates tie"
-    return _paired(prompt, tiers, pairing, ranking.source) or "no pair is left by the options"
+    return _paired(prompt, tiers, pairing, source) or "no pair is left by the options"
 
 
-def _with_reference(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing) -> list[list[_Member]]:
+def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing) -> list[list[Answer]]:
     """At most `max_candidates` of `tiers`, with the prompt's reference on top where `pairing` asks for it.
 
     A reference is right, so it beats what is wrong; `_allowed` keeps it from beating what is right too.
@@ -266,11 +264,11 @@ def _with_reference(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing
     first = prompt.references[0]
     if same_text(first.text) in {same_text(m.text) for m in members}:
         return spread(tiers, pairing.max_candidates)
-    reference = _Member(f"reference:{first.name}", first.text, value=1.0, passed=True, off_policy=True)
+    reference = Answer(f"reference:{first.name}", first.text, value=1.0, passed=True, off_policy=True)
     return [[reference], *spread(tiers, pairing.max_candidates - 1)]
 
 
-def _paired(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing, source: str) -> PreferenceGroup | None:
+def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source: str) -> PreferenceGroup | None:
     """The group of the pairs that the scheme makes of `tiers` and the options allow; None without any."""
     pairs = [p for p in pair(tiers, pairing.scheme) if _allowed(*p, pairing)]
     if not pairs:
@@ -292,7 +290,7 @@ def _paired(prompt: Prompt, tiers: list[list[_Member]], pairing: Pairing, source
     return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
 
 
-def _allowed(winner: _Member, loser: _Member, pairing: Pairing) -> bool:
+def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
     """Whether the options of `pairing` let this pair be an edge."""
     contrast = winner.passed is True and loser.passed is False
     if winner.off_policy or loser.off_policy:

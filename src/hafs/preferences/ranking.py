@@ -9,19 +9,13 @@ to it, and the next one opens a tier.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from hafs.errors import DataError
-from hafs.types import Candidate, Ranking, Score, same_text
+from hafs.types import Answer, Candidate, Ranking, Score, same_text
 
-
-@dataclass(frozen=True)
-class _Entry:
-    id: str
-    text: str
-    key: tuple[float, ...]
-    tolerance: float
+_id, _key = attrgetter("id"), attrgetter("key")
 
 
 def rank(answers: Sequence[tuple[Candidate, Score | None]]) -> Ranking:
@@ -36,45 +30,50 @@ def rank(answers: Sequence[tuple[Candidate, Score | None]]) -> Ranking:
     prompts = {candidate.prompt_id for candidate, _ in answers}
     if len(prompts) != 1:
         raise ValueError(f"a ranking is of one prompt, not of {len(prompts)}")
-    scored = [(c, s) for c, s in answers if s is not None and is_scored(s)]
-    entries = [_Entry(s.candidate_id, same_text(c.text), s.key or (s.value or 0.0,), s.tolerance) for c, s in scored]
-    unique: dict[str, _Entry] = {}
-    for entry in sorted(entries, key=lambda e: (e.key, e.id)):
-        unique.setdefault(entry.text, entry)
-    details = {"unscored": len(answers) - len(scored), "equal": len(entries) - len(unique)}
-    return Ranking(prompts.pop(), _tiers(list(unique.values())), _source([s for _, s in scored]), details)
+    tiers, scored = tiers_of(answer(c, s) for c, s in answers)
+    details = {"unscored": len(answers) - scored, "equal": scored - sum(map(len, tiers))}
+    return Ranking(prompts.pop(), tuple(tuple(map(_id, tier)) for tier in tiers), source_of(answers), details)
 
 
-def is_scored(score: Score) -> bool:
-    """Whether a score can rank its candidate: it has a value, and nothing in its key is not a number."""
-    return score.value is not None and not any(math.isnan(part) for part in (score.value, *score.key))
+def answer(candidate: Candidate, score: Score | None) -> Answer:
+    """A candidate and its score as `tiers_of` takes them."""
+    if score is None or score.value is None:
+        return Answer(candidate.id, candidate.text)
+    key = score.key or (score.value,)
+    return Answer(score.candidate_id, candidate.text, score.value, key, score.tolerance, score.passed)
 
 
-def _tiers(entries: list[_Entry]) -> tuple[tuple[str, ...], ...]:
-    entries.sort(key=lambda e: e.id)
-    entries.sort(key=lambda e: e.key, reverse=True)
-    tiers: list[list[_Entry]] = []
-    for entry in entries:
-        if tiers and _ties(tiers[-1][0], entry):
-            tiers[-1].append(entry)
+def is_scored(answer: Answer) -> bool:
+    """Whether an answer can be ranked: it has a value, and nothing in its key is not a number."""
+    return answer.value is not None and not any(map(math.isnan, (answer.value, *answer.key)))
+
+
+def tiers_of(answers: Iterable[Answer]) -> tuple[list[list[Answer]], int]:
+    """The tiers that `rank` makes of a prompt's answers, and how many of them can be ranked, equal ones included."""
+    scored = sorted(filter(is_scored, answers), key=_id)
+    scored.sort(key=_key)
+    unique: dict[str, Answer] = {}
+    for one in scored:
+        unique.setdefault(same_text(one.text), one)
+    tiers: list[list[Answer]] = []
+    for one in sorted(unique.values(), key=_key, reverse=True):  # among equal keys the order of the ids stays
+        if tiers and _ties(tiers[-1][0], one):
+            tiers[-1].append(one)
         else:
-            tiers.append([entry])
-    return tuple(tuple(e.id for e in tier) for tier in tiers)
+            tiers.append([one])
+    return tiers, len(scored)
 
 
-def _ties(best: _Entry, other: _Entry) -> bool:
+def _ties(best: Answer, other: Answer) -> bool:
     if best.key == other.key:
         return True
     same_before = len(best.key) == len(other.key) and best.key[:-1] == other.key[:-1]
     return same_before and best.key[-1] - other.key[-1] <= best.tolerance
 
 
-def _source(scores: Sequence[Score]) -> str:
-    first = scores[0] if scores else None
-    if first and all(
-        s.arguments is first.arguments and s.version == first.version and s.scorer == first.scorer for s in scores
-    ):
-        return f"{first.scorer}@{first.version}"
+def source_of(answers: Iterable[tuple[Candidate, Score | None]]) -> str:
+    """The scorer whose scores these are ("asm@1"), "" without scores; raises DataError when it is several."""
+    scores = (s for c, s in answers if s is not None and is_scored(answer(c, s)))
     scorers = {(s.scorer, s.version, repr(sorted(s.arguments.items()))): f"{s.scorer}@{s.version}" for s in scores}
     if len(scorers) > 1:
         names = ", ".join(sorted(scorers.values()))

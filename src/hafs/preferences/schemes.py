@@ -47,9 +47,10 @@ def pair(tiers: Tiers[T], scheme: str) -> list[tuple[T, T]]:
 
 def spread(tiers: Tiers[T], most: int) -> list[list[T]]:
     """Tiers with at most `most` members in all: the worst, the best, and evenly spaced ones between them."""
+    if sum(map(len, tiers)) <= most:
+        return [list(tier) for tier in tiers if tier]
     places = [(i, j) for i, tier in enumerate(tiers) for j in range(len(tier))]
-    if len(places) > most:
-        last = len(places) - 1
-        places = [places[last - round(k * last / max(1, most - 1))] for k in reversed(range(most))]
+    last = len(places) - 1
+    places = [places[last - round(k * last / max(1, most - 1))] for k in reversed(range(most))]
     kept = [[tier[j] for place, j in places if place == i] for i, tier in enumerate(tiers)]
     return [tier for tier in kept if tier]

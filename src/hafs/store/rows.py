@@ -84,6 +84,9 @@ def _names(kind: str) -> tuple[tuple[str, str], ...]:
 def to_row(kind: str, item: Any, added: float) -> dict[str, Any]:
     """The column values of `item`, added at `added` seconds since 1970."""
     row = {column: getattr(item, name) for column, name in _names(kind)}
-    row["id"] = item.id
+    if isinstance(item, PreferenceGroup):
+        row["id"], row["candidates"], row["edges"] = item.encoded()  # once: it is most of the work
+    else:
+        row["id"] = item.id
     row["added"] = added
     return row

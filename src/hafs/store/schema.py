@@ -46,6 +46,8 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 def escape_text(value: str) -> str:
     """`value` with the characters that a database refuses written as U+001A and four hex digits."""
+    if value.isascii() and "\x00" not in value and _ESCAPE not in value:  # the search below looks at every character
+        return value
     return _UNSAFE.sub(lambda m: f"{_ESCAPE}{ord(m[0]):04x}", value)
 
 
@@ -91,11 +93,26 @@ class Json(TypeDecorator[Any]):
         return self.load(parsed) if self.load else parsed
 
 
+class Encoded(Json):
+    """A value that comes as canonical JSON text, and is kept as `Json` writes it: in ASCII."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or (value.isascii() and "\x7f" not in value):
+            return value
+        return _NOT_ASCII.sub(lambda m: json.dumps(m[0])[1:-1], value)
+
+
+_NOT_ASCII = re.compile(r"[^ -~]")
+
+
 def _tiers(rows: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(tier) for tier in rows)
 
 
-def _references(rows: Sequence[dict[str, Any]]) -> tuple[Reference, ...]:
+def references(rows: Sequence[dict[str, Any]]) -> tuple[Reference, ...]:
+    """A prompt's references of what its column holds."""
     return tuple(Reference(**row) for row in rows)
 
 
@@ -130,7 +147,7 @@ prompts = _table(
     Column("source", AnyText),
     Column("checker", AnyText),
     Column("check_data", Json),
-    Column("reference_texts", Json(_references, _dicts)),
+    Column("reference_texts", Json(references, _dicts)),
     Column("tags", Json(tuple)),
 )
 
@@ -232,8 +249,8 @@ leases = _table(
 groups = _table(
     "preference_groups",
     Column("prompt", AnyText),
-    Column("candidates", Json(_group_candidates, _dicts)),
-    Column("edges", Json(_edges, _dicts)),
+    Column("candidates", Encoded(_group_candidates)),
+    Column("edges", Encoded(_edges)),
     Column("system", AnyText),
     Column("prompt_id", AnyText),
     Column("family", AnyText),

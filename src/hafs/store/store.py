@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Select,
@@ -27,7 +29,6 @@ from sqlalchemy import (
     and_,
     exists,
     func,
-    literal_column,
     select,
     type_coerce,
     update,
@@ -42,10 +43,12 @@ from hafs.store.engine import connect, database_url, transaction
 from hafs.store.files import Imported, Parent, read_rows, value_problem
 from hafs.store.query import Matching, by_scorer, in_prompts, matches
 from hafs.store.rows import KINDS, Run, columns, to_row
-from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
+from hafs.types import Annotation, Answer, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
 
 BATCH = 2000
 """Rows in one write transaction."""
+
+_DECODER = json.JSONDecoder()
 
 STATUSES = ("running", "finished", "failed")
 
@@ -183,10 +186,12 @@ class Store:
         with self._writing() as conn:
             yield Desk(conn, self._insert)
 
-    def add_groups(self, groups: Iterable[PreferenceGroup], run: str | None = None) -> int:
+    def add_groups(
+        self, groups: Iterable[PreferenceGroup], run: str | None = None, ids: list[str] | None = None
+    ) -> int:
         """Add preference groups; returns how many were new. `run` is the id of the run that made them.
 
-        Raises DataError when there is no such run.
+        `ids` gets the groups' ids, in their order. Raises DataError when there is no such run.
         """
         insert = self._insert(schema.groups).on_conflict_do_nothing()
         link = self._insert(schema.run_groups).on_conflict_do_nothing()
@@ -196,6 +201,8 @@ class Store:
                 added += _count(conn, insert, rows)
                 if run is not None:
                     conn.execute(link, [{"run_id": run, "group_id": row["id"]} for row in rows])
+            if ids is not None:
+                ids += [row["id"] for row in rows]
         return added
 
     def link_groups(self, run: str, ids: Iterable[str]) -> None:
@@ -339,25 +346,33 @@ class Store:
 
     def ranked_answers(
         self, scorer: str, version: str, arguments: Mapping[str, Any], **filters: Unpack[CandidateFilters]
-    ) -> Iterator[Answers]:
-        """What `answers` gives, with only what rankings and preferences are made of; several times as fast.
+    ) -> Iterator[tuple[Prompt, list[Answer]]]:
+        """What `answers` gives, with only what groups are made of; several times as fast.
 
-        A prompt comes without check and tags, a candidate with its prompt's id and its text, a score without details,
-        reason and cause.
+        A prompt comes without category, source and what checks it; the order of its answers is not defined.
         """
-        t, c = schema.scores.c, schema.candidates.c
-        raw = [type_coerce(column, Text) for column in (c.prompt_id, c.text, t.candidate_id, t.sort_key)]
-        read: Any = select(*raw, t.value, t.tolerance, t.passed).select_from(schema.candidates)
-        read = read.outerjoin(schema.scores, and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments)))
-        for prompt, rows in self._by_prompt(read, filters, lean=True):
-            found: list[tuple[Candidate, Score | None]] = []
-            for prompt_id, text, id, key, value, tolerance, passed in rows:
-                score = None
-                if value is not None:
-                    ranks = tuple(json.loads(key))
-                    score = Score(id, scorer, version, arguments, value, "", ranks, tolerance, passed)
-                found.append((Candidate(prompt_id, schema.unescape_text(text)), score))
-            yield prompt, found
+        p, c, t = schema.prompts.c, schema.candidates.c, schema.scores.c
+        asked = (p.id, p.text, p.system, p.family, p.split, p.reference_texts)
+        raw = (type_coerce(column, Text) for column in (*asked, c.id, c.text, t.sort_key))
+        query: Any = select(*raw, t.value, t.tolerance, t.passed).select_from(schema.prompts)
+        theirs = self._all((c.model, filters.get("model")), (c.source, filters.get("source")))
+        query = query.outerjoin(schema.candidates, and_(c.prompt_id == p.id, *theirs))
+        query = query.outerjoin(schema.scores, and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments)))
+        named = ((p.id, filters.get("prompt_ids")), (p.split, filters.get("split")), (p.family, filters.get("family")))
+        query = query.where(*self._all(*named)).order_by(p.id)
+        with self._reading() as conn:
+            for _, rows in groupby(self._rows(conn, query), key=itemgetter(0)):
+                found: list[Answer] = []
+                for row in rows:
+                    *prompt, id, text, key, value, tolerance, passed = row
+                    if value is not None:
+                        ranks = tuple(_DECODER.raw_decode(key)[0]) or (value,)
+                        found.append(Answer(id, schema.unescape_text(text), value, ranks, tolerance, passed))
+                    elif id is not None:
+                        found.append(Answer(id, schema.unescape_text(text)))
+                text, system, family, split = map(schema.unescape_text, prompt[1:5])
+                known = schema.references(json.loads(prompt[5]))
+                yield Prompt(text, system, family, split=split, references=known), found
 
     def to_score(
         self, scorer: str, version: str, arguments: Mapping[str, Any], **filters: Unpack[CandidateFilters]
@@ -513,8 +528,11 @@ class Store:
         return added
 
     def _select(self, kind: str, wanted: Iterable[tuple[Any, Matching]]) -> Select[Any]:
-        conditions = [c for column, value in wanted for c in matches(column, value, self._dialect)]
-        return select(*columns(kind)).where(*conditions)
+        return select(*columns(kind)).where(*self._all(*wanted))
+
+    def _all(self, *wanted: tuple[Any, Matching]) -> list[ColumnElement[bool]]:
+        """The conditions that each column is what is wanted of it."""
+        return [c for column, value in wanted for c in matches(column, value, self._dialect)]
 
     def _rows(self, conn: Connection, query: Select[Any]) -> Iterator[Any]:
         return iter(conn.execute(query, execution_options={"stream_results": True, "yield_per": 500}))
@@ -533,23 +551,15 @@ class Store:
         conditions += matches(c.source, filters.get("source"), self._dialect)
         return query.where(*conditions).order_by(c.prompt_id, c.seed, c.idx, c.id)
 
-    def _by_prompt(
-        self, query: Select[Any], filters: CandidateFilters, lean: bool = False
-    ) -> Iterator[tuple[Prompt, list[Any]]]:
+    def _by_prompt(self, query: Select[Any], filters: CandidateFilters) -> Iterator[tuple[Prompt, list[Any]]]:
         """Every prompt with the rows of `query` that are its; a row begins with the prompt's id.
 
-        Two reads in the same order are merged, so a prompt is read once however many candidates it has. With `lean` a
-        prompt comes without its check and tags.
+        Two reads in the same order are merged, so a prompt is read once however many candidates it has.
         """
         t = schema.prompts.c
         split, family = filters.get("split"), filters.get("family")
         wanted = ((t.id, filters.get("prompt_ids")), (t.split, split), (t.family, family))
-        left_out = {"check_data": "{}", "tags": "[]"} if lean else {}
-        selected = [
-            literal_column(f"'{left_out[c.name]}'", c.type) if c.name in left_out else c for c in columns("prompts")
-        ]
-        conditions = [c for column, value in wanted for c in matches(column, value, self._dialect)]
-        prompts = select(*selected, t.id).where(*conditions).order_by(t.id)
+        prompts = select(*columns("prompts"), t.id).where(*self._all(*wanted)).order_by(t.id)
         with self._reading() as conn:
             rows = self._rows(conn, self._of_candidates(query, filters))
             groups = groupby(rows, key=lambda row: row[0])

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from hafs.errors import DataError, MissingTool
+import regex
+
+from hafs.errors import DataError, HafsError, MissingTool
 from hafs.scorers.fences import fences
 
-__all__ = ["as_json", "fluency", "language", "length", "matches_schema", "repetition", "words"]
+__all__ = ["as_json", "fluency", "found", "language", "length", "matches_schema", "repetition", "words"]
 
 LONGEST_PATTERN_TEXT = 20_000  # characters that a pattern is searched in
+PATTERN_SECONDS = 1.0  # processor time of one search; (a+)+$ would need years
 
 
 def words(text: str) -> list[str]:
@@ -67,6 +70,26 @@ def as_json(text: str) -> tuple[bool, Any]:
         except (ValueError, RecursionError):
             continue
     return False, None
+
+
+_BRACES = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d*,?\d*\})", re.S)
+
+
+def found(pattern: str, text: str) -> bool:
+    """Whether a pattern, in the words of `re`, is somewhere in the text. Raises HafsError when that takes too long.
+
+    `regex` searches, since `re` cannot be stopped. To it braces that are no number of repeats ask for a fuzzy match, so
+    they are escaped. DataError is for a pattern that one of the two refuses.
+    """
+    try:
+        re.compile(pattern)
+        search = regex.compile(_BRACES.sub(lambda m: m[1] or r"\{", pattern), regex.M).search
+    except (re.error, regex.error, RecursionError) as e:
+        raise DataError(f"the regex is wrong: {e}", "correct it") from e
+    try:
+        return search(text[:LONGEST_PATTERN_TEXT], timeout=PATTERN_SECONDS) is not None
+    except TimeoutError as e:
+        raise HafsError(f"the regex took longer than {PATTERN_SECONDS:g} s on the answer", "write it simpler") from e
 
 
 def matches_schema(value: Any, schema: Mapping[str, Any]) -> str:

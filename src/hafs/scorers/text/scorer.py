@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.scorers.text.measures import (
-    LONGEST_PATTERN_TEXT,
     as_json,
     fluency,
+    found,
     language,
     length,
     matches_schema,
@@ -93,11 +92,11 @@ class TextScorer:
             parts["length"] = length(n, wanted.min_words, wanted.max_words)
             musts["too short" if n < wanted.min_words else "too long"] = parts["length"] == 1.0
         if wanted.language:
-            details["language"] = found = language(text)
-            musts["wrong language"] = found == wanted.language
+            details["language"] = language(text)
+            musts["wrong language"] = details["language"] == wanted.language
             parts["language"] = float(musts["wrong language"])
         if wanted.regex:
-            musts["pattern not found"] = bool(re.search(wanted.regex, text[:LONGEST_PATTERN_TEXT], re.M))
+            musts["pattern not found"] = found(wanted.regex, text)
             parts["regex"] = float(musts["pattern not found"])
         if wanted.json or wanted.schema is not None:
             self._json(text, wanted, parts, musts, details)
@@ -178,7 +177,7 @@ def _checked(data: Mapping[str, Any], where: str) -> Wanted:
         if not isinstance(value, kinds[key]) or (kinds[key] is int and isinstance(value, bool)):
             raise DataError(f"{where}: {key} is {value!r}, not {kinds[key].__name__}", FIX)
     try:
-        re.compile(data.get("regex", ""))
-    except re.error as e:
-        raise DataError(f"{where}: the regex is wrong: {e}", "correct it") from e
+        found(data.get("regex", ""), "")
+    except DataError as e:
+        raise DataError(f"{where}: {e.what}", e.fix) from e
     return Wanted(**data)
