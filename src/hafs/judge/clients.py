@@ -112,7 +112,7 @@ class AnthropicClient:
     ) -> Reply:  # fmt: skip
         """See `Client`."""
         body = self.body(system, messages, schema, max_tokens)
-        return self.reply(await attempt(lambda: _post(self.sdk, "/v1/messages", body, timeout), timeout))
+        return self.reply(await attempt(lambda: _post(self.sdk, f"{self.endpoint}/v1/messages", body, timeout), timeout))
 
     @staticmethod
     def reply(message: Any) -> Reply:
@@ -182,7 +182,7 @@ class OpenAIClient:
         body = self.body(system, messages, schema, max_tokens)
         if logprobs:
             body["logprobs"] = True
-        return self.reply(await attempt(lambda: _post(self.sdk, "/chat/completions", body, timeout), timeout))
+        return self.reply(await attempt(lambda: _post(self.sdk, f"{self.endpoint}/chat/completions", body, timeout), timeout))
 
     @staticmethod
     def reply(completion: Any) -> Reply:
@@ -343,9 +343,9 @@ def _retry_after(response: Any) -> float | None:
         return max(0.0, email.utils.mktime_tz(when) - time.time()) if when else None
 
 
-async def _post(sdk: Any, path: str, body: Mapping[str, Any], timeout: float) -> Any:
+async def _post(sdk: Any, url: str, body: Mapping[str, Any], timeout: float) -> Any:
     """Send through an SDK and get plain JSON: its typed classes would take most of the time of a call."""
-    return await sdk.post(path, cast_to=object, body=body, options={"timeout": timeout})
+    return await sdk.post(url, cast_to=object, body=body, options={"timeout": timeout})
 
 
 def _get(data: Any, name: str) -> Any:
