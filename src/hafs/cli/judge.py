@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from hafs.judge.clients import Client
     from hafs.judge.estimate import Estimate
-    from hafs.judge.runner import JudgeResult
+    from hafs.judge.runner import JudgeResult, Judging
+    from hafs.store import Store, Workspace
 
 Judges = Annotated[
     list[str],
@@ -67,10 +68,8 @@ def run(
     What was answered is never asked again. Exit code 1 when a question stayed without an answer.
     """
     from hafs.judge.calling import Manner
-    from hafs.judge.prices import load_prices
     from hafs.judge.protocols import open_protocol
-    from hafs.judge.runner import Judging, check_prices
-    from hafs.judge.runner import judge as judge_all
+    from hafs.judge.runner import Judging
     from hafs.judge.work import Selection
     from hafs.models import model_hash, resolve
 
@@ -78,7 +77,6 @@ def run(
     asked = open_protocol(protocol, _rubric(rubric), shuffles, seed)
     if batch and replay:
         raise UsageError("--replay sends nothing, --batch sends batches", "leave one of them out")
-    prices = load_prices(space.root)
     with space.open_store() as store:
         chosen = choose_prompts(store, prompts, split, num_samples)
         if prompts is not None:
@@ -87,15 +85,27 @@ def run(
         which = Selection([p.id for p in chosen], only, max_candidates)
         manner = Manner(concurrency, timeout, max_tokens)
         if estimate:
-            _estimate(store, judge, asked, which, prices, manner, batch, json)
+            _estimate(space, store, judge, asked, which, manner, batch, json)
             return
         clients = open_clients(judge, base_url, replay)
-        if budget is not None:
-            check_prices(clients, prices)
-        with progress_bars(quiet=json) as progress:
-            results = judge_all(store, clients, prices, Judging(asked, which, manner, budget, batch, poll), progress)
-    emit({"judges": [r.to_dict() for r in results]}, "\n\n".join(map(_said, results)), json)
-    _problems(results)
+        results = ask(space, store, clients, Judging(asked, which, manner, budget, batch, poll), quiet=json)
+    emit({"judges": [r.to_dict() for r in results]}, said(results), json)
+    if name_problems(results):
+        raise typer.Exit(1)
+
+
+def ask(
+    space: Workspace, store: Store, clients: Sequence[Client], judging: Judging, quiet: bool = False
+) -> list[JudgeResult]:
+    """Ask judges what is left to ask, with the workspace's prices and progress shown; the clients are closed."""
+    from hafs.judge.prices import load_prices
+    from hafs.judge.runner import check_prices, judge
+
+    prices = load_prices(space.root)
+    if judging.budget is not None:
+        check_prices(clients, prices)
+    with progress_bars(quiet=quiet) as progress:
+        return judge(store, clients, prices, judging, progress)
 
 
 def probe(
@@ -168,14 +178,16 @@ def open_clients(judges: Sequence[str], base_url: str | None, replay: bool) -> l
 
 
 def _estimate(
-    store: Any, judges: Sequence[str], protocol: Any, which: Any, prices: Any, manner: Any, batch: bool, as_json: bool
-) -> None:
+    space: Workspace, store: Store, judges: Sequence[str], protocol: Any, which: Any, manner: Any, batch: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     from hafs.judge.clients import judge_name, looks_local
     from hafs.judge.estimate import estimate
     from hafs.judge.ledger import Ledger
-    from hafs.judge.prices import FREE
+    from hafs.judge.prices import FREE, load_prices
     from hafs.judge.work import Work
 
+    prices = load_prices(space.root)
     found = []
     for spec in judges:
         name = judge_name(spec)
@@ -199,6 +211,11 @@ def _expects(e: Estimate) -> str:
     return line + (f"\n  {e.skipped:,} prompts have nothing to judge" if e.skipped else "")
 
 
+def said(results: Sequence[JudgeResult]) -> str:
+    """What each judge did and how far it contradicts itself, for people."""
+    return "\n\n".join(map(_said, results))
+
+
 def _said(r: JudgeResult) -> str:
     t, rel = r.tally, r.reliability
     outcomes = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.verdicts.items(), key=lambda x: -x[1])) or "none"
@@ -219,8 +236,8 @@ def _said(r: JudgeResult) -> str:
     return "\n".join(lines)
 
 
-def _problems(results: Sequence[JudgeResult]) -> None:
-    """Name what stayed without an answer; exit code 1 when something did."""
+def name_problems(results: Sequence[JudgeResult]) -> bool:
+    """Name what stayed without an answer; returns whether something did."""
     short = False
     for r in results:
         t = r.tally
@@ -232,8 +249,7 @@ def _problems(results: Sequence[JudgeResult]) -> None:
             left = f"; {t.unasked} questions of those read were not asked" if t.unasked else ""
             note(f"error: {r.judge} was stopped{left}: {t.stopped}")
         short = short or bool(t.stopped or t.failed or t.unasked)
-    if short:
-        raise typer.Exit(1)
+    return short
 
 
 def _abilities(found: dict[str, bool] | None) -> str:
