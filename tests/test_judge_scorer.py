@@ -97,6 +97,20 @@ def test_generate_with_a_judge_makes_its_edges(tmp_path: Path, server: JudgeServ
     assert ran.code == 1 and "no preference group" in ran.err
 
 
+def test_a_price_that_nobody_knows_is_never_nothing(
+    root: Path, server: JudgeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = hafs("score", "--scorer", f"own@{server.v1}", "-w", root).ok()
+    assert "$0.0000 (a local server, taken as free)" in free.out
+    monkeypatch.setattr("hafs.judge.runner.is_local", lambda endpoint: False)
+    said = hafs("score", "--scorer", f"unheard@{server.v1}", "-w", root).ok()
+    assert "price unknown (add it to prices.toml beside hafs.toml)" in said.out and "$" not in said.out
+    spent = {r["judge"]: r for r in hafs("judge", "ledger", "-w", root, "--json").ok().json["spending"]}
+    assert spent["unheard"]["unpriced"] == 8 + 1 and spent["own"]["unpriced"] == 0, "the probe is a call, too"
+    assert "without 9 answers of unknown price" in hafs("judge", "ledger", "-w", root).ok().out
+    hafs("score", "--scorer", f"unheard@{server.v1}", "--budget", "1", "-w", root).failed(2, "unheard has no price")
+
+
 def test_mistakes_are_explained(root: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)

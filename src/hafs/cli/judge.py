@@ -147,9 +147,12 @@ def ledger(workspace: WorkspaceDir = None, json: Json = False) -> None:
     lines = [
         f"{row['day']}  {row['judge']:<24} {row['answered']:>7,} of {row['attempts']:>7,} answered"
         f"  {row['input_tokens']:>12,} + {row['output_tokens']:>10,} tokens  ${row['cost']:.4f}  {row['seconds']:.2f} s"
+        + (f"  and {row['unpriced']:,} answers of unknown price" if row["unpriced"] else "")
         for row in spending
     ]
     lines.append(f"${total:.4f} in all" if spending else "no judge was asked yet")
+    if unpriced := sum(row["unpriced"] for row in spending):
+        lines[-1] += f", without {unpriced:,} answers of unknown price (add it to prices.toml beside hafs.toml)"
     lines += [f"{row['judge']}: {row['times']} × {row['status']}  {row['reason']}".rstrip() for row in failures]
     emit({"spending": spending, "failures": failures, "cost": total}, "\n".join(lines), json)
 
@@ -197,7 +200,7 @@ def _estimate(
 
 
 def _expects(e: Estimate) -> str:
-    dollars = "price unknown (add it to prices.toml)"
+    dollars = "price unknown (add it to prices.toml beside hafs.toml)"
     if e.dollars is not None and e.most is not None:
         dated = f", prices of {e.price_date}" if e.price_date else ""
         dollars = f"${e.dollars:.2f} (at most ${e.most:.2f}{dated})"
@@ -207,6 +210,7 @@ def _expects(e: Estimate) -> str:
         f"{e.judge}, {e.protocol}: {e.questions:,} questions about {e.prompts:,} prompts,"
         f" {e.input_tokens:,} + {e.output_tokens:,} tokens, {dollars}, {time}; by {rates}"
     )
+    line += "\n  prices change: correct them in a prices.toml beside hafs.toml" if e.price_date else ""
     line += f"\n  {e.decided:,} more are answered" if e.decided else ""
     return line + (f"\n  {e.skipped:,} prompts have nothing to judge" if e.skipped else "")
 
@@ -220,7 +224,9 @@ def _said(r: JudgeResult) -> str:
     t, rel = r.tally, r.reliability
     outcomes = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.verdicts.items(), key=lambda x: -x[1])) or "none"
     pairs = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.pairs.items(), key=lambda x: -x[1])) or "none"
-    cost = f"${t.cost:.4f}" if t.priced else "price unknown"
+    cost = f"${t.cost:.4f}" if t.priced else "price unknown (add it to prices.toml beside hafs.toml)"
+    if t.free and t.attempts:
+        cost += " (a local server, taken as free)"
     lines = [
         f"{r.judge}, {r.protocol}: {t.asked:,} questions asked now in {t.seconds:.1f} s, {t.from_ledger:,} from the"
         f" ledger, {t.decided:,} decided before",

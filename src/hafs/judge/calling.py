@@ -20,7 +20,7 @@ from hafs.judge.budget import Budget, BudgetSpent
 from hafs.judge.clients import PERHAPS_PAID, RETRIABLE, CallFailed, Client, EndpointDown, Messages, Reply
 from hafs.judge.ledger import ANSWERED, MALFORMED, Call, Ledger
 from hafs.judge.limits import Breaker, Limiter, backoff
-from hafs.judge.prices import Price, most_tokens
+from hafs.judge.prices import FREE, Price, most_tokens
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.work import REFUSED
 from hafs.store import Store
@@ -33,6 +33,7 @@ T = TypeVar("T")
 class Tally:
     """What a judge's run did: questions asked now, decided before, answered from the ledger; attempts and their cost.
 
+    `priced` says whether the price is known, `free` that it was taken as nothing, since the server is local.
     `failed` are questions without a verdict by the kind of the last failure, `unasked` those that were not reached,
     `trouble` attempts by kind of failure, `stopped` why the run ended early.
     """
@@ -47,6 +48,7 @@ class Tally:
     output_tokens: int = 0
     cost: float = 0.0
     priced: bool = True
+    free: bool = False
     seconds: float = 0.0
     failed: Counter[str] = field(default_factory=Counter)
     trouble: Counter[str] = field(default_factory=Counter)
@@ -160,7 +162,7 @@ class Caller:
     ) -> None:  # fmt: skip
         self.client, self.price, self.budget, self.writer = client, price, budget, writer
         self.run_id, self.manner = run_id, manner
-        self.tally = Tally(priced=price is not None)
+        self.tally = Tally(priced=price is not None, free=price == FREE)
         self.limiter = Limiter(manner.concurrency)
         self.breaker = Breaker(client.endpoint, max(10, 2 * manner.concurrency))
         self.stop: HafsError | None = None

@@ -186,12 +186,16 @@ class Ledger:
     # ---- figures
 
     def spending(self) -> list[dict[str, Any]]:
-        """For each judge and day (UTC): attempts, answers, tokens in and out, dollars, mean seconds of an answer."""
+        """For each judge and day (UTC): attempts, answers, tokens in and out, dollars, mean seconds of an answer.
+
+        `unpriced` counts the answers whose price nobody knew, which are not in the dollars.
+        """
         t = judge_calls.c
         day = func.floor(t.started / 86400)
         figures = {
             "attempts": func.count(),
             "answered": func.count().filter(t.status == ANSWERED),
+            "unpriced": func.count().filter(t.status == ANSWERED, t.cost.is_(None)),
             "input_tokens": func.sum(t.input_tokens),
             "output_tokens": func.sum(t.output_tokens),
             "cost": func.sum(t.cost),
