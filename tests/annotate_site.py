@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from hafs.annotate.service import AnnotationService, Queued
+from hafs.annotate.service import AnnotationService
 from hafs.annotate.web.app import create_app
 from hafs.config import AnnotateSettings
 from hafs.store import Store, open_store
-from hafs.types import Annotation, Candidate, Prompt
+from hafs.types import Annotation, Candidate, Prompt, Queued
 
 TOKEN = "a-token-of-the-tests"
 LINK = f"/?token={TOKEN}&name=ann"

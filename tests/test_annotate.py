@@ -27,7 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from hafs.annotate.queue import Queue, read_queue
 from hafs.annotate.ranking import pair_orders
-from hafs.annotate.service import AnnotateSettings, AnnotationService, Item, Queued, implied_edges, parse_ranking
+from hafs.annotate.service import AnnotateSettings, AnnotationService, Item, implied_edges, parse_ranking
 from hafs.annotate.stats import statistics_of
 from hafs.annotate.visible import visible
 from hafs.errors import HafsError, UsageError
@@ -35,7 +35,7 @@ from hafs.evals import EvalResult, PromptResult
 from hafs.evals.human import human_preference
 from hafs.preferences import group_from_people, read_preferences
 from hafs.store import Run, Store, open_store
-from hafs.types import Annotation, Candidate, Prompt, Ranking, Score, Verdict
+from hafs.types import Annotation, Candidate, Prompt, Queued, Ranking, Score, Verdict
 from run_hafs import hafs, lines, workspace
 
 quick = settings(max_examples=60, deadline=None)

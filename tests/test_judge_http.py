@@ -144,7 +144,7 @@ def test_refusals_abstain_and_stay_answered(store: Store, serve: Callable[..., J
         (result,) = run(store, client_of(api, server))
         assert dict(result.reliability.verdicts) == {"abstain": 8} and result.coverage == 0.0
     assert len(server.asked()) == 8
-    assert {p.outcome for p in consistent(store.verdicts())} == {"abstain"}
+    assert {p.says for p in consistent(store.verdicts())} == {"missing"}
 
 
 BAD_TEXTS = {
@@ -161,7 +161,7 @@ def test_unreadable_replies_get_one_repair(store: Store, serve: Callable[..., Ju
     (result,) = run(store, client_of(api, server), protocol="pairwise")
     assert dict(result.reliability.verdicts) == {"malformed": 24} and result.coverage == 0.0
     assert Counter(len(q.turns) for q in server.asked()) == {1: 24, 3: 24}
-    assert {p.outcome for p in consistent(store.verdicts())} == {"malformed"}
+    assert {p.says for p in consistent(store.verdicts())} == {"missing"}
     server.judge = lambda q: honest(q) if len(q.turns) == 3 else BAD_TEXTS[how](q)
     (result,) = run(store, client_of(api, server), protocol="pairwise")
     assert dict(result.reliability.verdicts) == {"ranked": 24}, "never cached as an answer, and mended by the repair"
@@ -217,7 +217,7 @@ def test_a_judge_talked_into_a_vote(tmp_path: Path, serve: Callable[..., JudgeSe
             run(store, client_of("openai", serve(how), name), protocol="pairwise")
         (bad,) = [c.id for c in store.candidates() if injection in c.text]
         pairs = [p for p in consistent(store.verdicts()) if bad in (p.first, p.second)]
-        assert Counter((p.judge, p.outcome) for p in pairs) == {("gullible", "abstain"): 3, ("quoting", "malformed"): 3}
+        assert Counter((p.judge, p.says) for p in pairs) == {("gullible", "disagrees"): 3, ("quoting", "missing"): 3}
 
 
 # what is kept

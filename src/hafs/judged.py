@@ -8,7 +8,7 @@ is there and does the rest, so the same call goes on where it was left, also aft
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -60,15 +60,23 @@ def judged_groups(
     calibration: Calibration | None = None,
     all_edges: bool = False,
     max_candidates: int = 8,
+    prompt_ids: Collection[str] | None = None,
+    model: str | None = None,
 ) -> tuple[list[PreferenceGroup], JudgedReport]:
     """Groups of what people said, and of a judge's verdicts on every pair that no person spoke of.
 
     With a calibration (by default the judge's newest) its edges have calibrated probabilities, and those below the
     certified threshold are left out unless `all_edges`. Without one they have the judge's own and are marked as not
-    calibrated. A pair that the judge does not decide makes no edge, nor one that a person calls a tie. The groups are
-    kept as those of a run of kind "preferences". Raises UsageError as `read_verdicts`.
+    calibrated. A pair that the judge does not decide makes no edge, nor one that a person calls a tie. `prompt_ids` and
+    a model's hash keep to some prompts and to its candidates. The groups are kept as those of a run of kind
+    "preferences". Raises UsageError as `read_verdicts`.
     """
     chosen, verdicts = read_verdicts(store, judges, protocol)
+    if prompt_ids is not None:
+        verdicts = [v for v in verdicts if v.prompt_id in prompt_ids]
+    if model is not None:
+        mine = {c.id for c in store.candidates(prompt_ids={v.prompt_id for v in verdicts}, model=model)}
+        verdicts = [v for v in verdicts if mine.issuperset(v.shown)]
     judged = {j.prompt_id: j for j in aggregate(verdicts)}
     source = next((j.source for j in judged.values()), "")
     calibration = calibration or newest_calibration(store, source, chosen)
@@ -76,11 +84,11 @@ def judged_groups(
     report = JudgedReport(source, calibrated=calibration is not None)
     report.claim = "the judge is not calibrated" if calibration is None else calibration.claim()
     groups = []
-    prompt_ids = judged.keys() | labels.of.keys()
+    spoken = judged.keys() | {id for id in labels.of if prompt_ids is None or id in prompt_ids}
     candidates: dict[str, dict[str, Candidate]] = {}
-    for c in store.candidates(prompt_ids=prompt_ids):
+    for c in store.candidates(prompt_ids=spoken, model=model):
         candidates.setdefault(c.prompt_id, {})[c.id] = c
-    for prompt in store.prompts(ids=prompt_ids):
+    for prompt in store.prompts(ids=spoken):
         report.prompts += 1
         known = candidates.get(prompt.id, {})
         said = pooled(labels.of.get(prompt.id, {}))
@@ -94,7 +102,8 @@ def judged_groups(
         if group is not None:
             report.groups += 1
             groups.append(group)
-    about = {"judge": source, "all_edges": all_edges, "max_candidates": max_candidates, "claim": report.claim}
+    about = {"judge": source, "all_edges": all_edges, "max_candidates": max_candidates, "claim": report.claim,
+             "model": model}  # fmt: skip
     run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
     store.add_groups(groups, run=run)
     store.finish_run(run, "finished", report.to_dict())

@@ -19,6 +19,7 @@ from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
 from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
+from hafs.judge.clients import judge_of
 from hafs.models import model_hash, resolve
 from hafs.preferences import BuildReport, Stats, group_from_people, groups_of_scorer
 from hafs.scorers import Scorer, open_scorer
@@ -66,9 +67,22 @@ def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> 
     return report
 
 
+def scorer_name(config: Config, name: str = "") -> str:
+    """The scorer or judge named, or the workspace's where the name is "automatic"."""
+    return config.score.scorer if name in ("", "automatic", "auto") else name
+
+
 def scorer_for(config: Config, name: str = "") -> Scorer:
-    """The scorer named, or the workspace's; "automatic" means the workspace's."""
-    chosen = config.score.scorer if name in ("", "automatic", "auto") else name
+    """The scorer named, or the workspace's; "automatic" means the workspace's.
+
+    Raises UsageError for a judge, which gives no candidate a value: it compares those of a prompt.
+    """
+    chosen = scorer_name(config, name)
+    if judge_of(chosen):
+        raise UsageError(
+            f"{chosen} is a judge, which compares answers and gives none a value",
+            "a scorer such as `asm` here; `hafs score` and `hafs preferences` take a judge",
+        )
     return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "PreferenceGroup",
     "Progress",
     "Prompt",
+    "Queued",
     "Ranking",
     "Reference",
     "Score",
@@ -313,6 +314,15 @@ class Annotation(_Row):
     def from_dict(cls, row: Mapping[str, Any]) -> Annotation:
         tiers = tuple(tuple(tier) for tier in row.get("tiers", ()))
         return super().from_dict({**row, "shown": tuple(row["shown"]), "tiers": tiers})
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A prompt for a person (its id), with which probability it was chosen, for weighting later, and why."""
+
+    id: str
+    probability: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)

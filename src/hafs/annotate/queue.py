@@ -18,19 +18,10 @@ from hafs.config import AnnotateSettings
 from hafs.errors import DataError, UsageError
 from hafs.jsonl import read_jsonl
 from hafs.store import Store
-from hafs.types import Candidate, Prompt, Ranking, Verdict, content_id, same_text
+from hafs.types import Candidate, Prompt, Queued, Ranking, Verdict, content_id, same_text
 
 GOLD_EVERY = 10
 """At most one item in so many is a gold one, while there are others."""
-
-
-@dataclass(frozen=True)
-class Queued:
-    """A prompt to ask about, why it was chosen, and how probable it was that it would be (for weighting later)."""
-
-    prompt_id: str
-    inclusion_probability: float | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,7 @@ class Entry:
         """What an answer to it records: the verdict, whether it is gold, why and how probably it was chosen."""
         found: dict[str, Any] = {"verdict": self.verdict, "gold": self.gold}
         if self.queued is not None:
-            found |= {"reason": self.queued.reason, "inclusion_probability": self.queued.inclusion_probability}
+            found |= {"reason": self.queued.reason, "inclusion_probability": self.queued.probability}
         return {key: value for key, value in found.items() if value not in ("", False, None)}
 
     def same_as(self, shown: Sequence[str]) -> bool:
@@ -61,7 +52,7 @@ def read_queue(store: Store, run: str) -> list[Queued]:
     if found is None or found.kind != "annotation-queue":
         known = ", ".join(r.id for r in store.runs(kind="annotation-queue"))
         raise UsageError(f"there is no annotation queue {run}", f"use one of: {known}" if known else "make one first")
-    return [Queued(r["id"], r.get("probability"), str(r.get("reason", ""))) for r in found.outputs["prompts"]]
+    return [Queued(**row) for row in found.outputs["prompts"]]
 
 
 def read_gold(path: str | Path) -> dict[str, Ranking]:
@@ -125,8 +116,8 @@ class Queue:
 
     def plan(self) -> list[str]:
         """The prompts in the order they are asked: gold ones spread among the others."""
-        gold = [q.prompt_id for q in self.prompts if q.prompt_id in self.gold]
-        plan = [q.prompt_id for q in self.prompts if q.prompt_id not in self.gold]
+        gold = [q.id for q in self.prompts if q.id in self.gold]
+        plan = [q.id for q in self.prompts if q.id not in self.gold]
         step = max(1, min(GOLD_EVERY, (len(plan) + len(gold)) // max(1, len(gold))))
         for i, id in enumerate(gold):
             plan.insert(min(len(plan), i * step + step // 2), id)
@@ -156,7 +147,7 @@ class Queue:
 
     def _wanted(self) -> list[str] | None:
         if self._given is not None:
-            return [q.prompt_id for q in self._given] + list(self.gold)
+            return [q.id for q in self._given] + list(self.gold)
         return list(self._verdicts) if self._settings.mode == "review" else None
 
     def _order(self) -> None:
@@ -167,8 +158,8 @@ class Queue:
             ids = sorted(self._candidates, key=lambda id: content_id("queue", seed, id))
             listed = [Queued(id) for id in ids]
         gold = [Queued(id, None, "gold") for id in self.gold if self._candidates.get(id)]
-        self._about = {q.prompt_id: q for q in [*reversed(listed), *gold]}
-        others = [id for id in dict.fromkeys(q.prompt_id for q in listed) if id not in self.gold]
+        self._about = {q.id: q for q in [*reversed(listed), *gold]}
+        others = [id for id in dict.fromkeys(q.id for q in listed) if id not in self.gold]
         asked = [id for id in others if self.waits(id) or self.entries(id)]
         self.equal = len(others) - len(asked)
         self.prompts = [*(self._about[id] for id in asked[: target or None]), *gold]
@@ -225,8 +216,8 @@ def _known_orders(store: Store) -> Mapping[tuple[str, str, str], int]:
 
 def check_prompts(store: Store, queued: Sequence[Queued]) -> None:
     """Raise DataError when a queue names a prompt that is not in the store."""
-    known = {p.id for p in store.prompts(ids=[q.prompt_id for q in queued])}
-    if missing := [q.prompt_id for q in queued if q.prompt_id not in known]:
+    known = {p.id for p in store.prompts(ids=[q.id for q in queued])}
+    if missing := [q.id for q in queued if q.id not in known]:
         raise DataError(f"{len(missing)} prompts of the queue are not in the workspace ({missing[0]})",
                         "`hafs data import prompts FILE` adds them")  # fmt: skip
 

@@ -19,13 +19,13 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from hafs.annotate.items import Card, Item, Progress, make_cards, make_progress
-from hafs.annotate.queue import Entry, Queue, Queued
+from hafs.annotate.queue import Entry, Queue
 from hafs.annotate.ranking import LABELS, implied_edges, pair_orders, parse_ranking
 from hafs.annotate.stats import statistics_of
 from hafs.config import AnnotateSettings
 from hafs.errors import UsageError
 from hafs.store import Desk, Lease, Store
-from hafs.types import Annotation, Candidate, Prompt, content_id, same_text
+from hafs.types import Annotation, Candidate, Prompt, Queued, content_id, same_text
 
 __all__ = [
     "ANSWERS",
@@ -36,7 +36,6 @@ __all__ = [
     "Item",
     "Prepare",
     "Progress",
-    "Queued",
     "implied_edges",
     "parse_ranking",
 ]
@@ -378,7 +377,7 @@ class AnnotationService:
         )
         share, seed = self.settings.repeats, self.settings.seed
         repeats += sum(_drawn(share, "repeat", seed, annotator, e.prompt_id, tuple(sorted(e.cards))) for e in free)
-        unmade = 0 if self._generate is None else sum(self.queue.waits(q.prompt_id) for q in self.queue.prompts)
+        unmade = 0 if self._generate is None else sum(self.queue.waits(q.id) for q in self.queue.prompts)
         return len(held) + len(free) + repeats + unmade
 
     def _waiting(self) -> list[str]:

@@ -21,9 +21,9 @@ from hafs.cli.generate import choose_prompts
 from hafs.errors import HafsError, MissingTool, UsageError
 
 if TYPE_CHECKING:
-    from hafs.annotate.service import AnnotateSettings, AnnotationService, Queued
+    from hafs.annotate.service import AnnotateSettings, AnnotationService
     from hafs.store import Store, Workspace
-    from hafs.types import Prompt
+    from hafs.types import Prompt, Queued
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ACCOUNTS = "annotators.json"
@@ -232,7 +232,7 @@ def _service(
             raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")
         raise UsageError(f"there is nothing to ask: no prompt of {store.where} has two different answers",
                          "`hafs generate` makes them, or name a model: --model MODEL")  # fmt: skip
-    if missing := sum(service.queue.waits(q.prompt_id) for q in service.queue.prompts):
+    if missing := sum(service.queue.waits(q.id) for q in service.queue.prompts):
         note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
     return service
 

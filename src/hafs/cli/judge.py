@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from hafs.judge.clients import Client
     from hafs.judge.estimate import Estimate
-    from hafs.judge.runner import JudgeResult
+    from hafs.judge.runner import JudgeResult, Judging
+    from hafs.store import Store, Workspace
 
 Judges = Annotated[
     list[str],
@@ -67,10 +68,8 @@ def run(
     What was answered is never asked again. Exit code 1 when a question stayed without an answer.
     """
     from hafs.judge.calling import Manner
-    from hafs.judge.prices import load_prices
     from hafs.judge.protocols import open_protocol
-    from hafs.judge.runner import Judging, check_prices
-    from hafs.judge.runner import judge as judge_all
+    from hafs.judge.runner import Judging
     from hafs.judge.work import Selection
     from hafs.models import model_hash, resolve
 
@@ -78,7 +77,6 @@ def run(
     asked = open_protocol(protocol, _rubric(rubric), shuffles, seed)
     if batch and replay:
         raise UsageError("--replay sends nothing, --batch sends batches", "leave one of them out")
-    prices = load_prices(space.root)
     with space.open_store() as store:
         chosen = choose_prompts(store, prompts, split, num_samples)
         if prompts is not None:
@@ -87,15 +85,27 @@ def run(
         which = Selection([p.id for p in chosen], only, max_candidates)
         manner = Manner(concurrency, timeout, max_tokens)
         if estimate:
-            _estimate(store, judge, asked, which, prices, manner, batch, json)
+            _estimate(space, store, judge, asked, which, manner, batch, json)
             return
         clients = open_clients(judge, base_url, replay)
-        if budget is not None:
-            check_prices(clients, prices)
-        with progress_bars(quiet=json) as progress:
-            results = judge_all(store, clients, prices, Judging(asked, which, manner, budget, batch, poll), progress)
-    emit({"judges": [r.to_dict() for r in results]}, "\n\n".join(map(_said, results)), json)
-    _problems(results)
+        results = ask(space, store, clients, Judging(asked, which, manner, budget, batch, poll), quiet=json)
+    emit({"judges": [r.to_dict() for r in results]}, said(results), json)
+    if name_problems(results):
+        raise typer.Exit(1)
+
+
+def ask(
+    space: Workspace, store: Store, clients: Sequence[Client], judging: Judging, quiet: bool = False
+) -> list[JudgeResult]:
+    """Ask judges what is left to ask, with the workspace's prices and progress shown; the clients are closed."""
+    from hafs.judge.prices import load_prices
+    from hafs.judge.runner import check_prices, judge
+
+    prices = load_prices(space.root)
+    if judging.budget is not None:
+        check_prices(clients, prices)
+    with progress_bars(quiet=quiet) as progress:
+        return judge(store, clients, prices, judging, progress)
 
 
 def probe(
@@ -137,9 +147,12 @@ def ledger(workspace: WorkspaceDir = None, json: Json = False) -> None:
     lines = [
         f"{row['day']}  {row['judge']:<24} {row['answered']:>7,} of {row['attempts']:>7,} answered"
         f"  {row['input_tokens']:>12,} + {row['output_tokens']:>10,} tokens  ${row['cost']:.4f}  {row['seconds']:.2f} s"
+        + (f"  and {row['unpriced']:,} answers of unknown price" if row["unpriced"] else "")
         for row in spending
     ]
     lines.append(f"${total:.4f} in all" if spending else "no judge was asked yet")
+    if unpriced := sum(row["unpriced"] for row in spending):
+        lines[-1] += f", without {unpriced:,} answers of unknown price (add it to prices.toml beside hafs.toml)"
     lines += [f"{row['judge']}: {row['times']} × {row['status']}  {row['reason']}".rstrip() for row in failures]
     emit({"spending": spending, "failures": failures, "cost": total}, "\n".join(lines), json)
 
@@ -168,14 +181,16 @@ def open_clients(judges: Sequence[str], base_url: str | None, replay: bool) -> l
 
 
 def _estimate(
-    store: Any, judges: Sequence[str], protocol: Any, which: Any, prices: Any, manner: Any, batch: bool, as_json: bool
-) -> None:
+    space: Workspace, store: Store, judges: Sequence[str], protocol: Any, which: Any, manner: Any, batch: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     from hafs.judge.clients import judge_name, looks_local
     from hafs.judge.estimate import estimate
     from hafs.judge.ledger import Ledger
-    from hafs.judge.prices import FREE
+    from hafs.judge.prices import FREE, load_prices
     from hafs.judge.work import Work
 
+    prices = load_prices(space.root)
     found = []
     for spec in judges:
         name = judge_name(spec)
@@ -185,7 +200,7 @@ def _estimate(
 
 
 def _expects(e: Estimate) -> str:
-    dollars = "price unknown (add it to prices.toml)"
+    dollars = "price unknown (add it to prices.toml beside hafs.toml)"
     if e.dollars is not None and e.most is not None:
         dated = f", prices of {e.price_date}" if e.price_date else ""
         dollars = f"${e.dollars:.2f} (at most ${e.most:.2f}{dated})"
@@ -195,15 +210,23 @@ def _expects(e: Estimate) -> str:
         f"{e.judge}, {e.protocol}: {e.questions:,} questions about {e.prompts:,} prompts,"
         f" {e.input_tokens:,} + {e.output_tokens:,} tokens, {dollars}, {time}; by {rates}"
     )
+    line += "\n  prices change: correct them in a prices.toml beside hafs.toml" if e.price_date else ""
     line += f"\n  {e.decided:,} more are answered" if e.decided else ""
     return line + (f"\n  {e.skipped:,} prompts have nothing to judge" if e.skipped else "")
+
+
+def said(results: Sequence[JudgeResult]) -> str:
+    """What each judge did and how far it contradicts itself, for people."""
+    return "\n\n".join(map(_said, results))
 
 
 def _said(r: JudgeResult) -> str:
     t, rel = r.tally, r.reliability
     outcomes = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.verdicts.items(), key=lambda x: -x[1])) or "none"
     pairs = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.pairs.items(), key=lambda x: -x[1])) or "none"
-    cost = f"${t.cost:.4f}" if t.priced else "price unknown"
+    cost = f"${t.cost:.4f}" if t.priced else "price unknown (add it to prices.toml beside hafs.toml)"
+    if t.free and t.attempts:
+        cost += " (a local server, taken as free)"
     lines = [
         f"{r.judge}, {r.protocol}: {t.asked:,} questions asked now in {t.seconds:.1f} s, {t.from_ledger:,} from the"
         f" ledger, {t.decided:,} decided before",
@@ -219,8 +242,8 @@ def _said(r: JudgeResult) -> str:
     return "\n".join(lines)
 
 
-def _problems(results: Sequence[JudgeResult]) -> None:
-    """Name what stayed without an answer; exit code 1 when something did."""
+def name_problems(results: Sequence[JudgeResult]) -> bool:
+    """Name what stayed without an answer; returns whether something did."""
     short = False
     for r in results:
         t = r.tally
@@ -232,8 +255,7 @@ def _problems(results: Sequence[JudgeResult]) -> None:
             left = f"; {t.unasked} questions of those read were not asked" if t.unasked else ""
             note(f"error: {r.judge} was stopped{left}: {t.stopped}")
         short = short or bool(t.stopped or t.failed or t.unasked)
-    if short:
-        raise typer.Exit(1)
+    return short
 
 
 def _abilities(found: dict[str, bool] | None) -> str:

@@ -107,8 +107,15 @@ def build(
         groups, report = judged_groups(
             store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates
         )
+    finish(groups, report, output, pairs, json)
+
+
+def finish(
+    groups: list[PreferenceGroup], report: JudgedReport, output: Path | None, pairs: bool, as_json: bool
+) -> None:
+    """Write the groups and say what they are; exit code 1 when there is none."""
     _write(groups, output, pairs)
-    emit({**report.to_dict(), "output": str(output) if output and groups else None}, _report(report), json)
+    emit({**report.to_dict(), "output": str(output) if output and groups else None}, _report(report), as_json)
     _need(groups)
 
 

@@ -14,13 +14,14 @@ import typer
 from hafs.cli import mixing
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
-from hafs.cli.score import ScorerName
+from hafs.cli.score import Budget, ScorerName, no_judge, the_protocol
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
-    from hafs.config import Config, PreferencesConfig
+    from hafs.config import Config, GenerateConfig, PreferencesConfig
     from hafs.pipeline import BuiltGroups
     from hafs.preferences import BuildReport
+    from hafs.store import Store, Workspace
 
 Scheme = Annotated[
     str | None,
@@ -66,7 +67,8 @@ def build(
     With `--from human` the ranking is what people said. Exit code 1 when no group comes of it.
     """
     from hafs.backends import identify
-    from hafs.pipeline import groups_from_people, preference_groups, scorer_for
+    from hafs.judge.clients import judge_of
+    from hafs.pipeline import groups_from_people, preference_groups, scorer_for, scorer_name
 
     if source not in ("scores", "human"):
         raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
@@ -76,8 +78,13 @@ def build(
         with space.open_store() as store:
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
             return _finish(groups, report, output, pairs, json)
+    only = identify(model) if model else None
+    if named := judge_of(scorer_name(space.config, scorer)):
+        _no_pairing(scheme, references)
+        with space.open_store() as store:
+            ids = [p.id for p in store.prompts(split=split)]
+            return _judged_groups(space, store, named, ids, only, output, pairs, json)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
-        only = identify(model) if model else None
         groups, report = preference_groups(store, judge, pairing, split=split, model=only)
         return _finish(groups, report, output, pairs, json)
 
@@ -93,17 +100,27 @@ def generate(
     references: References = None,
     output: Output = None,
     pairs: Pairs = False,
+    budget: Budget = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """The three verbs in one: generate candidates, score them, build the groups. Exit code 1 when no group comes."""
+    """The three verbs in one: generate candidates, score them, build the groups. Exit code 1 when no group comes.
+
+    With a judge as the scorer it is `hafs generate`, `hafs judge run` and `hafs judge build`.
+    """
     from hafs.backends import open_backend
     from hafs.config import override
     from hafs.generate import generate_candidates
-    from hafs.pipeline import preference_groups, score_candidates, scorer_for
+    from hafs.judge.clients import judge_of
+    from hafs.pipeline import preference_groups, score_candidates, scorer_for, scorer_name
 
     space = workspace_at(workspace)
     sampling = override(space.config.generate, candidates=candidates_per_prompt)
+    if named := judge_of(scorer_name(space.config, scorer)):
+        _no_pairing(scheme, references)
+        _generate_judged(space, named, model, (prompts, split, num_samples), sampling, budget, output, pairs, json)
+        return
+    no_judge(budget)
     pairing = _pairing(space.config, scheme, references)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
@@ -116,6 +133,62 @@ def generate(
         say_unscored(done.unscored)
         groups, report = preference_groups(store, judge, pairing, **which)
         _finish(groups, report, output, pairs, json)
+
+
+def _generate_judged(
+    space: Workspace, named: str, model: str | None, wanted: tuple[Path | None, str, int | None],
+    sampling: GenerateConfig, budget: float | None, output: Path | None, pairs: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Candidates of a model, a judge's verdicts on them, and groups of these."""
+    from hafs.backends import open_backend
+    from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.generate import generate_candidates
+    from hafs.judge.runner import Judging
+    from hafs.judge.work import Selection
+
+    clients = open_clients([named], None, False)  # a missing key is said before anything is generated
+    with space.open_store() as store:
+        with progress_bars(quiet=as_json) as progress:
+            chosen = choose_prompts(store, *wanted)
+            backend = open_backend(space.config.model.name if model is None else model)
+            made = generate_candidates(store, backend, chosen, sampling, progress)
+        say_unanswered(made.failed)
+        ids = [p.id for p in chosen]
+        which = Selection(ids, backend.model, space.config.preferences.max_candidates)
+        results = ask(space, store, clients, Judging(the_protocol(), which, budget=budget), quiet=as_json)
+        note(said(results))
+        short = name_problems(results)
+        if not results[0].reliability.verdicts:
+            note("error: the judge gave no verdict, so there is no preference group\n  fix: see above; the answers are"
+                 " kept, and the same command goes on")  # fmt: skip
+            raise typer.Exit(1)
+        _judged_groups(space, store, named, ids, backend.model, output, pairs, as_json)
+    if short:
+        raise typer.Exit(1)
+
+
+def _judged_groups(
+    space: Workspace, store: Store, named: str, prompt_ids: list[str], model: str | None, output: Path | None,
+    pairs: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """`hafs judge build` of some prompts."""
+    from hafs.cli.judge_calibrate import finish
+    from hafs.judge.clients import judge_name
+    from hafs.judged import judged_groups
+
+    groups, report = judged_groups(
+        store, [judge_name(named)], the_protocol().id, max_candidates=space.config.preferences.max_candidates,
+        prompt_ids=set(prompt_ids), model=model,
+    )  # fmt: skip
+    finish(groups, report, output, pairs, as_json)
+
+
+def _no_pairing(scheme: str | None, references: str | None) -> None:
+    """Refuse what does not go with a judge."""
+    for flag, value in (("--scheme", scheme), ("--references", references)):
+        if value is not None:
+            raise UsageError(f"{flag} is about a scorer's ranking; a judge has an opinion on each pair or none",
+                             f"leave {flag} out")  # fmt: skip
 
 
 def _pairing(config: Config, scheme: str | None, references: str | None) -> PreferencesConfig:

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, workspace_at
 from hafs.errors import UsageError
 
+if TYPE_CHECKING:
+    from hafs.judge.protocols import Protocol
+    from hafs.store import Workspace
+
 ScorerName = Annotated[
     str,
     typer.Option(
         "--scorer",
         help="`automatic` is the workspace's ([score] in hafs.toml), or an expression: `asm`, `text:min_words=5`,"
-        " `python*0.7+text*0.3`, `python>text`.",
+        " `python*0.7+text*0.3`, `python>text`; or a judge: `claude-opus-4-5`, `hafs-coder:14b`, `judge:NAME`.",
     ),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option("--budget", min=0, help="With a judge: dollars that asking never exceeds.", show_default=False),
 ]
 
 
@@ -32,19 +40,25 @@ def score(
     context: typer.Context,
     scorer: ScorerName = "automatic",
     split: str = typer.Option(None, help="Only candidates of prompts of this split."),
-    output: Path = typer.Option(None, help="Also write the scores here (JSON lines)."),
+    output: Path = typer.Option(None, help="Also write the scores here (JSON lines); a judge's verdicts."),
+    budget: Budget = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Score the candidates that have no score yet.
+    """Score the candidates that have no score yet; a judge compares those of each prompt, as `hafs judge run` does.
 
     What cannot be scored stays unscored, with the reason, and is tried again next time; exit code 1 when that is all.
     """
     if context.invoked_subcommand:
         return
-    from hafs.pipeline import score_candidates, scorer_for
+    from hafs.judge.clients import judge_of
+    from hafs.pipeline import score_candidates, scorer_for, scorer_name
 
     space = workspace_at(workspace)
+    if named := judge_of(scorer_name(space.config, scorer)):
+        _have_judged(space, named, split, output, budget, json)
+        return
+    no_judge(budget)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             done = score_candidates(store, judge, progress, split=split)
@@ -58,6 +72,38 @@ def score(
               for t in totals]  # fmt: skip
     emit(data, "\n".join(lines), json)
     none_scored(done.scored, done.unscored)
+
+
+def _have_judged(
+    space: Workspace, named: str, split: str | None, output: Path | None, budget: float | None, as_json: bool
+) -> None:
+    """`hafs judge run` about the workspace's candidates."""
+    from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.judge.runner import Judging
+    from hafs.judge.work import Selection
+
+    with space.open_store() as store:
+        clients = open_clients([named], None, False)
+        judging = Judging(the_protocol(), Selection([p.id for p in store.prompts(split=split)]), budget=budget)
+        results = ask(space, store, clients, judging, quiet=as_json)
+        if output is not None:
+            store.export_jsonl("verdicts", output, judge=clients[0].model, protocol=judging.protocol.id)
+    emit({"judges": [r.to_dict() for r in results]}, said(results), as_json)
+    if name_problems(results):
+        raise typer.Exit(1)
+
+
+def the_protocol() -> Protocol:
+    """How a judge that is named as a scorer is asked: the protocol of `hafs judge run`."""
+    from hafs.judge.protocols import open_protocol
+
+    return open_protocol("listwise")
+
+
+def no_judge(budget: float | None) -> None:
+    """Refuse a budget where no judge spends anything."""
+    if budget is not None:
+        raise UsageError("--budget is for a judge, and this scorer costs nothing", "leave it out, or name a judge")
 
 
 def explain(

@@ -4,7 +4,7 @@
 many under one `budget`, `ledger` keeps every attempt, `consistency` holds the two orders of a comparison together.
 """
 
-from hafs.judge.consistency import Pair, Reliability, consistent, reliability
+from hafs.judge.consistency import Reliability, Settled, consistent, reliability
 from hafs.judge.protocols import PROTOCOLS, Ask, Protocol, open_protocol
 
-__all__ = ["PROTOCOLS", "Ask", "Pair", "Protocol", "Reliability", "consistent", "open_protocol", "reliability"]
+__all__ = ["PROTOCOLS", "Ask", "Protocol", "Reliability", "Settled", "consistent", "open_protocol", "reliability"]

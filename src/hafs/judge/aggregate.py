@@ -1,8 +1,6 @@
 """What the verdicts on one prompt amount to: for each two candidates an opinion or none, and tiers.
 
-The judge has an opinion of two candidates only when it was shown them in either order and said the same both times.
-When it contradicts itself there is none, so a judge that always prefers the first slot has no opinion at all, however
-it was asked. Malformed answers and abstentions are missing.
+What the judge says of two candidates is `consistency.settled`'s; here it gets a margin, and candidates their tiers.
 
 How sure it is comes from all candidates together: strengths by Bradley-Terry with ties from comparisons of two, by
 Plackett-Luce from rankings of more, or the mean grades where candidates are graded alone. The margin of an opinion is
@@ -16,28 +14,24 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, groupby
+from itertools import groupby
 
 import numpy as np
 
+from hafs.judge.consistency import Pair, Votes, graded, grades, settled, votes
 from hafs.judge.injection import probe_ids
-from hafs.judge.observations import observations
 from hafs.statistics import bradley_terry, plackett_luce
 from hafs.types import Ranking, Verdict
 
-SAYS = ("a", "b", "tie", "disagrees", "missing")
 PENALTY = 1.0
 """Of the strengths: their prior is the standard normal, so two agreeing verdicts alone give 74 %."""
-
-Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What a judge thinks of candidates `a` and `b` (ids, a < b): one of SAYS.
+    """What a judge thinks of candidates `a` and `b` (ids, a < b): one of `consistency.SAYS`.
 
-    "disagrees" is with itself, between the orders; "missing" includes pairs that were asked in one order only. `margin`
-    is the log-odds that a is better: above 0 for "a", below for "b", 0 for the rest.
+    `margin` is the log-odds that a is better: above 0 for "a", below for "b", 0 for the rest.
     """
 
     a: str
@@ -149,68 +143,35 @@ def _one(prompt_id: str, judge: str, verdicts: Sequence[Verdict]) -> Judged:
         raise ValueError(f"verdicts of several protocols: {', '.join(sorted(protocols))}")
     version = protocols.pop().rpartition("@")[2]
     ids = sorted({id for v in verdicts for id in v.shown})
-    if any(v.value is not None or len(v.shown) == 1 for v in verdicts):
-        strengths, opinions = _graded(ids, verdicts)
+    if graded(verdicts):
+        strengths, opinions = _graded(verdicts)
     else:
         strengths, opinions = _compared(ids, verdicts)
     counts = Counter(v.outcome for v in verdicts)
     return Judged(prompt_id, f"judge:{judge}@{version}", tuple(opinions), _tiers(strengths, opinions), counts)
 
 
-def _graded(ids: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[dict[str, float], list[Opinion]]:
-    """Grades of candidates shown alone: the better one is preferred, with (1 + 0.98 difference) / 2 as probability.
-
-    Several grades by a rubric are averaged. Beside a known answer, which comes first and second, they must be equal.
-    """
-    grades: dict[str, list[float]] = defaultdict(list)
-    for v in verdicts:
-        if v.value is not None and v.outcome in ("ranked", "tie"):
-            grades[v.shown[0]].append(v.value)
-    orders = verdicts[0].protocol.startswith("reference")
-    torn = {id for id, values in grades.items() if orders and len(set(values)) > 1}
-    mean = {id: sum(v) / len(v) for id, v in grades.items() if id not in torn and (len(v) > 1 or not orders)}
-    opinions = []
-    for a, b in combinations(ids, 2):
-        if a not in mean or b not in mean:
-            opinions.append(Opinion(a, b, "disagrees" if {a, b} & torn else "missing"))
-        else:
-            margin = 2 * math.atanh(0.98 * (mean[a] - mean[b]))
-            opinions.append(Opinion(a, b, "a" if margin > 0 else "b" if margin < 0 else "tie", margin))
-    return mean, opinions
+def _graded(verdicts: Sequence[Verdict]) -> tuple[dict[str, float], list[Opinion]]:
+    """Grades of candidates shown alone: the better one is preferred, with (1 + 0.98 difference) / 2 as probability."""
+    mean, _ = grades(verdicts)
+    said = settled(verdicts)
+    margin = {(a, b): 2 * math.atanh(0.98 * (mean[a] - mean[b])) for a, b in said if a in mean and b in mean}
+    return mean, [Opinion(*pair, says, margin.get(pair, 0.0)) for pair, says in said.items()]
 
 
 def _compared(ids: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[dict[str, float], list[Opinion]]:
     """Comparisons of two or more, in several orders."""
-    votes: dict[Pair, tuple[list[float], list[float]]] = {pair: ([], []) for pair in combinations(ids, 2)}
-    asked: set[Pair] = set()
-    for v in verdicts:
-        asked.update(combinations(sorted(v.shown), 2))
-        for o in observations(v):
-            if o.first < o.second:
-                votes[o.first, o.second][0].append(o.vote)
-            else:
-                votes[o.second, o.first][1].append(-o.vote)
-    says = {pair: _says(*votes[pair]) for pair in votes if pair in asked}
+    said = votes(verdicts)
     if any(len(v.shown) > 2 for v in verdicts):
         strengths = _from_rankings(ids, verdicts)
     else:
-        strengths = _from_pairs(ids, votes)
-    opinions = [_opinion(a, b, said, strengths[a] - strengths[b]) for (a, b), said in says.items()]
-    ranked = {id for pair, (first, second) in votes.items() if first or second for id in pair}
+        strengths = _from_pairs(ids, said)
+    opinions = [_opinion(a, b, says, strengths[a] - strengths[b]) for (a, b), says in settled(verdicts).items()]
+    ranked = {id for pair, (first, second) in said.items() if first or second for id in pair}
     return {id: s for id, s in strengths.items() if id in ranked}, opinions
 
 
-def _says(a_first: Sequence[float], b_first: Sequence[float]) -> str:
-    """What the votes of the two orders (above 0 for a) come to."""
-    if not (a_first and b_first):
-        return "missing"
-    if not any(a_first) and not any(b_first):
-        return "tie"
-    one, other = sum(a_first), sum(b_first)
-    return "a" if one > 0 < other else "b" if one < 0 > other else "disagrees"
-
-
-def _from_pairs(ids: Sequence[str], votes: Mapping[Pair, tuple[list[float], list[float]]]) -> dict[str, float]:
+def _from_pairs(ids: Sequence[str], votes: Votes) -> dict[str, float]:
     """Bradley-Terry strengths; only of pairs asked in both orders, each order with the same weight."""
     at = {id: i for i, id in enumerate(ids)}
     wins, ties = np.zeros((len(ids), len(ids))), np.zeros((len(ids), len(ids)))

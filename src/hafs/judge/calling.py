@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hafs.errors import HafsError
 from hafs.judge.answers import Unreadable, read
@@ -20,17 +20,20 @@ from hafs.judge.budget import Budget, BudgetSpent
 from hafs.judge.clients import PERHAPS_PAID, RETRIABLE, CallFailed, Client, EndpointDown, Messages, Reply
 from hafs.judge.ledger import ANSWERED, MALFORMED, Call, Ledger
 from hafs.judge.limits import Breaker, Limiter, backoff
-from hafs.judge.prices import Price, most_tokens
+from hafs.judge.prices import FREE, Price, most_tokens
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.work import REFUSED
 from hafs.store import Store
 from hafs.types import Verdict
+
+T = TypeVar("T")
 
 
 @dataclass
 class Tally:
     """What a judge's run did: questions asked now, decided before, answered from the ledger; attempts and their cost.
 
+    `priced` says whether the price is known, `free` that it was taken as nothing, since the server is local.
     `failed` are questions without a verdict by the kind of the last failure, `unasked` those that were not reached,
     `trouble` attempts by kind of failure, `stopped` why the run ended early.
     """
@@ -45,6 +48,7 @@ class Tally:
     output_tokens: int = 0
     cost: float = 0.0
     priced: bool = True
+    free: bool = False
     seconds: float = 0.0
     failed: Counter[str] = field(default_factory=Counter)
     trouble: Counter[str] = field(default_factory=Counter)
@@ -55,14 +59,23 @@ class Tally:
         return {**vars(self), "failed": dict(self.failed), "trouble": dict(self.trouble)}
 
 
+LINGER = 0.05
+"""Seconds that what cost nothing waits for company before it is written: a commit costs more than its rows."""
+
+
 class Writer:
-    """Writes calls and verdicts in the order they come, as many in one transaction as came during the last one."""
+    """Writes calls and verdicts in the order they come, many in one transaction.
+
+    A call that cost money is written at once, with whatever came before it; the rest, which can be had again for
+    nothing, within `LINGER` seconds.
+    """
 
     def __init__(self, store: Store, ledger: Ledger) -> None:
         self._store, self._ledger = store, ledger
         self._queue: asyncio.Queue[tuple[Any, asyncio.Future[None] | None] | None] = asyncio.Queue(512)
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._error: BaseException | None = None
+        self._hurry = asyncio.Event()
         self._task = asyncio.ensure_future(self._run())
 
     async def put(self, item: Call | Verdict) -> None:
@@ -70,22 +83,27 @@ class Writer:
         if self._error:
             raise self._error
         await self._queue.put((item, None))
+        if isinstance(item, Call) and item.cost:
+            self._hurry.set()
 
     async def written(self, item: Call | Verdict) -> None:
         """Have it written, and wait until it is."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._queue.put((item, done))
+        self._hurry.set()
         await done
 
     async def flush(self) -> None:
         """Wait until everything put so far is written."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         await self._queue.put((None, done))
+        self._hurry.set()
         await done
 
     async def close(self) -> None:
         """Write what is left. Raises what a writing raised."""
         await self._queue.put(None)
+        self._hurry.set()
         await self._task
         self._thread.shutdown()
         if self._error:
@@ -95,6 +113,10 @@ class Writer:
         last = False
         while not last:
             batch = [await self._queue.get()]
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LINGER):
+                    await self._hurry.wait()
+            self._hurry.clear()
             with suppress(asyncio.QueueEmpty):
                 while len(batch) < 500:
                     batch.append(self._queue.get_nowait())
@@ -140,7 +162,7 @@ class Caller:
     ) -> None:  # fmt: skip
         self.client, self.price, self.budget, self.writer = client, price, budget, writer
         self.run_id, self.manner = run_id, manner
-        self.tally = Tally(priced=price is not None)
+        self.tally = Tally(priced=price is not None, free=price == FREE)
         self.limiter = Limiter(manner.concurrency)
         self.breaker = Breaker(client.endpoint, max(10, 2 * manner.concurrency))
         self.stop: HafsError | None = None
@@ -153,13 +175,13 @@ class Caller:
     async def ask(self, ask: Ask) -> Verdict | None:
         """The verdict on a question; None when no reply came. Raises Stopped once the run is over."""
         about = Call(ask.key(self.judge), self.judge, self.client.endpoint, ask.protocol, ask.prompt_id, self.run_id)
-        read_now = _Reader(ask)
         messages: Messages = [("user", ask.text)]
         verdict = None
         try:
             for _ in (1, 2):
-                reply = await self.call(about, ask.system, messages, ask.schema, read_now)
-                reading = read_now(reply)[2]
+                reply, reading = await self.call(
+                    about, ask.system, messages, ask.schema, lambda reply: judged(ask, reply)
+                )
                 verdict = ask.verdict(self.judge, reading)
                 if reading.outcome != "malformed":
                     break
@@ -174,9 +196,11 @@ class Caller:
 
     async def call(
         self, about: Call, system: str, messages: Messages, schema: Mapping[str, Any] | None,
-        judge: Callable[[Reply], tuple[str, str, Any]], logprobs: bool = False, attempts: int | None = None,
-    ) -> Reply:  # fmt: skip
-        """Attempts until one is replied to; `judge` says how a reply is written down (status, reason).
+        judge: Callable[[Reply], tuple[str, str, T]], logprobs: bool = False, attempts: int | None = None,
+    ) -> tuple[Reply, T]:  # fmt: skip
+        """Attempts until one is replied to; returns the reply and what `judge` reads in it.
+
+        `judge` also says how the reply is written down: (status, reason, what it reads).
 
         Raises CallFailed when it is given up, Stopped once the run is over.
         """
@@ -203,8 +227,8 @@ class Caller:
 
     async def _attempt(
         self, call: Call, system: str, messages: Messages, schema: Mapping[str, Any] | None,
-        judge: Callable[[Reply], tuple[str, str, Any]], logprobs: bool,
-    ) -> Reply:  # fmt: skip
+        judge: Callable[[Reply], tuple[str, str, T]], logprobs: bool,
+    ) -> tuple[Reply, T]:  # fmt: skip
         texts = (system, *(text for _, text in messages))
         worst = self.worst(*texts, str(schema or ""))
         await self.budget.reserve(worst)
@@ -229,13 +253,13 @@ class Caller:
             self.limiter.good()
             self.breaker.good()
             cost = self._cost(reply, worst)
-            status, reason, _ = judge(reply)
+            status, reason, reading = judge(reply)
             self._count(reply, cost)
             await self.writer.put(
                 replace(call, status=status, reason=reason, input_tokens=reply.input_tokens,
                         output_tokens=reply.output_tokens, cost=cost if self.price else None, raw=reply.text)
             )  # fmt: skip
-            return reply
+            return reply, reading
         finally:
             await self.budget.settle(worst, cost)
 
@@ -262,16 +286,6 @@ class Caller:
         self.tally.input_tokens += reply.input_tokens or 0
         self.tally.output_tokens += reply.output_tokens or 0
         self.tally.cost += cost
-
-
-class _Reader:
-    """How replies to a question are written down: (status, reason, reading)."""
-
-    def __init__(self, ask: Ask) -> None:
-        self.ask = ask
-
-    def __call__(self, reply: Reply) -> tuple[str, str, Reading]:
-        return judged(self.ask, reply)
 
 
 def judged(ask: Ask, reply: Reply) -> tuple[str, str, Reading]:

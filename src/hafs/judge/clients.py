@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from hafs import registry
 from hafs.errors import HafsError, MissingTool, UsageError
 
 OLLAMA = "http://127.0.0.1:11434"
@@ -94,6 +95,8 @@ class AnthropicClient:
         self.model = model
         self.abilities: Mapping[str, bool] = dict.fromkeys(("structured", "system"), True)
         self.sdk = anthropic.AsyncAnthropic(max_retries=0)
+        if not (self.sdk.api_key or self.sdk.auth_token or self.sdk.credentials):
+            raise UsageError(f"{model} needs a key for Anthropic", "export ANTHROPIC_API_KEY=…, or give --base-url")
         self.endpoint = str(self.sdk.base_url).rstrip("/")
 
     def body(
@@ -112,7 +115,7 @@ class AnthropicClient:
     ) -> Reply:  # fmt: skip
         """See `Client`."""
         body = self.body(system, messages, schema, max_tokens)
-        return self.reply(await attempt(lambda: _post(self.sdk, "/v1/messages", body, timeout), timeout))
+        return self.reply(await attempt(lambda: _post(self, "/v1/messages", body, timeout), timeout))
 
     @staticmethod
     def reply(message: Any) -> Reply:
@@ -182,7 +185,7 @@ class OpenAIClient:
         body = self.body(system, messages, schema, max_tokens)
         if logprobs:
             body["logprobs"] = True
-        return self.reply(await attempt(lambda: _post(self.sdk, "/chat/completions", body, timeout), timeout))
+        return self.reply(await attempt(lambda: _post(self, "/chat/completions", body, timeout), timeout))
 
     @staticmethod
     def reply(completion: Any) -> Reply:
@@ -225,6 +228,24 @@ class ReplayClient:
         """See `Client`."""
 
 
+_VENDORS = re.compile(r"claude|gpt-|chatgpt-|o\d|ft:")
+_TAGGED = re.compile(r"[\w./-]+:[\w.-]+")  # as Ollama names a model
+
+
+def judge_of(scorer: str) -> str | None:
+    """The judge that `--scorer` names, as `open_client` takes it; None for the name or expression of a scorer.
+
+    `judge:NAME` is a judge whatever NAME is; without it, a vendor's model, NAME@URL and NAME:TAG are, unless there is
+    a scorer of that name.
+    """
+    if scorer.startswith("judge:"):
+        return scorer.removeprefix("judge:")
+    if re.split(r"[^\w-]", scorer, maxsplit=1)[0] in registry.names("scorers"):
+        return None
+    named = _VENDORS.match(scorer) or "@http" in scorer or _TAGGED.fullmatch(scorer)
+    return scorer if named else None
+
+
 def judge_name(spec: str) -> str:
     """The judge of `NAME` or `NAME@URL`."""
     return re.split(r"@(?=https?://)", spec, maxsplit=1)[0]
@@ -244,7 +265,7 @@ def open_client(spec: str, base_url: str | None = None, replay: bool = False) ->
         return OpenAIClient(name, url or base_url)
     if name.startswith("claude"):
         return AnthropicClient(name)
-    if re.match(r"(gpt-|chatgpt-|o\d|ft:)", name):
+    if _VENDORS.match(name):
         return OpenAIClient(name)
     return OpenAIClient(name, _ollama(name))
 
@@ -279,7 +300,7 @@ def looks_local(spec: str) -> bool:
     """Whether a judge as written would be served for nothing: what is no vendor's name, or stands at a local URL."""
     name = judge_name(spec)
     url = spec[len(name) + 1 :]
-    return is_local(url) if url else not re.match(r"(claude|gpt-|chatgpt-|o\d|ft:)", name)
+    return is_local(url) if url else not _VENDORS.match(name)
 
 
 async def attempt(send: Any, timeout: float) -> Any:
@@ -343,9 +364,11 @@ def _retry_after(response: Any) -> float | None:
         return max(0.0, email.utils.mktime_tz(when) - time.time()) if when else None
 
 
-async def _post(sdk: Any, path: str, body: Mapping[str, Any], timeout: float) -> Any:
+async def _post(client: AnthropicClient | OpenAIClient, path: str, body: Mapping[str, Any], timeout: float) -> Any:
     """Send through an SDK and get plain JSON: its typed classes would take most of the time of a call."""
-    return await sdk.post(path, cast_to=object, body=body, options={"timeout": timeout})
+    return await client.sdk.post(
+        client.endpoint + path, cast_to=object, body=body, options={"timeout": timeout}
+    )  # fmt: skip
 
 
 def _get(data: Any, name: str) -> Any:

@@ -1,27 +1,35 @@
-"""Holding a judge's askings together: what it says of a pair in every order, and how often the order decided.
+"""Holding a judge's askings together: what it says of a pair of candidates, and how often the order decided.
 
-A pair of candidates counts only when every order in which it was shown says the same. Whoever always prefers the first
-slot therefore says nothing about any pair.
+The judge has an opinion of two candidates only when it was shown them in either order and said the same both times.
+When it contradicts itself there is none, so a judge that always prefers the first slot has no opinion at all, however
+it was asked. Malformed answers and abstentions are missing.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, groupby
 
+from hafs.judge.observations import observations
 from hafs.types import Verdict
 
 READABLE = ("ranked", "tie")
+SAYS = ("a", "b", "tie", "disagrees", "missing")
+
+Pair = tuple[str, str]
+"""Two candidates' ids, the smaller one first."""
+Votes = Mapping[Pair, tuple[Sequence[float], Sequence[float]]]
+"""What the askings said of each pair: those that showed its first candidate first, and the others; above 0 for it."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """What one judge, asked in one way, says of two candidates of a prompt (`first` < `second` by id).
+class Settled:
+    """What one judge, asked in one way, says of two candidates of a prompt (`first` < `second` by id): one of SAYS.
 
-    `outcome` is "win" (`winner` is set), "tie", "abstain" or "malformed"; `orders` is how many askings could be read,
-    `flipped` whether they differed. `strength` is the mean over the orders (1 slight, 2 clear).
+    "a" is for the first. "disagrees" is with itself, between the orders; "missing" includes pairs that were asked in
+    one order only.
     """
 
     prompt_id: str
@@ -29,111 +37,99 @@ class Pair:
     protocol: str
     first: str
     second: str
-    outcome: str
-    winner: str = ""
-    orders: int = 0
-    flipped: bool = False
-    strength: float = 1.0
-    reason: str = ""
+    says: str
+
+    @property
+    def winner(self) -> str:
+        """The better one's id; empty when there is none."""
+        return {"a": self.first, "b": self.second}.get(self.says, "")
 
 
-def consistent(verdicts: Iterable[Verdict]) -> Iterator[Pair]:
-    """Every pair of candidates that `verdicts` speak of, once per prompt, judge and protocol, in that order of ids.
+def consistent(verdicts: Iterable[Verdict]) -> Iterator[Settled]:
+    """Every pair of candidates that `verdicts` speak of, once per prompt, judge and protocol, in that order."""
 
-    The outcome is "malformed" when an asking was, else "abstain" when one abstained, when only one order of a
-    comparison was answered, or when the orders differ; else what they all say. Grades of single candidates (`value`)
-    make a pair of two whose orders each agreed.
-    """
-    by_asking = sorted(verdicts, key=lambda v: (v.prompt_id, v.judge, v.protocol))
-    for (prompt, judge, protocol), group in groupby(by_asking, key=lambda v: (v.prompt_id, v.judge, v.protocol)):
-        said = list(group)
-        of = _graded(said) if all(len(v.shown) == 1 for v in said) else _compared(said)
-        for (a, b), found in sorted(of.items()):
-            needs = 1 if protocol.startswith("pointwise") else 2
-            yield _settle(Pair(prompt, judge, protocol, a, b, "abstain"), found, needs)
+    def asking(v: Verdict) -> tuple[str, str, str]:
+        return v.prompt_id, v.judge, v.protocol
+
+    for about, group in groupby(sorted(verdicts, key=asking), key=asking):
+        for (a, b), says in settled(list(group)).items():
+            yield Settled(*about, a, b, says)
 
 
-@dataclass(frozen=True)
-class _Said:
-    """One asking's word on a pair: an outcome of a Verdict, the winner of a "ranked" one, its strength."""
-
-    outcome: str
-    winner: str = ""
-    strength: float = 1.0
+def settled(verdicts: Sequence[Verdict]) -> dict[Pair, str]:
+    """What a judge's verdicts on a prompt, all by one protocol, come to for each pair of candidates: one of SAYS."""
+    if graded(verdicts):
+        return _by_grades(verdicts)
+    return {pair: _says(*said) for pair, said in votes(verdicts).items()}
 
 
-def _compared(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[_Said]]:
-    found: dict[tuple[str, str], list[_Said]] = defaultdict(list)
+def graded(verdicts: Iterable[Verdict]) -> bool:
+    """Whether candidates were looked at one by one."""
+    return any(v.value is not None or len(v.shown) == 1 for v in verdicts)
+
+
+def votes(verdicts: Iterable[Verdict]) -> Votes:
+    """The votes of comparisons for every pair that was shown together, in the order of the ids."""
+    found: dict[Pair, tuple[list[float], list[float]]] = {}
     for v in verdicts:
-        for a, b in combinations(sorted(v.shown), 2):
-            found[a, b].append(_of_pair(v, a, b))
+        for pair in combinations(sorted(v.shown), 2):
+            found.setdefault(pair, ([], []))
+        for o in observations(v):
+            if o.first < o.second:
+                found[o.first, o.second][0].append(o.vote)
+            else:
+                found[o.second, o.first][1].append(-o.vote)
+    return dict(sorted(found.items()))
+
+
+def grades(verdicts: Sequence[Verdict]) -> tuple[dict[str, float], set[str]]:
+    """The mean grades of candidates looked at one by one, and the candidates that two orders grade differently.
+
+    Several grades by a rubric are averaged. Beside a known answer, which comes first and second, they must be equal.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    for v in verdicts:
+        if v.value is not None and v.outcome in READABLE:
+            found[v.shown[0]].append(v.value)
+    orders = _in_orders(verdicts)
+    torn = {id for id, values in found.items() if orders and len(set(values)) > 1}
+    mean = {id: sum(v) / len(v) for id, v in found.items() if id not in torn and (len(v) > 1 or not orders)}
+    return mean, torn
+
+
+def _in_orders(verdicts: Sequence[Verdict]) -> bool:
+    """Whether each question was asked both ways round; a candidate graded alone has no order."""
+    return not (graded(verdicts) and not verdicts[0].protocol.startswith("reference"))
+
+
+def _by_grades(verdicts: Sequence[Verdict]) -> dict[Pair, str]:
+    mean, torn = grades(verdicts)
+    found = {}
+    for a, b in combinations(sorted({id for v in verdicts for id in v.shown}), 2):
+        if a in mean and b in mean:
+            found[a, b] = "a" if mean[a] > mean[b] else "b" if mean[a] < mean[b] else "tie"
+        else:
+            found[a, b] = "disagrees" if {a, b} & torn else "missing"
     return found
 
 
-def _of_pair(v: Verdict, a: str, b: str) -> _Said:
-    if v.outcome != "ranked":
-        return _Said(v.outcome)
-    place = {id: n for n, tier in enumerate(v.tiers) for id in tier}
-    if a not in place or b not in place:
-        return _Said("abstain")
-    if place[a] == place[b]:
-        return _Said("tie")
-    return _Said("ranked", a if place[a] < place[b] else b, v.strength)
-
-
-def _graded(verdicts: Sequence[Verdict]) -> dict[tuple[str, str], list[_Said]]:
-    """Pairs of candidates that were looked at one by one: the two grades are compared order by order.
-
-    A candidate whose grades differ over its orders makes the orders of its pairs differ.
-    """
-    grades: dict[str, dict[int, Verdict]] = defaultdict(dict)
-    for v in verdicts:
-        grades[v.shown[0]][v.shuffle] = v
-    orders = sorted({n for mine in grades.values() for n in mine})
-    found: dict[tuple[str, str], list[_Said]] = {}
-    for a, b in combinations(sorted(grades), 2):
-        said = [_of_grades(grades[a].get(n), grades[b].get(n), a, b) for n in orders]
-        if any(len({v.value for v in grades[c].values() if v.value is not None}) > 1 for c in (a, b)):
-            said = [_Said("tie"), _Said("ranked", a), *(s for s in said if s.outcome not in READABLE)]
-        found[a, b] = said
-    return found
-
-
-def _of_grades(x: Verdict | None, y: Verdict | None, a: str, b: str) -> _Said:
-    if x is None or y is None or x.value is None or y.value is None:
-        return _Said("malformed" if "malformed" in [v.outcome for v in (x, y) if v] else "abstain")
-    if x.value == y.value:
-        return _Said("tie")
-    return _Said("ranked", a if x.value > y.value else b)
-
-
-def _settle(pair: Pair, said: Sequence[_Said], needs: int) -> Pair:
-    readable = [s for s in said if s.outcome in READABLE]
-    flipped = len({(s.outcome, s.winner) for s in readable}) > 1
-    outcome, winner, reason = "abstain", "", ""
-    if any(s.outcome == "malformed" for s in said):
-        outcome, reason = "malformed", "an answer could not be read"
-    elif len(readable) < len(said):
-        reason = "the judge abstained"
-    elif len(readable) < needs:
-        reason = "only one order was answered"
-    elif flipped:
-        reason = "the orders differ"
-    else:
-        outcome, winner = ("tie", "") if readable[0].outcome == "tie" else ("win", readable[0].winner)
-    strength = sum(s.strength for s in readable) / len(readable) if readable else 1.0
-    return Pair(
-        pair.prompt_id, pair.judge, pair.protocol, pair.first, pair.second, outcome, winner, len(readable), flipped,
-        strength, reason,
-    )  # fmt: skip
+def _says(a_first: Sequence[float], b_first: Sequence[float]) -> str:
+    """What the votes of the two orders (above 0 for a) come to."""
+    if not (a_first and b_first):
+        return "missing"
+    if not any(a_first) and not any(b_first):
+        return "tie"
+    one, other = sum(a_first), sum(b_first)
+    return "a" if one > 0 < other else "b" if one < 0 > other else "disagrees"
 
 
 @dataclass
 class Reliability:
     """How far a judge can be taken at its word before anything is known of its agreement with people.
 
-    `verdicts` by outcome; `pairs` by outcome; `both` pairs read in two orders or more, `flipped` of them differently;
-    `first` of `decided` comparisons of two shown together went to the one shown earlier.
+    `verdicts` by outcome; `pairs` by what the judge says of them: "win", "tie", "disagrees" (with itself), "missing";
+    `both` pairs answered in both orders, `flipped` of them differently; `first` of `decided` comparisons of two shown
+    together went to the one shown earlier.
     """
 
     verdicts: Counter[str] = field(default_factory=Counter)
@@ -150,7 +146,7 @@ class Reliability:
 
     @property
     def flip_rate(self) -> float | None:
-        """The share of pairs read in two orders or more that the orders told differently; None without such pairs."""
+        """The share of pairs answered in both orders that the orders told differently; None without such pairs."""
         return _share(self.flipped, self.both)
 
     @property
@@ -159,32 +155,32 @@ class Reliability:
         return _share(self.first, self.decided)
 
     def add(self, verdicts: Sequence[Verdict]) -> None:
-        """Count the verdicts of whole prompts."""
+        """Count one judge's verdicts, by one protocol, on whole prompts that come one after the other."""
         self.verdicts.update(v.outcome for v in verdicts)
         for v in verdicts:
-            place = {id: n for n, tier in enumerate(v.tiers) for id in tier} if v.outcome == "ranked" else {}
-            for earlier, later in combinations(v.shown, 2):
-                if earlier in place and later in place and place[earlier] != place[later]:
-                    self.decided += 1
-                    self.first += place[earlier] < place[later]
-        for pair in consistent(verdicts):
-            self.pairs[pair.outcome] += 1
-            self.both += pair.orders >= 2
-            self.flipped += pair.flipped
+            votes = [o.vote for o in observations(v) if o.vote]
+            self.decided += len(votes)
+            self.first += sum(vote > 0 for vote in votes)
+        for _, group in groupby(verdicts, key=lambda v: v.prompt_id):
+            mine = list(group)
+            said = Counter(settled(mine).values())
+            self.pairs.update({"win": said["a"] + said["b"], **{s: said[s] for s in ("tie", "disagrees", "missing")}})
+            if _in_orders(mine):
+                self.both += said.total() - said["missing"]
+                self.flipped += said["disagrees"]
 
     def to_dict(self) -> dict[str, object]:
         """Counts and rates as JSON writes them."""
         return {
-            "verdicts": dict(self.verdicts), "pairs": dict(self.pairs), "coverage": self.coverage,
-            "flip_rate": self.flip_rate, "first_rate": self.first_rate,
+            "verdicts": dict(self.verdicts), "pairs": {s: n for s, n in self.pairs.items() if n},
+            "coverage": self.coverage, "flip_rate": self.flip_rate, "first_rate": self.first_rate,
         }  # fmt: skip
 
 
 def reliability(verdicts: Iterable[Verdict]) -> Reliability:
-    """The reliability of `verdicts`, which may be of many prompts but come prompt by prompt."""
+    """The reliability of one judge's `verdicts`, which may be of many prompts but come prompt by prompt."""
     found = Reliability()
-    for _, group in groupby(verdicts, key=lambda v: v.prompt_id):
-        found.add(list(group))
+    found.add(list(verdicts))
     return found
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Table, delete, func, select, update
@@ -145,7 +146,7 @@ class Ledger:
         """Write the calls of a batch and that it is done, both or neither."""
         with self._store.connection(write=True) as conn:
             if calls:
-                conn.execute(_statement(judge_calls, conn.dialect.name), [asdict(c) for c in calls])
+                conn.execute(_statement(judge_calls, conn.dialect.name), [dict(vars(c)) for c in calls])
             conn.execute(update(judge_batches).where(judge_batches.c.id == batch.id).values(status="done"))
 
     def drop_batch(self, batch: Batch) -> None:
@@ -185,12 +186,16 @@ class Ledger:
     # ---- figures
 
     def spending(self) -> list[dict[str, Any]]:
-        """For each judge and day (UTC): attempts, answers, tokens in and out, dollars, mean seconds of an answer."""
+        """For each judge and day (UTC): attempts, answers, tokens in and out, dollars, mean seconds of an answer.
+
+        `unpriced` counts the answers whose price nobody knew, which are not in the dollars.
+        """
         t = judge_calls.c
         day = func.floor(t.started / 86400)
         figures = {
             "attempts": func.count(),
             "answered": func.count().filter(t.status == ANSWERED),
+            "unpriced": func.count().filter(t.status == ANSWERED, t.cost.is_(None)),
             "input_tokens": func.sum(t.input_tokens),
             "output_tokens": func.sum(t.output_tokens),
             "cost": func.sum(t.cost),
@@ -222,12 +227,13 @@ class Ledger:
         return rows
 
     def _upsert(self, table: Table, items: Iterable[Any]) -> None:
-        rows = [asdict(item) for item in items]
+        rows = [dict(vars(item)) for item in items]
         if rows:
             with self._store.connection(write=True) as conn:
                 conn.execute(_statement(table, conn.dialect.name), rows)
 
 
+@cache  # to build it takes longer than to run it
 def _statement(table: Table, dialect: str) -> Any:
     insert = (postgresql if dialect == "postgresql" else sqlite).insert(table)
     changed = {c.name: insert.excluded[c.name] for c in table.c if c.name != "id"}

@@ -41,9 +41,10 @@ async def set_up(caller: Caller, ledger: Ledger, again: bool = False) -> dict[st
 
         async def send(structured: bool, logprobs: bool) -> Reply:
             schema = SCHEMA if structured else None
-            return await caller.call(
+            reply, _ = await caller.call(
                 about, SYSTEM, [("user", QUESTION)], schema, lambda reply: (ANSWERED, "", None), logprobs, attempts=3
             )
+            return reply
 
         try:
             known = await probe(client, send)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -67,7 +68,13 @@ class Ask:
 
     def key(self, judge: str) -> str:
         """What an answer is kept under: the judge and everything it reads."""
-        return content_id("judge call", judge, self.system, self.text, self.schema)
+        if judge not in self._keys:
+            self._keys[judge] = content_id("judge call", judge, self.system, self.text, self.schema)
+        return self._keys[judge]
+
+    @cached_property
+    def _keys(self) -> dict[str, str]:
+        return {}
 
     def verdict(self, judge: str, reading: Reading, **details: Any) -> Verdict:
         """The verdict that `reading` makes of this question."""

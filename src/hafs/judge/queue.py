@@ -9,7 +9,7 @@ picked ones in the order to ask, which is random, so stopping early leaves a ran
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from hafs.errors import UsageError
 from hafs.store import Run, Store
-from hafs.types import content_id
+from hafs.types import Queued, content_id
 
 KIND = "annotation-queue"
 """The kind of run that a queue is."""
@@ -26,19 +26,11 @@ HIGHEST = 0.9
 """No prompt is picked with a higher probability while others are left out: each must be able to stay unlabelled too."""
 
 
-@dataclass(frozen=True)
-class Queued:
-    """A prompt for the person: the probability with which it was picked, and why ("uncertain" or "audit")."""
-
-    id: str
-    probability: float
-    reason: str
-
-
 def pick(
     uncertainty: Mapping[str, float], size: int, audit: float = 0.2, seed: int = 0
 ) -> tuple[list[Queued], dict[str, float]]:
-    """The prompts for the person, and every prompt's probability of being among them.
+    """The prompts for the person, each because it is "uncertain" or for the "audit", and every prompt's probability of
+    being among them.
 
     `size` prompts (all, when there are no more): the audit share evenly from all, the rest in proportion to their
     uncertainty (0 to 1).

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cache
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -157,14 +158,7 @@ class Store:
 
         A verdict that could be read is never replaced. Raises DataError when a prompt is not in the store.
         """
-        table = schema.verdicts
-        insert = self._insert(table)
-        statement = insert.on_conflict_do_update(
-            index_elements=["id"],
-            set_={c.name: insert.excluded[c.name] for c in table.c if c.name != "id"},
-            where=and_(table.c.outcome == "malformed", insert.excluded.outcome != "malformed"),
-        )
-        return self._add("verdicts", verdicts, statement)
+        return self._add("verdicts", verdicts, _put_verdict(self._dialect))
 
     def add_annotations(self, annotations: Iterable[Annotation]) -> int:
         """Add what people said; returns how many were new. Raises DataError when a prompt is not in the store."""
@@ -516,7 +510,7 @@ class Store:
         return transaction(self._engine, self.where)
 
     def _insert(self, table: Table) -> Any:
-        return (postgresql if self._dialect == "postgresql" else sqlite).insert(table)
+        return _insert(table, self._dialect)
 
     def _add(self, kind: str, items: Iterable[Any], statement: Any = None) -> int:
         if statement is None:
@@ -596,6 +590,22 @@ class Store:
             ids = set(conn.execute(select(KINDS[of].table.c.id)).scalars())
         word = of.removesuffix("s")
         return Parent(f"{word}_id", word, ids)
+
+
+def _insert(table: Table, dialect: str) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table)
+
+
+@cache  # to build it takes longer than to run it
+def _put_verdict(dialect: str) -> Any:
+    """A verdict goes in unless one that could be read is there."""
+    table = schema.verdicts
+    insert = _insert(table, dialect)
+    return insert.on_conflict_do_update(
+        index_elements=["id"],
+        set_={c.name: insert.excluded[c.name] for c in table.c if c.name != "id"},
+        where=and_(table.c.outcome == "malformed", insert.excluded.outcome != "malformed"),
+    )
 
 
 def _row_batches(kind: str, items: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
