@@ -18,7 +18,7 @@ hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 # 1. Candidates, and what the emulator says of them.
 hafs init "$work"
 export HAFS_WORKSPACE=$work
-hafs tasks generate asm --split train --tags easy --num-samples 24 --seed 7
+hafs tasks generate asm --split train --tags easy --num-samples 20 --seed 7
 hafs generate --model "$sft" --candidates-per-prompt 4
 hafs score
 

@@ -1,4 +1,4 @@
-"""`hafs demo`: the whole path on the embedded model and a 13 easy families of the `asm` pack."""
+"""`hafs demo`: the whole path on the embedded model and 13 easy families of the `asm` pack."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
 
 
 SFT_PROMPTS = 288
-PREFERENCE_PROMPTS = 48
+PREFERENCE_PROMPTS = 64
 VALIDATION_PROMPTS = 24
 LORA = {"rank": 16, "alpha": 32}
 SETTINGS = {
@@ -47,11 +47,11 @@ SETTINGS = {
         "learning_rate": 1e-3, "num_epochs": 1, "batch_size": 3, "gradient_accumulation_steps": 1,
         "row_tokens": 640, "validation_share": 0.0, "save_steps": 10, "answers": 1, "lora": LORA,
     },
-    "generate": {"candidates": 6, "temperature": 1.0, "max_new_tokens": 64, "batch_size": 120},
-    "preferences": {"scheme": "all", "references": "when-needed", "max_candidates": 3},
+    "generate": {"candidates": 5, "temperature": 1.0, "max_new_tokens": 64, "batch_size": 120},
+    "preferences": {"scheme": "all", "references": "always", "max_candidates": 4},
     "dpo": {
-        "beta": 0.1, "learning_rate": 2e-4, "num_epochs": 1.5, "nll_weight": 0.3, "validation_share": 0.0,
-        "batch_size": 8, "gradient_accumulation_steps": 1, "row_tokens": 640, "save_steps": 2, "eval_steps": 5,
+        "beta": 0.1, "learning_rate": 5e-4, "num_epochs": 1, "nll_weight": 4.0, "validation_share": 0.0,
+        "batch_size": 4, "gradient_accumulation_steps": 1, "row_tokens": 640, "save_steps": 2, "eval_steps": 8,
         "lora": LORA,
     },
     "eval": {"max_new_tokens": 64, "batch_size": 96},
