@@ -5,14 +5,13 @@
 #
 #   runs/hybrid.sh SFT_MODEL [DIRECTORY]      such as work/asm/models/sft/model of runs/asm.sh
 #
-# The judge is the embedded 135M model behind `hafs serve`: far too small to judge anything. That is the point of the
+# The judge is the embedded 135M model behind llama.cpp: far too small to judge anything. That is the point of the
 # exercise: what it is worth is measured, and nothing of it is used that was not earned. So that this file runs by
 # itself, the person is a script that ranks right routines above wrong ones; you would use `hafs annotate start`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sft=$(realpath -m "${1:?the SFT model to take candidates from}")
 work=$(realpath -m "${2:-work/hybrid}")
-port=${PORT:-8123}
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 
 # 1. Candidates, and what the emulator says of them.
@@ -22,14 +21,14 @@ hafs tasks generate asm --split train --tags easy --num-samples 20 --seed 7
 hafs generate --model "$sft" --candidates-per-prompt 4
 hafs score
 
-# 2. A judge on this machine, with OpenAI's interface.
-.venv/bin/hafs serve default --name smol --port "$port" 2>"$work/serve.log" &
-trap 'kill %1 2>/dev/null || true' EXIT
-until .venv/bin/python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2>/dev/null; do sleep 1; done
+# 2. A judge on this machine, with OpenAI's interface: the model as a GGUF file, served by llama.cpp, which holds answers
+#    to the form that is asked for. (`hafs serve`, Ollama, vLLM or LM Studio would do as well.)
+hafs export default --format gguf --name smol --output "$work/judge"
+coproc SERVER { .venv/bin/python -m hafs.export.llamacpp "$work"/judge/*.gguf 2048 4 0; }
+read -r url <&"${SERVER[0]}"
 
 # 3. Filter, ask the judge in both orders, leave a queue for the person.
-judge=(--judge "smol@http://127.0.0.1:$port/v1")
-hafs judge hybrid "${judge[@]}" --ask --scorer none --queue-size 12 --probes 2 --max-tokens 96
+hafs judge hybrid --judge "smol@$url/v1" --ask --scorer none --queue-size 12 --probes 2 --max-tokens 96
 hafs judge ledger
 
 # 4. The person.

@@ -2,7 +2,7 @@
 # When is RLHF worth it? From one SFT model and the same prompts: DPO, reward model + PPO, PPO with the checker as its
 # reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
-# The story is small so that twelve trainings take about two hours on 2 cores: five families of short routines, and an
+# The story is small so that twelve trainings take three to four hours on 2 cores: five families of short routines, and an
 # SFT model that was taught eighteen of each and gets about half of them right. Every training that is finished stays
 # finished: stop it whenever you like and start it again.
 #
@@ -22,7 +22,7 @@ mkdir -p "$work"
 cp runs/rlhf.toml "$work/hafs.toml"
 export HAFS_WORKSPACE=$work
 hafs init "$work"
-hafs tasks generate asm --split train --families $families --num-samples 210 --output "$work/train.jsonl"
+hafs tasks generate asm --split train --families $families --num-samples 282 --output "$work/train.jsonl"
 hafs tasks generate asm --split validation --families $families --num-samples 48 --output "$work/validation.jsonl"
 hafs tasks generate asm --split test --families $families --num-samples 160 --output "$work/short.jsonl"
 head -n 90 "$work/train.jsonl" > "$work/sft.jsonl"
@@ -30,12 +30,12 @@ tail -n +91 "$work/train.jsonl" > "$work/ask.jsonl"
 
 # 2. The SFT model, and preferences from six of its answers to each of 120 prompts.
 hafs sft --data "$work/sft.jsonl" --output_dir "$work/sft"
-hafs preferences generate --model "$work/sft/model" --prompts "$work/ask.jsonl" --scorer automatic \
+head -n 120 "$work/ask.jsonl" > "$work/compare.jsonl"
+hafs preferences generate --model "$work/sft/model" --prompts "$work/compare.jsonl" --scorer automatic \
   --output "$work/preferences.jsonl"
 
-# 3. DPO and the reward model learn from those groups. PPO and RLOO sample answers of their own to the first 64 of the
-#    same prompts: about as much time as DPO takes.
-head -n 64 "$work/ask.jsonl" > "$work/roll.jsonl"
+# 3. DPO and the reward model learn from those groups. PPO and RLOO sample answers of their own to the same prompts and
+#    72 more, for at most twenty minutes each.
 hafs compare-methods --sft_model "$work/sft/model" --preference_data "$work/preferences.jsonl" \
-  --prompts "$work/roll.jsonl" --benchmark "$work/short.jsonl" --validate "$work/validation.jsonl" \
+  --prompts "$work/ask.jsonl" --benchmark "$work/short.jsonl" --validate "$work/validation.jsonl" --minutes 20 \
   --markdown "$work/methods.md" "$@"
