@@ -125,3 +125,4 @@ def test_mistakes_are_explained(root: Path, tiny_model: Path, monkeypatch: pytes
     hafs("preferences", "build", "--scorer", OPUS, "--scheme", "all", "-w", root).failed(2, "--scheme")
     ran = hafs("score", "--scorer", "m@http://127.0.0.1:9/v1", "-w", root)
     assert ran.code == 1 and "does not answer" in ran.err
+    hafs("judge", "hybrid", "--scorer", OPUS, "-w", root).failed(2, "the filter cannot be the judge", "--scorer none")

@@ -148,7 +148,7 @@ def hybrid(
     Repeated, it goes on from where it is: first it leaves a queue for `hafs annotate start`, and once that is done it
     calibrates the judge and builds the groups. Exit code 1 when it built none.
     """
-    from hafs.judge.clients import judge_name
+    from hafs.judge.clients import judge_name, judge_of
     from hafs.judged import HybridSettings
     from hafs.judged import hybrid as run
 
@@ -157,6 +157,8 @@ def hybrid(
                               labels_so_far)  # fmt: skip
     space = workspace_at(workspace)
     name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
+    if judge_of(name):
+        raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
     names: list[str] = list(judge or ())
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         hook = None
