@@ -24,7 +24,7 @@ hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 mkdir -p "$work"
 cp runs/loop.toml "$work/hafs.toml"
 if [[ -n "${PLANT:-}" ]]; then
-  printf '\n[loop.rounds.%s]\ndpo.learning_rate = 6e-3\nloop.checkpoint_prompts = 0\n' "$PLANT" >> "$work/hafs.toml"
+  printf '\n[loop.rounds.%s]\ndpo.learning_rate = 1.5e-2\nloop.checkpoint_prompts = 0\n' "$PLANT" >> "$work/hafs.toml"
 fi
 export HAFS_WORKSPACE=$work
 hafs init "$work"
