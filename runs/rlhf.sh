@@ -8,7 +8,6 @@
 #
 #   runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: runs/rlhf.sh work/rlhf --seeds 1 --methods dpo,ppo
 #
-# The output of one run is kept in docs/results/rlhf.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 make --no-print-directory assets
