@@ -2,7 +2,7 @@
 # When is RLHF worth it? From one SFT model and the same prompts: DPO, reward model + PPO, PPO with the checker as its
 # reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
-# The story is small so that twelve trainings take three to four hours on 2 cores: five families of short routines, and an
+# The story is small so that twelve trainings take some hours on 2 cores: five families of short routines, and an
 # SFT model that was taught eighteen of each and gets about half of them right. Every training that is finished stays
 # finished: stop it whenever you like and start it again.
 #
