@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Is the exported file the model that was trained? The SFT model of runs/asm.sh (or another one of its workspace) as
+# Is the exported file the model that was trained? A model of a workspace (by default the SFT model of runs/asm.sh) as
 # safetensors and as GGUF files of three sizes, each answering the same prompts as the trained model: minutes on 2 cores.
 #
-#   runs/export.sh [WORKSPACE] [MODEL]      such as: runs/export.sh work/asm sft
+#   runs/export.sh [WORKSPACE] [MODEL]      such as: runs/export.sh work/loop dpo-1
 #
 # The output of one run is kept in docs/results/export.md.
 set -euo pipefail
@@ -13,7 +13,7 @@ model=${2:-sft}
 test -d "$work/models/$model/model" || { echo "$work has no model $model: run runs/asm.sh first" >&2; exit 2; }
 export HAFS_WORKSPACE=$work
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@" | sed "s|$work|WORK|g"; }
-check=(--check easy --check-prompts 160 --licence apache-2.0)
+check=(--check easy --check-prompts 96 --licence apache-2.0)
 
 hafs export "$model" --format safetensors --output "$work/exports/$model-safetensors" "${check[@]}"
 for size in f16 q8_0 q4_k_m; do
