@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, sync_playwright
 
 from annotate_site import LINK, TOKEN, Site, chromium, fill, graded, site
 from hafs.annotate.web.security import hash_password
@@ -164,6 +164,25 @@ def test_every_control_is_reached_with_tab(tmp_path: Path, visit: Callable[..., 
         assert page.evaluate("document.activeElement.dataset.label") == "B"
         keys(page, "2")
         assert "A, then B" in page.inner_text("#live")
+
+
+def test_a_kept_draft_does_not_take_back_what_is_wrong(tmp_path: Path, visit: Callable[..., Page]) -> None:
+    with site(tmp_path, graded(1, 4)) as of:
+        page = visit(of)
+        asked: list[Route] = []
+        page.route("**/draft", lambda route: asked.append(route))
+        keys(page, "1")
+        until(page, "placed().length === 1")
+        while not asked:
+            page.wait_for_timeout(20)
+        page.keyboard.press("Enter")
+        assert "at least two" in page.inner_text("#alert")
+        asked[0].continue_()
+        saved(page)
+        assert "at least two" in page.inner_text("#alert")
+        keys(page, "2")
+        until(page, "placed().length === 2")
+        assert page.inner_text("#alert") == ""
 
 
 def drag(page: Page, source: Locator, target: Locator, where: float) -> None:

@@ -120,8 +120,9 @@ function showRanking(strip) {
 const say = (text) => { $("#live").textContent = text; };
 const alarm = (text) => Object.assign($("#alert"), { textContent: text, hidden: !text });
 
-// After every change: show it, say it, keep it.
+// After every change: show it, say it, keep it. What was wrong before the change may no longer be.
 function changed(text) {
+  alarm("");
   show();
   say(text ?? (now.tiers.length ? words() : "Nothing is placed."));
   clearTimeout(waiting);
@@ -167,7 +168,7 @@ async function keep() {
   const body = new URLSearchParams({ lease: item.dataset.lease, state: JSON.stringify(now) });
   try {
     const answer = await fetch("/draft", { method: "POST", headers, body, keepalive: body.toString().length < 60000 });
-    alarm(answer.ok ? "" : await answer.text());
+    if (!answer.ok) alarm(await answer.text());  // a draft that was kept says nothing of an alarm raised meanwhile
     if (waiting === mine) waiting = 0;
   } catch {
     alarm("The server does not answer. What you do is kept in this page.");
