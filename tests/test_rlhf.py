@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from hafs.chat import encode_answer, encode_prompt
 from hafs.config import PPOConfig, RewardConfig
 from hafs.errors import UsageError
 from hafs.loading import load_tokenizer
-from hafs.pipeline import policy_sampler
+from hafs.pipeline import policy_sampler, rater
 from hafs.scorers.reward import RewardScorer
 from hafs.training import train_reward
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards
+from hafs.training.loop import TrainResult
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.packing import tokenize
 from hafs.training.ppo import Actors, PPOTrainer, Sampled, policy_loss, reward_adapter, train_ppo, value_loss
-from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt
+from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 from run_hafs import hafs
 
 # ---- advantages
@@ -323,19 +324,47 @@ def test_it_stops_by_itself_and_says_why(tmp_path: Path) -> None:
     collapsed = trainer(tmp_path / "entropy", config).fit()
     assert "entropy fell" in collapsed.stopped and collapsed.steps < 40
 
-    rates = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
 
-    def validate(step: int, net: Any) -> dict[str, float]:
-        rate = next(rates)
-        return {"score": rate, "pass_rate": rate}
+def test_what_was_rated_is_not_rated_again() -> None:
+    asked: list[str] = []
 
-    steadily = iter(range(100))
-    gamed = trainer(
-        tmp_path / "gamed", ppo_config(num_epochs=5, eval_steps=1),
-        lambda p, t: [[float(n)] * len(r) for n in [next(steadily)] for r in t], validate=validate,
-    ).fit()  # fmt: skip
+    class Lengths:
+        name, version, arguments = "lengths", "1", dict[str, Any]()
+
+        def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
+            for _, c in items:
+                asked.append(c.text)
+                value = None if c.text == "lost" and asked.count("lost") == 1 else float(len(c.text))
+                yield Score(c.id, "lengths", "1", value=value, reason="" if value else "gone")
+
+        def close(self) -> None:
+            pass
+
+    rate, (one, two) = rater(Lengths()), (Prompt("one"), Prompt("two"))
+    assert rate([one, two], [["a", "a", "lost"], ["a", "bb"]]) == [[1.0, 1.0, None], [1.0, 2.0]]
+    assert asked == ["a", "lost", "a", "bb"]  # once a prompt
+    assert rate([two, one], [["bb"], ["lost", "a"]]) == [[2.0], [4.0, 1.0]]
+    assert asked[4:] == ["lost"]  # only what had no value
+
+
+def test_more_reward_and_fewer_right_answers_stop_it_when_it_is_not_chance(tmp_path: Path) -> None:
+    def run(name: str, rates: Sequence[float], prompts: int) -> TrainResult:
+        asked, steadily = iter(rates), iter(range(100))
+
+        def validate(step: int, net: Any) -> dict[str, float]:
+            rate = next(asked)
+            return {"score": rate, "pass_rate": rate, "prompts": prompts}
+
+        return trainer(
+            tmp_path / name, ppo_config(num_epochs=5, eval_steps=1, max_kl=1e9, min_entropy=0),
+            lambda p, t: [[float(n)] * len(r) for n in [next(steadily)] for r in t], validate=validate,
+        ).fit()  # fmt: skip
+
+    gamed = run("gamed", [0.5, 0.6, 0.4, 0.3, 0.2, 0.1], 100)
     assert "being gamed" in gamed.stopped
     assert gamed.best_step == 1 and gamed.steps == 3  # the best held-out score, two validations before the stop
+    chance = run("chance", [0.5, 0.6, *[0.58] * 30], 100)  # a standard error is 4.9 points
+    assert not chance.stopped and chance.best_step == 1
 
 
 def test_rewards_of_an_adapter_are_those_of_its_checkpoint(

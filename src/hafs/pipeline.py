@@ -107,12 +107,19 @@ def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int) -> Samp
 
 
 def rater(scorer: Scorer) -> Rater:
-    """A scorer's values as PPO takes them; None where an answer is unscored."""
+    """A scorer's values as PPO takes them; None where an answer is unscored.
+
+    A policy says more and more often what it has said before: an answer that has its value is not scored again.
+    """
+    known: dict[tuple[str, str], float] = {}
 
     def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        items = [(p, Candidate(p.id, t)) for p, row in zip(prompts, texts, strict=True) for t in row]
-        values = iter([score.value for score in scorer.score(items)])
-        return [[next(values) for _ in row] for row in texts]
+        asked = {(p.id, t): p for p, row in zip(prompts, texts, strict=True) for t in row}
+        new = [key for key in asked if key not in known]
+        for key, score in zip(new, scorer.score([(asked[k], Candidate(*k)) for k in new]), strict=True):
+            if score.value is not None:
+                known[key] = score.value
+        return [[known.get((p.id, t)) for t in row] for p, row in zip(prompts, texts, strict=True)]
 
     return rate
 
@@ -318,6 +325,7 @@ class PassRate:
         return {
             "score": rate + 0.5 * net_wins / now.scored,  # all wins together weigh less than one prompt
             "pass_rate": rate,
+            "prompts": now.scored,
             "net_wins": net_wins,
             "builds": sum(r.builds is True for r in now.results) / now.scored,
             "tokens": sum(r.n_tokens or 0 for r in now.results) / len(now.results),

@@ -446,9 +446,12 @@ class PPOTrainer:
         if score is not None and (best is None or score > best):
             s["best_step"], s["best"], s["best_reward"], s["hacking"] = step, {"score": score, **metrics}, reward, 0
         elif score is not None and best is not None and reward is not None:
-            # More reward and fewer right answers than the best checkpoint had: the reward is being gamed.
+            # More reward and fewer right answers than the best checkpoint had, by more than a standard error of its
+            # pass rate: the reward is being gamed.
             rate, before = metrics.get("eval/pass_rate", score), s["best"].get("eval/pass_rate", best)
-            gamed = rate < before and (s["best_reward"] is None or reward > s["best_reward"])
+            prompts = metrics.get("eval/prompts")
+            error = math.sqrt(before * (1 - before) / prompts) if prompts else 0.0
+            gamed = before - rate > error and (s["best_reward"] is None or reward > s["best_reward"])
             s["hacking"] = s["hacking"] + 1 if gamed else 0
             if s["hacking"] >= self.config.hacking_patience:
                 s["stopped"] = (f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
