@@ -21,20 +21,18 @@ mkdir -p "$work"
 cp runs/rlhf.toml "$work/hafs.toml"
 export HAFS_WORKSPACE=$work
 hafs init "$work"
-hafs tasks generate asm --split train --families $families --num-samples 282 --output "$work/train.jsonl"
-hafs tasks generate asm --split validation --families $families --num-samples 48 --output "$work/validation.jsonl"
-hafs tasks generate asm --split test --families $families --num-samples 160 --output "$work/short.jsonl"
+hafs tasks generate asm --split train --families $families --num-samples 474 --output "$work/train.jsonl"
+hafs tasks generate asm --split validation --families $families --num-samples 64 --output "$work/validation.jsonl"
+hafs tasks generate asm --split test --families $families --num-samples 240 --output "$work/short.jsonl"
 head -n 90 "$work/train.jsonl" > "$work/sft.jsonl"
 tail -n +91 "$work/train.jsonl" > "$work/ask.jsonl"
 
-# 2. The SFT model, and preferences from six of its answers to each of 120 prompts.
+# 2. The SFT model, and preferences from six of its answers to each prompt.
 hafs sft --data "$work/sft.jsonl" --output_dir "$work/sft"
-head -n 120 "$work/ask.jsonl" > "$work/compare.jsonl"
-hafs preferences generate --model "$work/sft/model" --prompts "$work/compare.jsonl" --scorer automatic \
+hafs preferences generate --model "$work/sft/model" --prompts "$work/ask.jsonl" --scorer automatic \
   --output "$work/preferences.jsonl"
 
-# 3. DPO and the reward model learn from those groups. PPO and RLOO sample answers of their own to the same prompts and
-#    72 more, for at most twenty minutes each.
+# 3. DPO and the reward model learn from those groups; PPO and RLOO sample answers of their own to the same prompts.
 hafs compare-methods --sft_model "$work/sft/model" --preference_data "$work/preferences.jsonl" \
-  --prompts "$work/ask.jsonl" --benchmark "$work/short.jsonl" --validate "$work/validation.jsonl" --minutes 20 \
+  --prompts "$work/ask.jsonl" --benchmark "$work/short.jsonl" --validate "$work/validation.jsonl" \
   --markdown "$work/methods.md" "$@"

@@ -203,7 +203,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         hafs("tasks", "generate", "asm", "--tags", "easy", "-n", "6", "--seed", "5", "--output", "ask.jsonl").ok()
         do("train ppo", "train", "ppo", "--sft_model", "models/sft/model", "--prompts", "ask.jsonl", "--scorer",
            "asm", "--reward_model", "models/reward", "--output_dir", "models/ppo")  # fmt: skip
-        do("compare-methods", "compare-methods", "--sft_model", "models/sft/model", "--preference_data",
+        do("compare-methods", "compare-methods", "--jobs", "2", "--sft_model", "models/sft/model", "--preference_data",
            "preferences.jsonl", "--prompts", "ask.jsonl", "--benchmark", "held.jsonl", "--methods", "rloo",
            "--seeds", "1", "--markdown", "methods.md")  # fmt: skip
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):

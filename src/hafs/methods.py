@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,6 +67,7 @@ class Job:
 class MethodResult:
     """One method over its seeds: minutes and peak MiB of a seed (mean and worst), pass rates, the change from SFT.
 
+    The memory is the GPU's where there is one, else the process's.
     `rate` and `gain` average each prompt over the seeds first and resample prompts; `rates` are the seeds' own.
     """
 
@@ -85,30 +87,51 @@ class MethodResult:
 
 def compare_methods(
     store: Store, config: Config, job: Job, benchmark: str, held_out: Sequence[Prompt], methods: Sequence[str],
-    seeds: int, progress: Progress = silent, workspace: Path | None = None,
+    seeds: int, progress: Progress = silent, workspace: Path | None = None, jobs: int = 1,
 ) -> tuple[EvalResult, list[MethodResult]]:  # fmt: skip
     """Train every method `seeds` times and evaluate it on `held_out`; returns SFT's result and each method's.
 
-    Raises UsageError for an unknown method, HafsError when a training fails (what is finished is kept).
+    `jobs` trainings run side by side. Raises UsageError for an unknown method, HafsError when a training fails (what
+    is finished is kept).
     """
     unknown = [m for m in methods if m not in METHODS]
     if unknown:
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
+    costs = _train_all(job, [(m, seed) for m in methods for seed in range(seeds)], jobs, progress, workspace)
     with closing(scorer_for(config, held_out[0].checker)) as scorer:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
-        found = []
-        for i, method in enumerate(methods):
-            costs, results = [], []
+        found = list[MethodResult]()
+        for method in methods:
+            results = []
             for seed in range(seeds):
-                progress("training", i * seeds + seed, len(methods) * seeds, {})
-                for run, arguments in job.commands(method, seed):
-                    costs.append(_train(run, arguments, workspace))
-                name = f"{method} seed {seed}"
-                model = str(run / "model")
-                results.append(evaluate(store, scorer, model, name, benchmark, held_out, config.eval))
-            found.append(_summary(method, costs, results, sft, seeds))
-    progress("training", len(methods) * seeds, len(methods) * seeds, {})
+                progress("evaluating", len(found) * seeds + seed, len(methods) * seeds, {})
+                model = str(job.commands(method, seed)[-1][0] / "model")
+                results.append(
+                    evaluate(store, scorer, model, f"{method} seed {seed}", benchmark, held_out, config.eval)
+                )
+            found.append(_summary(method, [c for s in range(seeds) for c in costs[method, s]], results, sft, seeds))
+    progress("evaluating", len(methods) * seeds, len(methods) * seeds, {})
     return sft, found
+
+
+def _train_all(
+    job: Job, wanted: Sequence[tuple[str, int]], jobs: int, progress: Progress, workspace: Path | None
+) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """The costs of each (method, seed)'s trainings, `jobs` methods and seeds at a time."""
+
+    def run_through(which: tuple[str, int]) -> list[dict[str, Any]]:
+        return [_train(run, arguments, workspace) for run, arguments in job.commands(*which)]
+
+    progress("training", 0, len(wanted), {})
+    with ThreadPoolExecutor(jobs) as pool:
+        waiting = [pool.submit(run_through, which) for which in wanted]
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                future.result()
+                progress("training", done, len(wanted), {})
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return {which: future.result() for which, future in zip(wanted, waiting, strict=True)}
 
 
 def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[str, Any]:
@@ -130,8 +153,8 @@ def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[
                         "correct that and run the same command again: what is finished is kept")  # fmt: skip
     outcome = json.loads(said)
     row = {
-        "seconds": outcome["seconds"], "peak_mb": usage.ru_maxrss / 1024, "stopped": outcome.get("stopped", ""),
-        "accuracy": outcome.get("report", {}).get("accuracy"), "at": time.time(),
+        "seconds": outcome["seconds"], "peak_mb": outcome["gpu_mb"] or usage.ru_maxrss / 1024,
+        "stopped": outcome.get("stopped", ""), "accuracy": outcome.get("report", {}).get("accuracy"), "at": time.time(),
     }  # fmt: skip
     with atomic_write(cost) as f:
         json.dump(row, f)

@@ -23,6 +23,7 @@ def compare(
     seeds: int = typer.Option(3, min=1, help="Trainings of each method."),
     scorer: str = typer.Option("automatic", help="What rates answers in PPO and RLOO without a reward model."),
     validate: str = typer.Option(None, help="Pick checkpoints by pass rate on these prompts: a task file, or PACK:N."),
+    jobs: int = typer.Option(1, min=1, help="Trainings side by side; they share the machine that their time is of."),
     minutes: float = typer.Option(0.0, min=0, help="A limit for each PPO or RLOO training."),
     output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
     markdown: Path = typer.Option(None, help="Also write the table here."),
@@ -43,7 +44,7 @@ def compare(
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         sft, found = compare_methods(
             store, space.config, job, benchmark, benchmark_prompts(benchmark),
-            [m.strip() for m in methods.split(",")], seeds, progress, space.root,
+            [m.strip() for m in methods.split(",")], seeds, progress, space.root, jobs,
         )  # fmt: skip
     table = to_markdown(sft, found)
     if markdown is not None:

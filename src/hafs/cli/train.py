@@ -193,7 +193,8 @@ def report(kind: str, result: TrainResult, directory: Path, finished: bool, as_j
              f" correlation with length {r['length_correlation'] or 0:+.2f}")  # fmt: skip
     summary = {"model": str(directory / "model"), "report": result.report, "stopped": result.stopped,
                "steps": result.steps, "best_step": result.best_step,
-               "seconds": round(result.seconds, 1), "tokens": result.tokens, "too_long": result.dropped,
+               "seconds": round(result.seconds, 1), "gpu_mb": round(result.gpu_mb, 1),
+               "tokens": result.tokens, "too_long": result.dropped,
                "validation": result.best, "warnings": result.warnings}  # fmt: skip
     figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
     text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step}"

@@ -38,7 +38,8 @@ Validate = Callable[[int, Any], Mapping[str, float]]
 class TrainResult:
     """How a run ended: the step whose weights are kept, its validation metrics, warnings in words.
 
-    `report` is what a reward model reached on the held-out prompts; `stopped` why a run ended before its last step.
+    `report` is what a reward model reached on the held-out prompts; `stopped` why a run ended before its last step;
+    `gpu_mb` the most MiB of a GPU that the process held.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class TrainResult:
     warnings: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     stopped: str = ""
+    gpu_mb: float = 0.0
 
 
 class Trainer:
@@ -303,5 +305,7 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 def result_dict(result: TrainResult) -> dict[str, Any]:
-    """A result as JSON."""
+    """A result as JSON, at the end of the run's process: with what it held of a GPU."""
+    if torch.cuda.is_available():
+        result.gpu_mb = torch.cuda.max_memory_allocated() / 2**20
     return asdict(result)
