@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -154,7 +154,7 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
 def test_a_group_is_encoded_once_into_what_its_id_and_its_columns_always_were(prompt, system, texts, context) -> None:
     members = tuple(GroupCandidate(text, id=text[::-1]) for text in texts)
     group = PreferenceGroup(prompt, members, (Edge(0, 1, 0.1, 1 / 3, texts[0]),), system, context=tuple(context))
-    candidates, edges = [vars(c) for c in members], [vars(e) for e in group.edges]
+    candidates, edges = [asdict(c) for c in members], [asdict(e) for e in group.edges]
     more = [group.context, group.tools] if context else []
     assert group.id == content_id("group", system, prompt, candidates, edges, *more)
     for column, encoded, plain in zip(("candidates", "edges"), group.encoded()[1:], (candidates, edges), strict=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from scipy.special import expit
+import scipy
 
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, aggregate
@@ -141,7 +141,7 @@ def _judges(
         if calibration is not None and not all_edges and not calibration.trusts(margin):
             report.untrusted += 1
             continue
-        p = float(expit(margin)) if calibration is None else calibration.p(margin)
+        p = float(scipy.special.expit(margin)) if calibration is None else calibration.p(margin)
         if p > 0.5:
             yield winner, loser, Edge(0, 1, p=p, source=judged.source, calibrated=calibration is not None)
 

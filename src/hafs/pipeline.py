@@ -6,6 +6,7 @@ so does the demo.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -382,11 +383,24 @@ def keep_groups(
     """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
     stats = Stats()
     ids: list[str] = []
-    store.add_groups(stats.counted(groups), ids=ids)
+    with _no_cycles():
+        store.add_groups(stats.counted(groups), ids=ids)
     run = store.start_run("preferences", about, {"groups": content_id(ids)})
     store.link_groups(run, ids)
     store.finish_run(run, "finished", metrics(), {"stats": stats.to_dict()})
     return BuiltGroups(store, run, len(ids))
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Work whose many objects go by reference count alone: looking for cycles among them took a fifth of the time."""
+    on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if on:
+            gc.enable()
 
 
 def newest_stats(store: Store) -> Stats:

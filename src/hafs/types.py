@@ -348,6 +348,11 @@ class Edge(_Row):
         if not (self.weight > 0 and 0.0 <= self.p <= 1.0):
             raise ValueError("an edge needs a weight above 0 and a probability in [0, 1]")
 
+    @cached_property
+    def encoded(self) -> str:
+        """The JSON of it that goes into a group's id."""
+        return _ENCODER.encode({f.name: getattr(self, f.name) for f in fields(self)})
+
 
 @dataclass(frozen=True)
 class GroupCandidate(_Row):
@@ -393,7 +398,8 @@ class PreferenceGroup(_Row):
 
     def encoded(self) -> tuple[str, str, str]:
         """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
-        candidates, edges = (_ENCODER.encode([vars(x) for x in of]) for of in (self.candidates, self.edges))
+        candidates = _ENCODER.encode([vars(c) for c in self.candidates])
+        edges = f"[{','.join([e.encoded for e in self.edges])}]"
         parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
         if self.context or self.tools:
             parts += [_ENCODER.encode(self.context), _ENCODER.encode(self.tools)]

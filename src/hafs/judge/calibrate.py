@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
+import scipy
 
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, Opinion, aggregate
@@ -97,7 +97,7 @@ class Calibration:
 
     def p(self, margin: float) -> float:
         """The probability that the side of a positive margin is better; p(-m) = 1 - p(m)."""
-        return float(expit(self.slope * margin))
+        return float(scipy.special.expit(self.slope * margin))
 
     def trusts(self, margin: float) -> bool:
         """Whether an edge with this margin is above the certified threshold."""
@@ -295,7 +295,7 @@ def _probabilities(evidence: Evidence) -> tuple[float, Quality, Quality]:
     _, place, count = np.unique(prompts, return_inverse=True, return_counts=True)
     weights = 1 / count[place]  # each prompt counts once
     out = cross_fitted(m, t, prompts, weights)
-    qualities = [Quality(brier(p, t, weights), expected_calibration_error(p, t)) for p in (expit(m), out)]
+    qualities = [Quality(brier(p, t, weights), expected_calibration_error(p, t)) for p in (scipy.special.expit(m), out)]
     return symmetric_platt(m, t, weights), qualities[0], qualities[1]
 
 

@@ -20,8 +20,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
-from scipy.stats import norm
+import scipy
 
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged
@@ -201,8 +200,8 @@ def _controlled(
         if fit is None:
             return Estimate(None, None, None, n, level)
         odds, error = fit.coefficients[at[a]], math.sqrt(fit.covariance[at[a], at[a]])
-        half = float(norm.ppf((1 + level) / 2)) * error
-        value, low, high = (float(expit(v)) for v in (odds, odds - half, odds + half))
+        half = float(scipy.stats.norm.ppf((1 + level) / 2)) * error
+        value, low, high = (float(scipy.special.expit(v)) for v in (odds, odds - half, odds + half))
         return Estimate(value, low, high, n, level, "logistic")
 
     known, rest, inside, outside = _weights(matches, probabilities)

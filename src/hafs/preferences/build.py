@@ -11,6 +11,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from hafs.errors import DataError, UsageError
@@ -277,17 +278,23 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
     members = [member for tier in tiers for member in tier if member.id in used]
     place = {member.id: i for i, member in enumerate(members)}
     edges = tuple(
-        Edge(
+        _edge(
             place[winner.id],
             place[loser.id],
             pairing.weight,
-            source="reference" if winner.off_policy else source,
-            margin=None if winner.value is None or loser.value is None else round(float(winner.value - loser.value), 9),
+            "reference" if winner.off_policy else source,
+            None if winner.value is None or loser.value is None else round(float(winner.value - loser.value), 9),
         )
         for winner, loser in pairs
     )
     candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy) for m in members)
     return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
+
+
+@lru_cache(1 << 16)
+def _edge(winner: int, loser: int, weight: float, source: str, margin: float | None) -> Edge:
+    """The one edge that says so: a million candidates have few different ones, and each is encoded once."""
+    return Edge(winner, loser, weight, source=source, margin=margin)
 
 
 def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:

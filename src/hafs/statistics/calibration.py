@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
-from scipy.stats import binom
 
 from hafs.types import content_id
 
@@ -37,7 +36,7 @@ def symmetric_platt(margins: ArrayLike, targets: ArrayLike, weights: ArrayLike |
     t = t + (1 - 2 * t) / (len(m) + 2)
 
     def slope(b: float) -> float:
-        return float((w * m * (t - expit(b * m))).sum())
+        return float((w * m * (t - scipy.special.expit(b * m))).sum())
 
     if slope(0.0) <= 0:
         return 0.0
@@ -63,7 +62,7 @@ def cross_fitted(
     for k in set(fold_of.values()):
         inside = fold == k
         if not inside.all():
-            p[inside] = expit(symmetric_platt(m[~inside], t[~inside], w[~inside]) * m[inside])
+            p[inside] = scipy.special.expit(symmetric_platt(m[~inside], t[~inside], w[~inside]) * m[inside])
     return p
 
 
@@ -143,7 +142,7 @@ def exceeds(values: Array, weights: Array, target: float, *, coins: bool = False
     if not len(values):
         return 1.0
     if coins and np.isin(values, (0.0, 1.0)).all() and np.ptp(weights) == 0:
-        return float(binom.sf(values.sum() - 1, len(values), target))
+        return float(scipy.stats.binom.sf(values.sum() - 1, len(values), target))
     gains = weights / weights.max() * (values - target)
     stakes = np.linspace(0.05, 0.95, 19) / target
     fortunes = np.log1p(stakes[:, None] * gains).cumsum(axis=1)
@@ -214,8 +213,8 @@ def prompts_needed(target: float, expected: float, level: float = 0.95, chance: 
     most = 500
     while True:
         n = np.arange(1, most + 1)
-        least = binom.isf(1 - level, n, target) + 1  # successes from which on P(X >= k | target) <= 1 - level
-        shown = binom.sf(least - 1, n, expected) >= chance
+        least = scipy.stats.binom.isf(1 - level, n, target) + 1  # from which on P(X >= k | target) <= 1 - level
+        shown = scipy.stats.binom.sf(least - 1, n, expected) >= chance
         steady = np.logical_and.accumulate(shown[::-1])[::-1]  # from here on for every n: the power zigzags
         if steady[-min(most, 100) :].all() or most > 100_000:
             return int(n[steady.argmax()]) if steady.any() else most

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.stats import binomtest, norm
 
 __all__ = [
     "Estimate",
@@ -81,7 +80,7 @@ def _binomial(k: int, n: int, level: float, method: str) -> Estimate:
     name = "Wilson" if method == "wilson" else "Clopper-Pearson"
     if n == 0:
         return Estimate(None, None, None, 0, level, name)
-    ci = binomtest(k, n).proportion_ci(level, method=method)
+    ci = scipy.stats.binomtest(k, n).proportion_ci(level, method=method)
     return Estimate(k / n, float(ci.low), float(ci.high), n, level, name)
 
 
@@ -101,13 +100,13 @@ def paired_difference(gained: int, lost: int, n: int, level: float = 0.95) -> Es
         raise ValueError(f"{gained} gained and {lost} lost of {n} prompts")
     if n == 0:
         return Estimate(None, None, None, 0, level, "Tango")
-    d, z, nudge = (gained - lost) / n, float(norm.ppf((1 + level) / 2)), 1e-12
+    d, z, nudge = (gained - lost) / n, float(scipy.stats.norm.ppf((1 + level) / 2)), 1e-12
 
     def gap(x: float) -> float:
         return abs(d - x) - z * _restricted_deviation(gained, lost, n, x)
 
-    low = -1.0 if d == -1 else brentq(gap, -1.0, d - nudge)
-    high = 1.0 if d == 1 else brentq(gap, d + nudge, 1.0)
+    low = -1.0 if d == -1 else scipy.optimize.brentq(gap, -1.0, d - nudge)
+    high = 1.0 if d == 1 else scipy.optimize.brentq(gap, d + nudge, 1.0)
     return Estimate(d, float(low), float(high), n, level, "Tango")
 
 
@@ -126,7 +125,7 @@ def mcnemar(gained: int, lost: int) -> float:
     prompts it can stay above 0.05 where the interval of `paired_difference` already leaves out zero.
     """
     changed = gained + lost
-    return 1.0 if changed == 0 else float(binomtest(gained, changed, 0.5).pvalue)
+    return 1.0 if changed == 0 else float(scipy.stats.binomtest(gained, changed, 0.5).pvalue)
 
 
 def bootstrap_mean(
@@ -215,7 +214,7 @@ def minimum_detectable_difference(n: int, changed: float, *, level: float = 0.95
     Biometrics 43 (1987).
     """
     _check(level)
-    z_level, z_power = float(norm.ppf((1 + level) / 2)), float(norm.ppf(power))
+    z_level, z_power = float(scipy.stats.norm.ppf((1 + level) / 2)), float(scipy.stats.norm.ppf(power))
 
     def spare(d: float) -> float:
         p = max(changed, d)
@@ -225,7 +224,7 @@ def minimum_detectable_difference(n: int, changed: float, *, level: float = 0.95
 
 
 def _root(f: Callable[[float], float], low: float, high: float) -> float:
-    return float(high if f(high) == 0 else brentq(f, low, high))
+    return float(high if f(high) == 0 else scipy.optimize.brentq(f, low, high))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
-from scipy.stats import norm
 
 from hafs.statistics.intervals import Estimate
 
@@ -53,7 +52,7 @@ def ppi_mean(
     away, error = (float((v * lam * g).mean()) if m else 0.0), float((w * (y - lam * f)).mean())
     value = away + error
     variance = float(np.var(w * (y - lam * f - error))) / n + (float(np.var(v * (lam * g - away))) / m if m else 0.0)
-    half = float(norm.ppf((1 + level) / 2)) * math.sqrt(variance)
+    half = float(scipy.stats.norm.ppf((1 + level) / 2)) * math.sqrt(variance)
     return Estimate(value, value - half, value + half, n, level, "PPI++"), lam
 
 
@@ -106,11 +105,11 @@ class Rows:
 
     def gradients(self, b: Array, target: Array) -> Array:
         """The gradient of each row's loss at coefficients `b`."""
-        return np.asarray((self.weights * (expit(self.x @ b) - target))[:, None] * self.x)
+        return np.asarray((self.weights * (scipy.special.expit(self.x @ b) - target))[:, None] * self.x)
 
     def information(self, b: Array) -> Array:
         """The mean curvature of the loss at coefficients `b`."""
-        p = expit(self.x @ b)
+        p = scipy.special.expit(self.x @ b)
         return np.asarray(self.x.T @ ((self.weights * p * (1 - p))[:, None] * self.x) / max(1, len(self.x)))
 
     def spread(self, gradients: Array) -> Array:
@@ -156,7 +155,7 @@ def _solve(y: Array, labelled: Rows, elsewhere: Rows | None, lam: float) -> Arra
     b = np.zeros(labelled.x.shape[1])
     for _ in range(100):
         target = y - lam * labelled.predicted
-        p = expit(labelled.x @ b)
+        p = scipy.special.expit(labelled.x @ b)
         slope = ((labelled.weights * ((1 - lam) * p - target))[:, None] * labelled.x).mean(0)
         curve = (1 - lam) * labelled.information(b)
         if elsewhere is not None and lam:
