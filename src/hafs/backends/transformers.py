@@ -244,10 +244,11 @@ def _sample(
     logits: torch.Tensor, config: GenerateConfig, draw: Draw, rows: Sequence[int], step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One token for each row of `logits` [rows, vocabulary], and its log-probability at temperature 1 (nats)."""
+    probs = torch.softmax(logits if config.temperature in (0, 1) else logits / config.temperature, -1)
+    plain = probs
     if config.temperature == 0:
         chosen = logits.argmax(-1)
     else:
-        probs = torch.softmax(logits if config.temperature == 1 else logits / config.temperature, -1)
         if config.top_p < 1:
             sorted_probs, order = probs.sort(-1, descending=True)
             outside = sorted_probs.cumsum(-1) - sorted_probs >= config.top_p
@@ -257,4 +258,7 @@ def _sample(
         cumulative = probs.cumsum(-1)
         at = draw(rows, step) * cumulative[:, -1:]
         chosen = torch.searchsorted(cumulative, at, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
-    return chosen, logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+    if config.temperature not in (0, 1):  # what is likely at another temperature may be too unlikely to write at 1
+        return chosen, logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+    likelihood = plain.gather(-1, chosen[:, None])[:, 0]  # half the time of a logsumexp
+    return chosen, likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny).log()
