@@ -65,6 +65,12 @@ def test_an_ollama_name_is_asked_there(root: Path, server: JudgeServer) -> None:
 def test_the_workspaces_scorer_may_be_a_judge(root: Path, server: JudgeServer) -> None:
     (root / "hafs.toml").write_text(f'[score]\nscorer = "judge:m@{server.v1}"\n')
     assert hafs("score", "-w", root, "--json").ok().json["judges"][0]["judge"] == "m"
+    built = hafs("preferences", "build", "-w", root).ok()
+    assert "not used here" not in built.err
+    with (root / "hafs.toml").open("a") as f:
+        f.write('[preferences]\nreferences = "always"\n')
+    built = hafs("preferences", "build", "-w", root).ok()
+    assert "`references` of [preferences] is about a scorer's ranking" in built.err
 
 
 def test_a_budget_stops_it_as_it_stops_judge_run(root: Path, server: JudgeServer) -> None:

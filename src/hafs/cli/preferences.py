@@ -176,8 +176,13 @@ def _judged_groups(
     from hafs.judge.clients import judge_name
     from hafs.judged import judged_groups
 
+    mine = space.config.preferences
+    unused = [k for k in ("scheme", "references") if getattr(mine, k) != type(mine).model_fields[k].default]
+    if unused:
+        note(f"note: `{' and '.join(unused)}` of [preferences] is about a scorer's ranking; a judge has an opinion on"
+             " each pair or none, so it is not used here")  # fmt: skip
     groups, report = judged_groups(
-        store, [judge_name(named)], the_protocol().id, max_candidates=space.config.preferences.max_candidates,
+        store, [judge_name(named)], the_protocol().id, max_candidates=mine.max_candidates,
         prompt_ids=set(prompt_ids), model=model,
     )  # fmt: skip
     finish(groups, report, output, pairs, as_json)

@@ -402,7 +402,8 @@ class PPOTrainer:
                 # Schulman's k3 estimator of KL(old || new): (ratio - 1) - log ratio.
                 sums["policy/approxkl_avg"] += float((ratio - 1 - change).sum())
                 sums["val/ratio"] += float(ratio.sum())
-            if self.actors.value is not None:
+        if self.actors.value is not None:
+            for batch in batches:  # after all of the policy's: what is alike in size reuses its memory
                 with self.actors.acting("value", learning=True):
                     values = self.actors.value(batch.row)
                     error = value_loss(values, batch.values, batch.returns, self.config.value_clip)
