@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -97,41 +98,32 @@ def compare_methods(
     unknown = [m for m in methods if m not in METHODS]
     if unknown:
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
-    costs = _train_all(job, [(m, seed) for m in methods for seed in range(seeds)], jobs, progress, workspace)
-    with closing(scorer_for(config, held_out[0].checker)) as scorer:
+    wanted = [(method, seed) for method in methods for seed in range(seeds)]
+    with closing(scorer_for(config, held_out[0].checker)) as scorer, ThreadPoolExecutor(jobs) as pool:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
-        found = list[MethodResult]()
-        for method in methods:
-            results = []
-            for seed in range(seeds):
-                progress("evaluating", len(found) * seeds + seed, len(methods) * seeds, {})
-                model = str(job.commands(method, seed)[-1][0] / "model")
-                results.append(
-                    evaluate(store, scorer, model, f"{method} seed {seed}", benchmark, held_out, config.eval)
-                )
-            found.append(_summary(method, [c for s in range(seeds) for c in costs[method, s]], results, sft, seeds))
-    progress("evaluating", len(methods) * seeds, len(methods) * seeds, {})
-    return sft, found
+        alone = Lock()
 
+        def finish(method: str, seed: int) -> tuple[list[dict[str, Any]], EvalResult]:
+            commands = job.commands(method, seed)
+            costs = [_train(run, arguments, workspace) for run, arguments in commands]
+            model = str(commands[-1][0] / "model")
+            with alone:  # as soon as it is trained, so that what is measured stays measured
+                return costs, evaluate(store, scorer, model, f"{method} seed {seed}", benchmark, held_out, config.eval)
 
-def _train_all(
-    job: Job, wanted: Sequence[tuple[str, int]], jobs: int, progress: Progress, workspace: Path | None
-) -> dict[tuple[str, int], list[dict[str, Any]]]:
-    """The costs of each (method, seed)'s trainings, `jobs` methods and seeds at a time."""
-
-    def run_through(which: tuple[str, int]) -> list[dict[str, Any]]:
-        return [_train(run, arguments, workspace) for run, arguments in job.commands(*which)]
-
-    progress("training", 0, len(wanted), {})
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(run_through, which) for which in wanted]
+        progress("training", 0, len(wanted), {})
+        waiting = [pool.submit(finish, *which) for which in wanted]
         try:
             for done, future in enumerate(as_completed(waiting), 1):
                 future.result()
                 progress("training", done, len(wanted), {})
         finally:
             pool.shutdown(cancel_futures=True)
-    return {which: future.result() for which, future in zip(wanted, waiting, strict=True)}
+        found = []
+        for i, method in enumerate(methods):
+            ended = [future.result() for future in waiting[i * seeds : (i + 1) * seeds]]
+            costs = [cost for of_seed, _ in ended for cost in of_seed]
+            found.append(_summary(method, costs, [result for _, result in ended], sft, seeds))
+    return sft, found
 
 
 def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[str, Any]:
