@@ -57,6 +57,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.wait_for_selector("#item, .figures, .enter form")
         page.bring_to_front()
         until(page, "document.hasFocus()")
+        until(page, "!document.querySelector('#item') || typeof placed === 'function'")  # the script is there, too
         return page
 
     yield visited
