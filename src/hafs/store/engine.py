@@ -6,6 +6,8 @@ at the start (BEGIN IMMEDIATE) and waits for another writer instead of failing h
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,8 +70,18 @@ def connect(url: URL) -> Engine:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # transactions are begun by _begin_sqlite, not by the driver
+    until = time.monotonic() + BUSY_SECONDS
     for pragma in _PRAGMAS:
-        connection.execute(pragma).close()
+        while True:
+            try:
+                connection.execute(pragma).close()
+                break
+            except (
+                sqlite3.OperationalError
+            ) as e:  # of two that turn WAL on, one fails without waiting
+                if "locked" not in str(e) or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
 
 def _begin_sqlite(conn: Connection) -> None:
