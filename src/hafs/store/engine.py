@@ -76,9 +76,7 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
             try:
                 connection.execute(pragma).close()
                 break
-            except (
-                sqlite3.OperationalError
-            ) as e:  # of two that turn WAL on, one fails without waiting
+            except sqlite3.OperationalError as e:  # of two that turn WAL on, one fails without waiting
                 if "locked" not in str(e) or time.monotonic() > until:
                     raise
                 time.sleep(0.01)
