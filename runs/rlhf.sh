@@ -3,8 +3,8 @@
 # reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
 # The story is small: five families of short routines, and an SFT model that was taught eighteen of each and gets about
-# half of them right. On one H200 it takes about ten minutes with `--jobs 10`; on 2 cores the nine PPO and RLOO
-# trainings are about ten hours of one core (110 to 150 s a step). Every training that is finished stays finished: stop it
+# half of them right. On one H200 with `--jobs 10` all of it but half of the evaluations took nine minutes; on 2 cores the
+# nine PPO and RLOO trainings would be about ten hours of one core (110 to 150 s a step). Every training that is finished stays finished: stop it
 # whenever you like and start it again.
 #
 #   runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: runs/rlhf.sh work/rlhf --seeds 1 --methods dpo,ppo
