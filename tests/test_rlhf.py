@@ -221,22 +221,42 @@ def trainer(run: Path, config: PPOConfig, rate: Any = count_of_a, **hooks: Any) 
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("advantage", ["gae", "rloo", "grpo"])
-def test_before_the_first_update_nothing_has_moved(tmp_path: Path, advantage: str) -> None:
-    metrics = trainer(tmp_path / "run", ppo_config(advantage=advantage, epochs=1, minibatches=1)).step(1)
+KINDS = {
+    "gae": {"advantage": "gae"}, "gae-head": {"advantage": "gae", "value_function": "head"},
+    "rloo": {"advantage": "rloo"}, "grpo": {"advantage": "grpo"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_the_first_update_nothing_has_moved(tmp_path: Path, kind: str) -> None:
+    metrics = trainer(tmp_path / "run", ppo_config(**KINDS[kind], epochs=1, minibatches=1)).step(1)
     assert metrics["val/ratio"] == 1.0 and metrics["policy/clipfrac_avg"] == 0.0
     assert metrics["policy/approxkl_avg"] == 0.0 and metrics["objective/kl"] == 0.0
     assert metrics["answers"] == 16 and metrics["objective/entropy"] > 0
 
 
+def test_a_value_head_learns_and_leaves_the_policy_alone(tmp_path: Path) -> None:
+    """Its values are those of the policy's own states; its error moves the head and nothing else."""
+    t = trainer(tmp_path / "run", ppo_config(value_function="head", value_weight=1.0))
+    assert not [name for name in t.parameters if ".value." in name]
+    groups, _, _ = t._rollouts(1)
+    (batch,) = [b for m in t._minibatches(groups) for b in m][:1]
+    with t.actors.acting("policy", learning=True):
+        logps, values = t.actors.outputs(batch.row)
+        assert values is not None and torch.equal(logps.detach(), batch.old)
+        t._value_error(values, replace(batch, returns=torch.ones_like(batch.old))).backward()
+    moved = {name for name, p in t.parameters.items() if p.grad is not None and bool(p.grad.any())}
+    assert moved == {name for name in t.parameters if "value_head" in name} != set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("advantage", "rate", "epochs"), [("gae", 2e-2, 2), ("rloo", 1e-2, 2), ("grpo", 1e-2, 1)], ids=lambda v: str(v)
-)
-def test_it_learns_to_say_what_is_counted(tmp_path: Path, advantage: str, rate: float,
-                                          epochs: int) -> None:  # fmt: skip
+    ("kind", "rate", "epochs"), [("gae", 1e-2, 4), ("gae-head", 1e-2, 4), ("rloo", 1e-2, 2), ("grpo", 1e-2, 1)],
+    ids=lambda v: str(v),
+)  # fmt: skip
+def test_it_learns_to_say_what_is_counted(tmp_path: Path, kind: str, rate: float, epochs: int) -> None:
     """Reward: the share of a's among eight tokens. A random policy has hardly any, the best has nothing else."""
-    config = ppo_config(advantage=advantage, num_epochs=12, learning_rate=rate, epochs=epochs, rollouts=8)
+    config = ppo_config(**KINDS[kind], num_epochs=12, learning_rate=rate, epochs=epochs, rollouts=8)
     t = trainer(tmp_path / "run", config)
     rewards = [t.step(step)["objective/scores"] for step in range(1, 25)]
     assert np.mean(rewards[:2]) < 0.05 and np.mean(rewards[-2:]) > 0.9, rewards

@@ -117,13 +117,16 @@ class PPOConfig(TrainConfig):
     max_new_tokens: int = Field(128, ge=1)
     rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
     advantage: Literal["gae", "rloo", "grpo"] = Field("gae", description="rloo and grpo need no value function")
+    value_function: Literal["adapter", "head"] = Field(
+        "adapter", description="of gae: an adapter and a head, or a head that reads what the policy computes anyway"
+    )
     epochs: int = Field(4, ge=1, description="passes over a step's answers")
     minibatches: int = Field(2, ge=1, description="optimiser steps of a pass")
     clip: float = Field(0.2, gt=0, description="how far a token's probability ratio may pull")
     value_clip: float = Field(0.2, gt=0)
     value_weight: float = Field(0.1, ge=0)
     gamma: float = Field(1.0, gt=0, le=1)
-    lam: float = Field(0.95, ge=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1, description="of GAE; at 1 an early token hears of the score undiminished")
     whiten: bool = Field(True, description="advantages of a step to mean 0 and deviation 1")
     kl: Literal["fixed", "adaptive"] = "fixed"
     kl_weight: float = Field(0.05, ge=0, description="reward lost by a nat of KL to the reference")

@@ -57,7 +57,10 @@ class TokenValues(CandidateLogps):
         self._score: list[Any] = [head]
 
     def forward(self, row: Row) -> torch.Tensor:
-        hidden = self.hidden(row)
+        return self.read(self.hidden(row))
+
+    def read(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[labels] values of the states whose hidden states, [labels, width], are these."""
         head = self._score[0]
         return head(hidden.to(head.weight.dtype))[:, 0].to(torch.promote_types(hidden.dtype, torch.float32))
 

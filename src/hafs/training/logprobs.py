@@ -47,7 +47,7 @@ class CandidateLogps(nn.Module):
         return row.to(next(self.net.parameters()).device)
 
     def forward(self, row: Row) -> torch.Tensor:
-        return self._token_logps(self.hidden(row), row.labels)
+        return self.logps(self.hidden(row), row.labels)
 
     def hidden(self, row: Row) -> torch.Tensor:
         """[labels, width] last hidden state before each label."""
@@ -59,8 +59,8 @@ class CandidateLogps(nn.Module):
         ).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])[row.where]
 
-    def _token_logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """[labels] log-probability of each label; logits exist for one chunk at a time."""
+    def logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """[labels] log-probability of each label after `hidden`; logits exist for one chunk at a time."""
         size = max(1, CHUNK // self.config.get_text_config().vocab_size)
         plain = self._scaling() == (None, 1.0) and type(self._head) is nn.Linear and self._head.bias is None
         if plain and not self._head.weight.requires_grad:

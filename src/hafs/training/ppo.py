@@ -78,16 +78,18 @@ class Actors:
         self.config = config
         self.reward_weight = reward.weight if reward else 0.0
         wanted = adapter_config(config)
+        gae = config.advantage == "gae"
+        self.value_apart = gae and config.value_function == "adapter"
         self.net = _with_adapters(net, {
             POLICY: wanted,
-            **({"value": wanted} if config.advantage == "gae" else {}),
+            **({"value": wanted} if self.value_apart else {}),
             **({"reward": _peft_of(reward)} if reward else {}),
         })  # fmt: skip
         self.policy = CandidateLogps(self.net, shared)
         self.shared = self.policy.shared
         self.value: TokenValues | None = None
         self.reward: CandidateRewards | None = None
-        if config.advantage == "gae":
+        if gae:
             self.net.value_head = scalar_head(self.net)
             nn.init.zeros_(self.net.value_head.weight)  # what is not known yet leaves advantages to the rewards
             self.value = TokenValues(self.net, self.net.value_head, self.shared)
@@ -101,7 +103,7 @@ class Actors:
         head = scalar_head(self.net)
         own = dict(self.net.named_parameters())
         alike = (reward.rank, reward.targets) == (self.config.lora.rank, self.config.lora.targets)
-        starts = self.value is not None and alike
+        starts = self.value_apart and alike
         with torch.no_grad():
             head.weight.copy_(reward.weights["score.weight"])
             for name, tensor in reward.weights.items():
@@ -118,6 +120,15 @@ class Actors:
         """The parameters of the policy's and the value function's adapters and of the value head, by name."""
         parts = (f".{POLICY}.", ".value.", "value_head")
         return {n: p for n, p in self.net.named_parameters() if any(part in n for part in parts)}
+
+    def outputs(self, row: Row) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The policy's log-probabilities of a row's labels; and their values, where they need no pass of their own.
+
+        The value head learns from the policy's hidden states and not they from it, so it cannot pull the policy away.
+        """
+        hidden = self.policy.hidden(row)
+        values = None if self.value is None or self.value_apart else self.value.read(hidden.detach())
+        return self.policy.logps(hidden, row.labels), values
 
     @contextmanager
     def acting(self, name: str, learning: bool = False) -> Iterator[None]:
@@ -323,11 +334,11 @@ class PPOTrainer:
         for part in (groups[i::n] for i in range(n)):
             rows = [self.actors.policy.row(p.groups) for p in StepRows(part, self.config.row_tokens).of(0)]
             with self.actors.acting("policy"):
-                old = [self.actors.policy(row) for row in rows]
+                old, told = zip(*(self.actors.outputs(row) for row in rows), strict=True)
             with self.actors.acting("reference"):
                 before = [self.actors.policy(row) for row in rows]
-            values = [torch.zeros_like(o) for o in old]
-            if self.actors.value is not None:
+            values = [torch.zeros_like(o) if v is None else v for o, v in zip(old, told, strict=True)]
+            if self.actors.value is not None and self.actors.value_apart:
                 with self.actors.acting("value"):
                     values = [self.actors.value(row) for row in rows]
             out.append([Batch(*parts) for parts in zip(rows, old, before, values, strict=True)])
@@ -392,9 +403,10 @@ class PPOTrainer:
                               "val/ratio"), 0.0)  # fmt: skip
         for batch in batches:
             with self.actors.acting("policy", learning=True):
-                logps = self.actors.policy(batch.row)
+                logps, values = self.actors.outputs(batch.row)
                 loss, ratio, clipped = policy_loss(logps, batch.old, batch.advantages, self.config.clip)
-                (loss.sum() / tokens).backward()
+                error = torch.zeros(()) if values is None else self._value_error(values, batch)
+                ((loss.sum() + self.config.value_weight * error) / tokens).backward()
             with torch.no_grad():
                 change = logps - batch.old
                 sums["loss/policy_avg"] += float(loss.sum())
@@ -402,17 +414,23 @@ class PPOTrainer:
                 # Schulman's k3 estimator of KL(old || new): (ratio - 1) - log ratio.
                 sums["policy/approxkl_avg"] += float((ratio - 1 - change).sum())
                 sums["val/ratio"] += float(ratio.sum())
-        if self.actors.value is not None:
+                sums["loss/value_avg"] += float(error)
+        if self.actors.value is not None and self.actors.value_apart:
             for batch in batches:  # after all of the policy's: what is alike in size reuses its memory
                 with self.actors.acting("value", learning=True):
-                    values = self.actors.value(batch.row)
-                    error = value_loss(values, batch.values, batch.returns, self.config.value_clip)
-                    (self.config.value_weight * error.sum() / tokens).backward()
-                sums["loss/value_avg"] += float(error.detach().sum())
-        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_grad_norm)  # [37] detail 11
+                    error = self._value_error(self.actors.value(batch.row), batch)
+                    (self.config.value_weight * error / tokens).backward()
+                sums["loss/value_avg"] += float(error.detach())
+        policy = [p for name, p in self.parameters.items() if f".{POLICY}." in name]
+        value = [p for name, p in self.parameters.items() if f".{POLICY}." not in name]
+        norm = nn.utils.clip_grad_norm_(policy, self.config.max_grad_norm)  # [37] detail 11
+        nn.utils.clip_grad_norm_(value, self.config.max_grad_norm)  # apart: an early value error is no policy's step
         self.optimizer.step()
         self.optimizer.zero_grad()
         return {**{name: value / tokens for name, value in sums.items()}, "grad_norm": float(norm)}
+
+    def _value_error(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
+        return value_loss(values, batch.values, batch.returns, self.config.value_clip).sum()
 
     # ---- when to stop, what to keep
 
