@@ -19,7 +19,7 @@ from hafs.chat import encode_answer, encode_prompt
 from hafs.config import PPOConfig, RewardConfig
 from hafs.errors import UsageError
 from hafs.loading import load_tokenizer
-from hafs.pipeline import policy_sampler, rater
+from hafs.rollouts import policy_sampler, rater
 from hafs.scorers.reward import RewardScorer
 from hafs.training import train_reward
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
@@ -239,8 +239,7 @@ def test_a_value_head_learns_and_leaves_the_policy_alone(tmp_path: Path) -> None
     """Its values are those of the policy's own states; its error moves the head and nothing else."""
     t = trainer(tmp_path / "run", ppo_config(value_function="head", value_weight=1.0))
     assert not [name for name in t.parameters if ".value." in name]
-    groups, _, _ = t._rollouts(1)
-    (batch,) = [b for m in t._minibatches(groups) for b in m][:1]
+    batch = t._minibatches(t._rollouts(1))[0][0]
     with t.actors.acting("policy", learning=True):
         logps, values = t.actors.outputs(batch.row)
         assert values is not None and torch.equal(logps.detach(), batch.old)

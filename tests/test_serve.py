@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hafs.backends import Request, open_backend
 from hafs.backends.transformers import TransformersBackend
 from hafs.chat import decode_answer, encode_prompt
 from hafs.config import GenerateConfig
+from hafs.loading import load_model
 from hafs.models import model_hash
+from serving import serving
 
-uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
-
-
-@contextmanager
-def serving(app: Any) -> Iterator[str]:
-    """A real server in a thread; yields its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=2))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +210,65 @@ def test_the_backend_of_hafs_asks_it_like_any_server(url: str, backend: Transfor
     warm = config.model_copy(update={"temperature": 1.0})
     once, again = ([a.token_ids for a in remote.generate(batch, warm)] for _ in range(2))
     assert once == again and len(set(once)) > 3
+
+
+def adapter_in(folder: Path, tiny_model: Path, scale: float) -> Path:
+    """A LoRA adapter on the tiny model, saved; it changes what the model says."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(1)
+    net = get_peft_model(load_model(tiny_model, "fp32"), LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter.data, std=scale)
+    net.save_pretrained(str(folder))
+    return folder
+
+
+def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_path: Path) -> None:
+    from hafs.serve.app import make_app
+
+    home = tmp_path / "adapters"
+    one, two = adapter_in(home / "one", tiny_model, 0.5), adapter_in(home / "two", tiny_model, 2.0)
+    backend = TransformersBackend(str(tiny_model), precision="fp32")
+
+    def said(url: str, model: str = "") -> str:
+        status, reply = post(url, ask("hello", temperature=0, max_tokens=12, model=model))
+        assert status == 200, reply
+        assert reply["model"] == (model or "tiny")
+        return reply["choices"][0]["message"]["content"]
+
+    def tell(url: str, what: str, **body: Any) -> tuple[int, str]:
+        data = json.dumps(body).encode()
+        request = urllib.request.Request(f"{url}/v1/{what}", data, {"content-type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as e:
+            return e.code, json.load(e)["error"]["message"]
+
+    with serving(make_app(backend, "tiny", adapters=home)) as url:
+        plain = said(url)
+        assert tell(url, "load_lora_adapter", lora_name="a", lora_path=str(one))[0] == 200
+        first = said(url, "a")
+        assert tell(url, "load_lora_adapter", lora_name="b", lora_path=str(two))[0] == 200
+        second = said(url, "b")
+        assert len({plain, first, second}) == 3
+        assert (said(url), said(url, "a")) == (plain, first), "each model is what it was, whatever was loaded beside it"
+        with urllib.request.urlopen(url + "/v1/models", timeout=60) as reply:
+            assert [m["id"] for m in json.load(reply)["data"]] == ["tiny", "a", "b"]
+        assert tell(url, "load_lora_adapter", lora_name="a", lora_path=str(two)) == (
+            400,
+            "there is a model 'a' already",
+        )
+        status, why = tell(url, "load_lora_adapter", lora_name="c", lora_path=str(tiny_model))
+        assert status == 400 and "from where adapters may be loaded" in why
+        status, why = tell(url, "load_lora_adapter", lora_name="c", lora_path=str(home))
+        assert status == 400 and "holds no adapter" in why
+        assert tell(url, "unload_lora_adapter", lora_name="a")[0] == 200
+        assert tell(url, "unload_lora_adapter", lora_name="a")[0] == 404
+        assert said(url, "b") == second and post(url, ask(model="a"))[0] == 404
+        assert tell(url, "unload_lora_adapter", lora_name="b")[0] == 200
+        assert said(url) == plain
+    with serving(make_app(backend, "tiny")) as url:
+        assert tell(url, "load_lora_adapter", lora_name="a", lora_path=str(one))[0] == 404

@@ -123,6 +123,9 @@ class PPOConfig(TrainConfig):
     epochs: int = Field(4, ge=1, description="passes over a step's answers")
     minibatches: int = Field(2, ge=1, description="optimiser steps of a pass")
     clip: float = Field(0.2, gt=0, description="how far a token's probability ratio may pull")
+    importance_cap: float = Field(
+        2.0, ge=1, description="most that a token counts for when a server sampled it, who computes a little otherwise"
+    )
     value_clip: float = Field(0.2, gt=0)
     value_weight: float = Field(0.1, ge=0)
     gamma: float = Field(1.0, gt=0, le=1)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hafs.backends import Request, answers, is_local, open_backend
 from hafs.config import Config, EvalConfig, GenerateConfig, PreferencesConfig
@@ -26,9 +26,6 @@ from hafs.preferences import BuildReport, Stats, group_from_people, groups_of_sc
 from hafs.scorers import Scorer, open_scorer
 from hafs.store import Run, Store
 from hafs.types import Annotation, Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
-
-if TYPE_CHECKING:
-    from hafs.training.ppo import Rater, Sampled, Sampler
 
 SCORE_CHUNK = 64
 
@@ -85,44 +82,6 @@ def scorer_for(config: Config, name: str = "") -> Scorer:
             "a scorer such as `asm` here; `hafs score` and `hafs preferences` take a judge",
         )
     return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
-
-
-def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int) -> Sampler:
-    """A sampler of rollouts for PPO: the model in training, at temperature 1, as the transformers backend decodes."""
-    from hafs.backends.transformers import TransformersBackend
-    from hafs.training.ppo import Sampled
-
-    def sample(net: Any, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Sampled]]:
-        backend = TransformersBackend.of(net, tokenizer)
-        config = GenerateConfig(
-            candidates=n, temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed
-        )
-        found: list[list[Sampled]] = [[] for _ in prompts]
-        requests = [Request(str(i), p.text, p.system, n) for i, p in enumerate(prompts)]
-        for batch in answers(backend, requests, config):
-            for a in batch:
-                found[int(a.key)].append(Sampled(a.token_ids, a.text, a.finish))
-        return found
-
-    return sample
-
-
-def rater(scorer: Scorer) -> Rater:
-    """A scorer's values as PPO takes them; None where an answer is unscored.
-
-    A policy says more and more often what it has said before: an answer that has its value is not scored again.
-    """
-    known: dict[tuple[str, str], float] = {}
-
-    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        asked = {(p.id, t): p for p, row in zip(prompts, texts, strict=True) for t in row}
-        new = [key for key in asked if key not in known]
-        for key, score in zip(new, scorer.score([(asked[k], Candidate(*k)) for k in new]), strict=True):
-            if score.value is not None:
-                known[key] = score.value
-        return [[known.get((p.id, t)) for t in row] for p, row in zip(prompts, texts, strict=True)]
-
-    return rate
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from hafs import registry
 from hafs.config import GenerateConfig
@@ -40,7 +40,8 @@ class Answer:
     """One sampled answer and why it ended (`finish`: "stop", "length", or a server's own word).
 
     `logprob` is the sum over its tokens in nats at temperature 1, the end token included (a server may leave that one
-    out). What a server does not tell is missing: `logprob` and `n_tokens` None, `token_ids` empty.
+    out). What a server does not tell is missing: `logprob` and `n_tokens` None, `token_ids` empty. `logprobs` are the
+    tokens' own, in nats, where a server was asked for them.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Answer:
     logprob: float | None
     finish: str
     n_tokens: int | None = None
+    logprobs: tuple[float, ...] = ()
 
     @property
     def length(self) -> int | None:
@@ -103,6 +105,18 @@ class Backend(Protocol):
         """Answer one planned batch; the same batch with the same config gives the same answers (with `seed`).
 
         Raises Unanswered with the answers that there are when some requests got none.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesAdapters(Protocol):
+    """A backend that can be given an adapter while it serves, as rollouts of a policy in training need."""
+
+    def use_adapter(self, path: Path | None) -> None:
+        """Answer with the LoRA adapter saved in `path` (PEFT's form) from now on; None: with the model as it is.
+
+        The adapter before it is given up. Raises UsageError when the server does not load adapters.
         """
         ...
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hafs.backends import Answer, Capabilities, Request
-from hafs.backends.remote import Refused, ask_all, failure, plan, sdk, seed_of
+from hafs.backends.remote import Refused, ask_all, failure, message_of, plan, sdk, seed_of
 from hafs.chat import messages_of, whole
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
@@ -47,6 +48,7 @@ class OpenAIBackend:
         served = self._served()
         self._model = model or _only(served, self.where)
         about = served.get(self._model, {})
+        self._adapter = ""
         self._more = OWNERS.get(about.get("owned_by", ""), {})
         self.name = f"openai:{name}"
         self.model = identity(self.where, self._model, about)
@@ -60,10 +62,35 @@ class OpenAIBackend:
         client = self._client.with_options(max_retries=config.retries)
         return ask_all(batch, config, lambda request: self._ask(client, request, config))
 
+    def use_adapter(self, path: Path | None) -> None:
+        """Ask for the adapter in `path`, which the server reads from the disk that they share; None: for the model.
+
+        The interface is vLLM's. Raises UsageError when the server has none of it.
+        """
+        before, self._adapter = self._adapter, ""
+        if path is not None:
+            self._tell("load_lora_adapter", {"lora_name": path.name, "lora_path": str(path.resolve())})
+            self._adapter = path.name
+        if before:
+            self._tell("unload_lora_adapter", {"lora_name": before})
+
+    def _tell(self, what: str, body: dict[str, str]) -> None:
+        try:
+            self._client.post(f"/{what}", body=body, cast_to=str)
+        except self._sdk.NotFoundError as e:
+            raise UsageError(
+                f"{self.where} loads no adapters while it runs: {message_of(e)}",
+                "hafs serve MODEL --adapters DIRECTORY; or vllm serve MODEL --enable-lora, with"
+                " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment",
+            ) from e
+        except self._sdk.APIError as e:
+            gone = failure(self._sdk, e, self.where, self._model, "OPENAI_API_KEY")
+            raise HafsError(str(gone), getattr(gone, "fix", "see what the server says, and its log")) from e
+
     def _ask(self, client: Any, request: Request, config: GenerateConfig) -> Answer:
         try:
             reply = client.chat.completions.create(
-                model=self._model, messages=messages_of(whole(request.text), whole(request.system)),
+                model=self._adapter or self._model, messages=messages_of(whole(request.text), whole(request.system)),
                 temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_new_tokens,
                 seed=seed_of(request, config), logprobs=True, **self._more,
             )  # fmt: skip
@@ -100,7 +127,7 @@ def answer_of(request: Request, reply: Any) -> Answer:
     used = getattr(getattr(reply, "usage", None), "completion_tokens", None)
     logprob = sum(t.logprob for t in tokens) if tokens else None
     return Answer(request.key, request.index, choice.message.content or "", known, logprob, finish,
-                  len(tokens) or used)  # fmt: skip
+                  len(tokens) or used, tuple(t.logprob for t in tokens))  # fmt: skip
 
 
 def identity(where: str, model: str, about: dict[str, Any]) -> str:

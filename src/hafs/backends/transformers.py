@@ -7,6 +7,8 @@ is computed once, its key-value cache repeated for the answers wanted, and rows 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,12 +35,13 @@ class TransformersBackend:
         self.tokenizer: Any = load_tokenizer(path)
         self._net: Any = load_model(path, precision)
         self._net.eval()
+        self._adapters: list[str] = []
 
     @classmethod
     def of(cls, net: Any, tokenizer: Any, name: str = "in memory", model: str = "") -> TransformersBackend:
         """A backend around a model in memory (a model in training); the caller sets eval mode."""
         self = cls.__new__(cls)
-        self.name, self.model, self.tokenizer, self._net = name, model, tokenizer, net
+        self.name, self.model, self.tokenizer, self._net, self._adapters = name, model, tokenizer, net, []
         return self
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
@@ -73,15 +76,46 @@ class TransformersBackend:
     @torch.no_grad()
     def decode(
         self, prompts: Sequence[Sequence[int]], counts: Sequence[int], config: GenerateConfig,
-        seeds: Sequence[int] = (), seed: int = 0, watch: Watch | None = None,
+        seeds: Sequence[int] = (), seed: int = 0, watch: Watch | None = None, adapter: str = "",
     ) -> list[tuple[list[int], float, str]]:  # fmt: skip
         """(token ids, log-probability, finish) of each answer, `counts[i]` of them for the token ids `prompts[i]`.
 
         With `seeds`, one a row, a row's random numbers are its own; else all rows draw from `seed` in turn. `watch` is
-        told every token as it comes and may end its row.
+        told every token as it comes and may end its row. `adapter` is one that was loaded, or none.
         """
         draw = _drawer(next(self._net.parameters()).device, config, seeds, seed)
-        return _decode(self._net, prompts, counts, self.stops(), config, draw, watch)
+        if not self._adapters:
+            return _decode(self._net, prompts, counts, self.stops(), config, draw, watch)
+        self._net.set_adapter(adapter or self._adapters[0])
+        with nullcontext() if adapter else self._net.disable_adapter():
+            return _decode(self._net, prompts, counts, self.stops(), config, draw, watch)
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Have the adapter in `path` (PEFT's form) at hand as `name`, beside the model as it is.
+
+        Raises UsageError when there is none that fits. Not while another thread decodes.
+        """
+        from peft import PeftModel
+
+        try:
+            if self._adapters:
+                self._net.load_adapter(str(path), adapter_name=name)
+            else:
+                self._net = PeftModel.from_pretrained(self._net, str(path), adapter_name=name)
+        except (OSError, ValueError, RuntimeError, KeyError) as e:
+            reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+            raise UsageError(f"{path} holds no adapter for {self.name}: {reason}", "check the path and the base") from e
+        self._net.eval()
+        self._adapters.append(name)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. Not while another thread decodes."""
+        self._adapters.remove(name)
+        if self._adapters:
+            self._net.set_adapter(self._adapters[0])
+            self._net.delete_adapter(name)
+        else:
+            self._net = self._net.unload()
 
     @property
     def limit(self) -> int | None:

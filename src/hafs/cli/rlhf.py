@@ -121,6 +121,8 @@ def ppo(
     reward_model: str = typer.Option(None, help="A run of `hafs train reward` on the same model."),
     reward_weight: float = typer.Option(1.0, help="What the reward model's scalar weighs beside the scorer's value."),
     scorer: str = typer.Option(None, help="Any scorer as the reward: `asm`, `automatic`. Added to a reward model's."),
+    rollouts_from: str = typer.Option(None, help="A server that samples the answers, as openai:URL; it must be serving"
+                                                 " the SFT model and load adapters (`hafs serve --adapters`, vLLM)."),
     output_dir: common.Output = None,
     advantage: str = typer.Option(None, help="gae (value function), or rloo or grpo without one."),
     kl_weight: float = typer.Option(None, help="Reward lost by a nat of KL to the SFT model."),
@@ -150,8 +152,9 @@ def ppo(
     from hafs.config import override
     from hafs.loading import load_tokenizer
     from hafs.models import resolve
-    from hafs.pipeline import policy_sampler, rater, scorer_for
-    from hafs.training.ppo import train_ppo
+    from hafs.pipeline import scorer_for
+    from hafs.rollouts import ServedSampler, policy_sampler, rater
+    from hafs.training.ppo import Sampler, train_ppo
 
     if sft_model is None:
         raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")
@@ -177,7 +180,12 @@ def ppo(
         if validate is not None and not finished:
             hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
             stack.enter_context(closing(check.scorer))
-        sample = policy_sampler(load_tokenizer(resolve(sft_model)), section.max_new_tokens, section.rollout_batch)
+        tokenizer = load_tokenizer(resolve(sft_model))
+        sizes = section.max_new_tokens, section.rollout_batch
+        sample: Sampler = policy_sampler(tokenizer, *sizes)
+        if rollouts_from is not None and not finished:
+            served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts")
+            sample = stack.enter_context(served)
         progress = stack.enter_context(progress_bars(quiet=json))
         result: TrainResult = train_ppo(
             sft_model, chosen, section, directory, sample=sample, reward=reward_model or "",

@@ -33,6 +33,8 @@ def serve(
     host: str = typer.Option("127.0.0.1", help="Another address than this machine's own needs --api-key."),
     api_key: ApiKey = "",
     batch_size: int = typer.Option(16, min=1, help="Answers decoded together."),
+    adapters: Path = typer.Option(None, help="Clients may load LoRA adapters that are in this directory, as PPO does"
+                                             " with --rollouts-from (vLLM's /v1/load_lora_adapter)."),
     precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -59,7 +61,7 @@ def serve(
     url = f"http://{host}:{listener.getsockname()[1]}/v1"
     emit({"url": url, "model": title, "hash": backend.model},
          f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.", json)  # fmt: skip
-    _run(uvicorn, make_app(backend, title, api_key, batch_size), listener)
+    _run(uvicorn, make_app(backend, title, api_key, batch_size, adapters), listener)
     note("stopped")
 
 

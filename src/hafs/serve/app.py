@@ -1,21 +1,24 @@
-"""The web application: /v1/models, /v1/chat/completions, /v1/completions, /health."""
+"""The web application: /v1/models, /v1/chat/completions, /v1/completions, /health; adapters, where they are allowed."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 from hafs.backends.transformers import TransformersBackend
+from hafs.errors import UsageError
 from hafs.serve.batching import Batcher, Job, Row, Shown
 from hafs.serve.protocol import (
+    AdapterRequest,
     BadRequest,
     ChatRequest,
     CompletionRequest,
@@ -30,9 +33,15 @@ HANG_UP = 0.5
 """Seconds between looks at whether the client of a reply that is not streamed is still there."""
 
 
-def make_app(backend: TransformersBackend, name: str, api_key: str = "", batch_size: int = 16) -> FastAPI:
-    """The application that serves `backend` under `name`; with a key, every /v1 request must carry it."""
+def make_app(
+    backend: TransformersBackend, name: str, api_key: str = "", batch_size: int = 16, adapters: Path | None = None
+) -> FastAPI:
+    """The application that serves `backend` under `name`; with a key, every /v1 request must carry it.
+
+    Clients may load adapters that are in the directory `adapters`; without it they may not.
+    """
     batcher = Batcher(backend, batch_size)
+    loaded: dict[str, str] = {}
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -56,27 +65,70 @@ def make_app(backend: TransformersBackend, name: str, api_key: str = "", batch_s
     async def models() -> dict[str, Any]:
         about = {"id": name, "object": "model", "created": 0, "owned_by": "hafs", "hash": backend.model,
                  "max_model_len": backend.limit}  # fmt: skip
-        return {"object": "list", "data": [about]}
+        more = [{"id": id, "object": "model", "created": 0, "owned_by": "hafs", "root": path, "parent": name}
+                for id, path in loaded.items()]  # fmt: skip
+        return {"object": "list", "data": [about, *more]}
 
     @app.post("/v1/chat/completions", dependencies=[Depends(allowed)])
     async def chat(asked: ChatRequest, request: Request) -> Any:
-        _check(asked, name)
+        adapter = _chosen(asked, name, loaded)
         prompts = [chat_prompt(backend.tokenizer, asked.messages)]
-        return await _reply(request, batcher, asked, prompts, name, asked.logprobs)
+        return await _reply(request, batcher, asked, prompts, adapter or name, asked.logprobs, adapter)
 
     @app.post("/v1/completions", dependencies=[Depends(allowed)])
     async def complete(asked: CompletionRequest, request: Request) -> Any:
-        _check(asked, name)
+        adapter = _chosen(asked, name, loaded)
         prompts = text_prompts(backend.tokenizer, asked.prompt)
-        return await _reply(request, batcher, asked, prompts, name, asked.logprobs is not None)
+        return await _reply(request, batcher, asked, prompts, adapter or name, asked.logprobs is not None, adapter)
 
+    if adapters is not None:
+        _adapters(app, batcher, name, loaded, adapters.resolve(), [Depends(allowed)])
     return app
 
 
-def _check(asked: ChatRequest | CompletionRequest, name: str) -> None:
-    if asked.model not in ("", name):
-        raise BadRequest(f"there is no model {asked.model!r} here, only {name!r}", 404, "model_not_found")
+def _chosen(asked: ChatRequest | CompletionRequest, name: str, loaded: Mapping[str, str]) -> str:
+    """The adapter that a request asks for, "" for the model itself; raises BadRequest for what is not here."""
+    if asked.model not in ("", name, *loaded):
+        here = ", ".join(map(repr, (name, *loaded)))
+        raise BadRequest(f"there is no model {asked.model!r} here, only {here}", 404, "model_not_found")
     check(asked)
+    return asked.model if asked.model in loaded else ""
+
+
+def _adapters(
+    app: FastAPI, batcher: Batcher, name: str, loaded: dict[str, str], home: Path, guards: Sequence[Any]
+) -> None:
+    """vLLM's way to load and unload LoRA adapters while the server runs; only those in the directory `home`."""
+
+    def load(asked: AdapterRequest) -> None:
+        path = Path(asked.lora_path).resolve()
+        if not path.is_relative_to(home):
+            raise BadRequest(f"{path} is not in {home}, from where adapters may be loaded")
+        with batcher.between:
+            if asked.lora_name in (name, *loaded):
+                raise BadRequest(f"there is a model {asked.lora_name!r} already")
+            try:
+                batcher.backend.load_adapter(asked.lora_name, path)
+            except UsageError as e:
+                raise BadRequest(str(e)) from e
+            loaded[asked.lora_name] = str(path)
+
+    def unload(asked: AdapterRequest) -> None:
+        with batcher.between:
+            if asked.lora_name not in loaded:
+                raise BadRequest(f"there is no adapter {asked.lora_name!r} here", 404, "model_not_found")
+            del loaded[asked.lora_name]
+            batcher.backend.unload_adapter(asked.lora_name)
+
+    @app.post("/v1/load_lora_adapter", dependencies=guards)
+    async def load_lora_adapter(asked: AdapterRequest) -> PlainTextResponse:
+        await asyncio.to_thread(load, asked)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter", dependencies=guards)
+    async def unload_lora_adapter(asked: AdapterRequest) -> PlainTextResponse:
+        await asyncio.to_thread(unload, asked)
+        return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
 
 def _errors(app: FastAPI) -> None:
@@ -103,7 +155,9 @@ def _errors(app: FastAPI) -> None:
 class _Answering:
     """The jobs of one request and what comes of them; rows are numbered over all prompts."""
 
-    def __init__(self, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]]) -> None:
+    def __init__(
+        self, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]], adapter: str
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.jobs: list[Job] = []
@@ -118,7 +172,7 @@ class _Answering:
                     loop.call_soon_threadsafe(self.events.put_nowait, event)
 
             self.jobs.append(Job(prompt, tell, asked.n, room(batcher.backend, prompt, asked.limit), asked.temperature,
-                                 asked.top_p, seed + number, [s for s in stops if s]))  # fmt: skip
+                                 asked.top_p, seed + number, [s for s in stops if s], adapter))  # fmt: skip
         try:
             for job in self.jobs:
                 batcher.submit(job)
@@ -136,9 +190,9 @@ class _Answering:
 
 async def _reply(
     request: Request, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]], name: str,
-    logprobs: bool,
+    logprobs: bool, adapter: str,
 ) -> Any:  # fmt: skip
-    work = _Answering(batcher, asked, prompts)
+    work = _Answering(batcher, asked, prompts, adapter)
     chat = isinstance(asked, ChatRequest)
     writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)))
     if asked.stream:

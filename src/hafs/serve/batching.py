@@ -1,7 +1,8 @@
 """Requests that wait at the same time are decoded together, by one thread that owns the model.
 
-A batch is what waits with the same temperature and top_p, up to `batch_size` rows; what comes later waits for its end.
-Every row has random numbers, a token limit and stop texts of its own, so an answer does not depend on its neighbours.
+A batch is what waits with the same temperature, top_p and adapter, up to `batch_size` rows; what comes later waits for
+its end. Every row has random numbers, a token limit and stop texts of its own, so an answer does not depend on its
+neighbours.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ class Job:
     top_p: float = 1.0
     seed: int = 0
     stops: Sequence[str] = ()
+    adapter: str = ""
     rows: list[Row] = field(default_factory=list)
     cancelled: bool = False
 
     @property
-    def together(self) -> tuple[float, float]:
+    def together(self) -> tuple[float, float, str]:
         """Jobs for which this is equal can share a batch."""
-        return self.temperature, self.top_p
+        return self.temperature, self.top_p, self.adapter
 
 
 class Batcher:
@@ -73,6 +75,8 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self.between = threading.Lock()
+        """Held while a batch is decoded; who changes the model holds it."""
         self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
         self._thread.start()
 
@@ -135,7 +139,9 @@ class Batcher:
             job, i = where[row]
             return self._token(job, i, token, logprob)
 
-        self.backend.decode([j.prompt for j in jobs], [j.n for j in jobs], config, seeds, watch=watch)
+        with self.between:
+            self.backend.decode([j.prompt for j in jobs], [j.n for j in jobs], config, seeds, watch=watch,
+                                adapter=first.adapter)  # fmt: skip
         if self._closing:
             for job, i in where:
                 if not job.rows[i].finish:

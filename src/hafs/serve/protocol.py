@@ -69,6 +69,13 @@ class CompletionRequest(_Asked):
         return self.max_tokens
 
 
+class AdapterRequest(BaseModel):
+    """POST /v1/load_lora_adapter (with a path) and /v1/unload_lora_adapter."""
+
+    lora_name: str = Field(min_length=1)
+    lora_path: str = ""
+
+
 def check(asked: ChatRequest | CompletionRequest) -> None:
     """Raise BadRequest naming a setting that is not supported."""
     more = asked.model_extra or {}

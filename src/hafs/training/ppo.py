@@ -41,11 +41,16 @@ from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 @dataclass(frozen=True)
 class Sampled:
-    """One sampled answer: its token ids (the end token included), its text, "stop" or "length"."""
+    """One sampled answer: its token ids (the end token included), its text, "stop" or "length".
+
+    `logps` are its first tokens' log-probabilities, in nats, under what sampled it; none where that is the policy as
+    it is computed here.
+    """
 
     ids: tuple[int, ...]
     text: str
     finish: str
+    logps: tuple[float, ...] = ()
 
 
 Sampler = Callable[[Any, Sequence[Prompt], int, int], list[list[Sampled]]]
@@ -65,6 +70,9 @@ class RewardAdapter:
     targets: str
     weight: float = 1.0
 
+
+SAME_MODEL = 0.1
+"""Nats a token within which two computations of one model's log-probabilities agree: bf16 differs by about 0.01."""
 
 POLICY = "default"
 """The policy's adapter has the name under which PEFT saves an adapter that stands alone."""
@@ -168,16 +176,38 @@ def _peft_of(reward: RewardAdapter) -> PeftLora:
     return PeftLora(r=reward.rank, lora_alpha=reward.alpha, target_modules=targets, task_type="CAUSAL_LM")
 
 
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt with its rated answers: their scores, whether they ended, their tokens' `Sampled.logps`."""
+
+    group: TokenGroup
+    scores: Sequence[float]
+    ended: Sequence[bool]
+    logps: Sequence[tuple[float, ...]]
+
+
 @dataclass
 class Batch:
-    """A minibatch's row and what is known of its tokens ([labels] each) when the step began."""
+    """A minibatch's row and what is known of its answers ([answers]) and tokens ([labels]) when the step began.
+
+    `sampled` is NaN where the policy itself, as computed here, sampled the token.
+    """
 
     row: Row
+    scores: torch.Tensor
+    sampled: torch.Tensor
     old: torch.Tensor
     reference: torch.Tensor
     values: torch.Tensor
     advantages: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     returns: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def weights(self, cap: float) -> torch.Tensor:
+        """[labels] what a token counts for that another computation of the policy sampled: min(cap, π_old/π_sampled).
+
+        Truncated importance sampling (Ionides 2008); Espeholt et al. 2018, "IMPALA", section 4.1, for policies.
+        """
+        return (self.old - self.sampled).exp().clamp(max=cap).nan_to_num(1.0)
 
 
 class PPOTrainer:
@@ -254,11 +284,13 @@ class PPOTrainer:
         rate = learning_rate(self.config, step, self.total)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        groups, scores, ended = self._rollouts(step)
-        if not groups:
+        rollouts = self._rollouts(step)
+        if not rollouts:
             raise HafsError("no sampled answer of a step could be rated", "see what the scorer says: `hafs doctor`")
-        minibatches = self._minibatches(groups)
-        metrics = self._rewards([b for m in minibatches for b in m], scores, ended)
+        ended = [good for r in rollouts for good in r.ended]
+        minibatches = self._minibatches(rollouts)
+        batches = [b for m in minibatches for b in m]
+        metrics = {**self._rewards(batches, ended), **self._distance(batches, step)}
         sums: dict[str, list[float]] = {}
         for epoch in range(self.config.epochs):
             generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
@@ -273,8 +305,8 @@ class PPOTrainer:
         return {**metrics, **{n: sum(v) / len(v) for n, v in sums.items()}, "learning_rate": rate,
                 "epoch": round(step / self.steps_per_epoch, 4)}  # fmt: skip
 
-    def _rollouts(self, step: int) -> tuple[list[TokenGroup], dict[int, list[float]], list[bool]]:
-        """The step's prompts with their rated answers; each group's scores by the group's identity; which ended."""
+    def _rollouts(self, step: int) -> list[Rollout]:
+        """The step's prompts with their rated answers; what could not be rated is left out and counted."""
         epoch, position = divmod(step - 1, self.steps_per_epoch)
         generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.prompts), generator=generator).tolist()
@@ -285,23 +317,20 @@ class PPOTrainer:
         drafts = [TokenGroup(self.encoded[i], tuple(a.ids for a in row))
                   for i, row in zip(chosen, sampled, strict=True)]  # fmt: skip
         rated = self._scores(prompts, sampled, drafts)
-        groups, scores, ended = [], dict[int, list[float]](), []
+        found = []
         for draft, answers, values in zip(drafts, sampled, rated, strict=True):
             keep = [j for j, v in enumerate(values) if v is not None]
             self._state["unscored"] += len(values) - len(keep)  # missing is missing: not a score of 0
             if len(keep) < (1 if self.config.advantage == "gae" else 2):
                 continue
-            group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
-            groups.append(group)
-            stopped = [answers[j].finish == "stop" for j in keep]
-            ended += stopped
+            ended = [answers[j].finish == "stop" for j in keep]
             # Detail 13: an answer that never ended is worth less, so that ending is learnt.
-            scores[id(group)] = [
-                float(values[j] or 0.0) - (0.0 if good else self.config.missing_eos_penalty)
-                for j, good in zip(keep, stopped, strict=True)
-            ]
-        self._state["tokens"] += sum(g.shared_tokens for g in groups)
-        return groups, scores, ended
+            scores = [float(values[j] or 0.0) - (0.0 if good else self.config.missing_eos_penalty)
+                      for j, good in zip(keep, ended, strict=True)]  # fmt: skip
+            group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
+            found.append(Rollout(group, scores, ended, [answers[j].logps for j in keep]))
+        self._state["tokens"] += sum(r.group.shared_tokens for r in found)
+        return found
 
     def _scores(
         self, prompts: Sequence[Prompt], sampled: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup]
@@ -323,15 +352,16 @@ class PPOTrainer:
                                  for t, v in zip(totals[i], mine, strict=True)]  # fmt: skip
         return totals
 
-    def _minibatches(self, groups: Sequence[TokenGroup]) -> list[list[Batch]]:
-        """The groups in minibatches of rows that stay as they are for the whole step.
+    def _minibatches(self, rollouts: Sequence[Rollout]) -> list[list[Batch]]:
+        """The rollouts in minibatches of rows that stay as they are for the whole step.
 
         The log-probabilities before the first update come from the same rows as those after it, so the first ratio is
         exactly 1, not 1 up to rounding.
         """
-        n = max(1, min(self.config.minibatches, len(groups)))
+        n = max(1, min(self.config.minibatches, len(rollouts)))
+        of = {id(r.group): r for r in rollouts}
         out = []
-        for part in (groups[i::n] for i in range(n)):
+        for part in ([r.group for r in rollouts[i::n]] for i in range(n)):
             rows = [self.actors.policy.row(p.groups) for p in StepRows(part, self.config.row_tokens).of(0)]
             with self.actors.acting("policy"):
                 old, told = zip(*(self.actors.outputs(row) for row in rows), strict=True)
@@ -341,12 +371,13 @@ class PPOTrainer:
             if self.actors.value is not None and self.actors.value_apart:
                 with self.actors.acting("value"):
                     values = [self.actors.value(row) for row in rows]
-            out.append([Batch(*parts) for parts in zip(rows, old, before, values, strict=True)])
+            known = [_known([of[id(g)] for g in row.groups], row) for row in rows]
+            out.append(
+                [Batch(row, *k, *parts) for row, k, *parts in zip(rows, known, old, before, values, strict=True)]
+            )
         return out
 
-    def _rewards(
-        self, batches: Sequence[Batch], scores: Mapping[int, list[float]], ended: Sequence[bool]
-    ) -> dict[str, float]:
+    def _rewards(self, batches: Sequence[Batch], ended: Sequence[bool]) -> dict[str, float]:
         """Fill in every batch's advantages and returns; returns the metrics of the answers as they were sampled.
 
         A token's reward is -β (log π/π_ref) and the answer's score comes with its last token (detail 14); an entropy
@@ -357,14 +388,13 @@ class PPOTrainer:
         tables = []
         for batch in batches:
             lengths = batch.row.lengths.tolist()
-            score = torch.tensor([s for g in batch.row.groups for s in scores[id(g)]], device=batch.old.device)
             ratio, surprise = batch.old - batch.reference, -batch.old
             mask = padded(torch.ones_like(batch.old), lengths)
             reward = padded(-beta * ratio + config.entropy_weight * surprise, lengths)
-            reward[torch.arange(len(lengths)), batch.row.lengths - 1] += score
+            reward[torch.arange(len(lengths)), batch.row.lengths - 1] += batch.scores
             kls.append(padded(ratio, lengths).sum(1))
             entropies.append(padded(surprise, lengths).sum(1))
-            given.append(score)
+            given.append(batch.scores)
             totals.append(reward.sum(1))
             tables.append((reward, mask))
         self._advantages(batches, tables)
@@ -377,6 +407,25 @@ class PPOTrainer:
             "objective/kl_weight": beta, "tokens_per_answer": float(sizes.mean()),
             "ended": sum(ended) / len(ended), "answers": len(ended), "unscored": self._state["unscored"],
         }  # fmt: skip
+
+    def _distance(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+        """How far what sampled the answers is from the policy as computed here; nothing where it is the policy itself.
+
+        Raises HafsError at the first step, when both are the SFT model, if they are too far apart to be one model.
+        """
+        both = [(b.sampled[known], b.old[known]) for b in batches if (known := ~b.sampled.isnan()).any()]
+        if not both:
+            return {}
+        change = torch.cat([sampled - old for sampled, old in both])
+        gap = float(change.abs().mean())
+        if step == 1 and gap > SAME_MODEL:
+            raise HafsError(
+                f"what samples the answers is not the SFT model: its log-probabilities are {gap:.2f} nats a token off",
+                "serve the very model, with its own chat template, that --sft-model names",
+            )
+        capped = torch.cat([b.weights(math.inf) > self.config.importance_cap for b in batches]).float()
+        return {"rollout/kl_per_token": float(change.mean()), "rollout/gap_per_token": gap,
+                "rollout/capped": float(capped.mean())}  # fmt: skip
 
     def _advantages(self, batches: Sequence[Batch], tables: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         config = self.config
@@ -405,6 +454,7 @@ class PPOTrainer:
             with self.actors.acting("policy", learning=True):
                 logps, values = self.actors.outputs(batch.row)
                 loss, ratio, clipped = policy_loss(logps, batch.old, batch.advantages, self.config.clip)
+                loss = loss * batch.weights(self.config.importance_cap)
                 error = torch.zeros(()) if values is None else self._value_error(values, batch)
                 ((loss.sum() + self.config.value_weight * error) / tokens).backward()
             with torch.no_grad():
@@ -559,6 +609,16 @@ def _save_policy(net: Any, tokenizer: Any, config: PPOConfig, output: Path) -> N
         net.delete_adapter(name)
     merge = config.save == "merged" and config.quantize == "none"
     save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+
+
+def _known(rollouts: Sequence[Rollout], row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is known of a row's answers before any pass: their scores, and their tokens' `Batch.sampled`."""
+    told = [logps for r in rollouts for logps in r.logps]
+    sampled = [p for logps, n in zip(told, row.lengths.tolist(), strict=True)
+               for p in (*logps[:n], *[math.nan] * (n - len(logps)))]  # fmt: skip
+    device = row.labels.device
+    return (torch.tensor([s for r in rollouts for s in r.scores], device=device),
+            torch.tensor(sampled, device=device))  # fmt: skip
 
 
 def policy_loss(
