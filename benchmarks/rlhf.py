@@ -71,8 +71,9 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     from hafs.config import GenerateConfig, PPOConfig
     from hafs.loading import load_model
     from hafs.models import resolve
+    from hafs.training.actors import Actors, RewardAdapter
     from hafs.training.checkpoints import RunDirectory
-    from hafs.training.ppo import Actors, PPOTrainer, RewardAdapter, Sampled
+    from hafs.training.ppo import PPOTrainer, Sampled
     from hafs.types import Prompt
 
     net, _, groups, _ = loaded(_spec(model))

@@ -22,13 +22,14 @@ from hafs.loading import load_tokenizer
 from hafs.rollouts import policy_sampler, rater
 from hafs.scorers.reward import RewardScorer
 from hafs.training import train_reward
+from hafs.training.actors import Actors, reward_adapter
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards
 from hafs.training.loop import TrainResult
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.packing import tokenize
-from hafs.training.ppo import Actors, PPOTrainer, Sampled, policy_loss, reward_adapter, train_ppo, value_loss
+from hafs.training.ppo import PPOTrainer, Sampled, policy_loss, train_ppo, value_loss
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 from run_hafs import hafs
 

@@ -15,7 +15,8 @@ from hafs.chat import stop_ids
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.scorers import Scorer
-from hafs.training.ppo import POLICY, Rater, Sampled, Sampler
+from hafs.training.actors import POLICY
+from hafs.training.ppo import Rater, Sampled, Sampler
 from hafs.types import Candidate, Prompt
 
 
