@@ -15,22 +15,6 @@ from hafs.evals.compare import Comparison, Pair, pair_up, winner
 from hafs.evals.results import EvalResult, PromptResult, parse
 from hafs.evals.words import model_title, title
 
-__all__ = [
-    "Answer",
-    "Example",
-    "FailureCause",
-    "Failures",
-    "PairSource",
-    "Pairs",
-    "ReportData",
-    "Rerun",
-    "Stage",
-    "Training",
-    "differing_examples",
-    "failures_by_cause",
-    "said",
-]
-
 
 @dataclass(frozen=True)
 class Training:
