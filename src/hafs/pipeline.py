@@ -6,7 +6,6 @@ so does the demo.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +21,9 @@ from hafs.evals.compare import pair_up, winner
 from hafs.generate import generate_candidates
 from hafs.judge.clients import judge_of
 from hafs.models import model_hash, resolve
-from hafs.preferences import BuildReport, Stats, group_from_people, groups_of_scorer
+from hafs.preferences import BuildReport, Stats, group_from_people
 from hafs.scorers import Scorer, open_scorer
+from hafs.shares import Build, build, few_cycles
 from hafs.store import Run, Store
 from hafs.types import Annotation, Candidate, PreferenceGroup, Progress, Prompt, Score, content_id, silent
 
@@ -323,17 +323,17 @@ class BuiltGroups:
 
 
 def preference_groups(
-    store: Store, scorer: Scorer, config: PreferencesConfig, **filters: Any
+    store: Store, scorer: Scorer, config: PreferencesConfig, progress: Progress = silent, **filters: Any
 ) -> tuple[BuiltGroups, BuildReport]:
     """The workspace's candidates as preference groups, by what `scorer` says of them.
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
-    stored = store.ranked_answers(scorer.name, scorer.version, scorer.arguments, **filters)
-    name = f"{scorer.name}@{scorer.version}"
-    made, report = groups_of_scorer(stored, name, **config.model_dump())
-    about = {"scorer": name, "arguments": dict(scorer.arguments), **config.model_dump()}
-    return keep_groups(store, made, about, report.to_dict), report
+    arguments, pairing = dict(scorer.arguments), config.model_dump()
+    work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
+    built = build(store, work, progress)
+    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": arguments, **pairing}
+    return _noted(store, built.ids, about, built.report.to_dict(), built.stats), built.report
 
 
 def keep_groups(
@@ -342,23 +342,19 @@ def keep_groups(
     """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
     stats = Stats()
     ids: list[str] = []
-    with _few_cycles():
+    with few_cycles():
         store.add_groups(stats.counted(groups), ids=ids)
+    return _noted(store, ids, about, metrics(), stats)
+
+
+def _noted(
+    store: Store, ids: Sequence[str], about: Mapping[str, Any], metrics: Mapping[str, Any], stats: Stats
+) -> BuiltGroups:
+    """Groups that are in the store as those of a run of kind "preferences"."""
     run = store.start_run("preferences", about, {"groups": content_id(ids)})
     store.link_groups(run, ids)
-    store.finish_run(run, "finished", metrics(), {"stats": stats.to_dict()})
+    store.finish_run(run, "finished", metrics, {"stats": stats.to_dict()})
     return BuiltGroups(store, run, len(ids))
-
-
-@contextmanager
-def _few_cycles() -> Iterator[None]:
-    """Work whose objects nearly all go by reference count: looking for cycles at Python's own pace took a fifth."""
-    before = gc.get_threshold()
-    gc.set_threshold(200_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def newest_stats(store: Store) -> Stats:

@@ -85,7 +85,8 @@ def build(
             ids = [p.id for p in store.prompts(split=split)]
             return _judged_groups(space, store, named, ids, only, output, pairs, json)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
-        groups, report = preference_groups(store, judge, pairing, split=split, model=only)
+        with progress_bars(quiet=json) as progress:
+            groups, report = preference_groups(store, judge, pairing, progress, split=split, model=only)
         return _finish(groups, report, output, pairs, json)
 
 
@@ -129,9 +130,9 @@ def generate(
             made = generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
             done = score_candidates(store, judge, progress, **which)
+            groups, report = preference_groups(store, judge, pairing, progress, **which)
         say_unanswered(made.failed)
         say_unscored(done.unscored)
-        groups, report = preference_groups(store, judge, pairing, **which)
         _finish(groups, report, output, pairs, json)
 
 

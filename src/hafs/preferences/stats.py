@@ -70,6 +70,19 @@ class Stats:
             self.shorter_wins += a < b
             self.lengths[_bin(logs[e.winner] - logs[e.loser], -4.0, 4.0)] += 1
 
+    def __add__(self, other: Stats) -> Stats:
+        """Both together."""
+        sources = {name: dict(row) for name, row in self.sources.items()}
+        for name, row in other.sources.items():
+            mine = sources.setdefault(name, {"edges": 0, "weight": 0.0})
+            for what, n in row.items():
+                mine[what] += n
+        both: dict[str, Any] = {"sources": sources}
+        for name in vars(self).keys() - both.keys():
+            one, two = getattr(self, name), getattr(other, name)
+            both[name] = [a + b for a, b in zip(one, two, strict=True)] if isinstance(one, list) else one + two
+        return Stats(**both)
+
     def kinds(self) -> dict[str, dict[str, float]]:
         """Edges and weight by kind of source, heaviest first."""
         found: dict[str, dict[str, float]] = {}

@@ -97,6 +97,7 @@ class Store:
 
     def __init__(self, engine: Engine, where: str) -> None:
         self._engine = engine
+        self.url = engine.url.render_as_string(hide_password=False)
         self._dialect = engine.dialect.name
         self.where = where
 
@@ -199,6 +200,17 @@ class Store:
                 ids += [row["id"] for row in rows]
         return added
 
+    def encoded(self, kind: str, items: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
+        """Rows of `items` as the database takes them, as many at a time as a transaction does: for `add_encoded`."""
+        return _row_batches(kind, items)
+
+    def add_encoded(self, kind: str, rows: Sequence[dict[str, Any]]) -> int:
+        """Add rows that `encoded` made, maybe in another process, in one transaction; returns how many were new."""
+        if not rows:
+            return 0
+        with self._writing() as conn:
+            return _count(conn, self._insert(KINDS[kind].table).on_conflict_do_nothing(), list(rows))
+
     def link_groups(self, run: str, ids: Iterable[str]) -> None:
         """Note that a run made groups which are in the store. Raises DataError when there is no such run or group."""
         link = self._insert(schema.run_groups).on_conflict_do_nothing()
@@ -226,6 +238,13 @@ class Store:
         t = schema.prompts.c
         of = ((t.id, ids), (t.split, split), (t.family, family), (t.category, category), (t.source, source))
         return self._stream("prompts", self._select("prompts", of).order_by(t.id))
+
+    def count_prompts(self, *, prompt_ids: Matching = None, split: Matching = None, family: Matching = None) -> int:
+        """How many prompts there are of these."""
+        t = schema.prompts.c
+        query = select(func.count()).where(*self._all((t.id, prompt_ids), (t.split, split), (t.family, family)))
+        with self._reading() as conn:
+            return int(conn.execute(query.select_from(schema.prompts)).scalar_one())
 
     def candidates(self, *, ids: Matching = None, **filters: Unpack[CandidateFilters]) -> Iterator[Candidate]:
         """Candidates by prompt, then by seed and index."""
@@ -339,11 +358,13 @@ class Store:
             yield prompt, [(Candidate(*r[:n]), None if r[n] is None else Score(*r[n:])) for r in rows]
 
     def ranked_answers(
-        self, scorer: str, version: str, arguments: Mapping[str, Any], **filters: Unpack[CandidateFilters]
-    ) -> Iterator[tuple[Prompt, list[Answer]]]:
+        self, scorer: str, version: str, arguments: Mapping[str, Any], between: tuple[str, str] = ("", ""),
+        **filters: Unpack[CandidateFilters],
+    ) -> Iterator[tuple[Prompt, list[Answer]]]:  # fmt: skip
         """What `answers` gives, with only what groups are made of; several times as fast.
 
-        A prompt comes without category, source and what checks it; the order of its answers is not defined.
+        A prompt comes without category, source and what checks it; the order of its answers is not defined. `between`
+        keeps to prompts with an id from the first (included) to the second (not included; "" for no end).
         """
         p, c, t = schema.prompts.c, schema.candidates.c, schema.scores.c
         asked = (p.id, p.text, p.system, p.family, p.split, p.reference_texts)
@@ -353,7 +374,9 @@ class Store:
         query = query.outerjoin(schema.candidates, and_(c.prompt_id == p.id, *theirs))
         query = query.outerjoin(schema.scores, and_(t.candidate_id == c.id, *by_scorer(scorer, version, arguments)))
         named = ((p.id, filters.get("prompt_ids")), (p.split, filters.get("split")), (p.family, filters.get("family")))
-        query = query.where(*self._all(*named)).order_by(p.id)
+        query = query.where(*self._all(*named), p.id >= between[0]).order_by(p.id)
+        if between[1]:
+            query = query.where(p.id < between[1])
         with self._reading() as conn:
             for _, rows in groupby(self._rows(conn, query), key=itemgetter(0)):
                 found: list[Answer] = []
