@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from hafs.backends import Backend, Request, TakesAdapters, answers, open_backend
 from hafs.chat import stop_ids
@@ -43,7 +43,6 @@ class ServedSampler:
         if not isinstance(backend, TakesAdapters):
             raise UsageError(f"{name} cannot be given the adapter of a model in training",
                              "a server that can: `hafs serve` or vLLM, as openai:URL")  # fmt: skip
-        self.model = backend.model
         self._backend: Any = backend
         self._tokenizer, self._directory = tokenizer, directory
         self._max_new_tokens, self._batch_size = max_new_tokens, batch_size
@@ -69,20 +68,14 @@ class ServedSampler:
             shutil.rmtree(self._before)
         self._before = adapter
 
-    def __enter__(self) -> ServedSampler:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Leave the server as it was; a server that is gone is no second error."""
-        try:
+    def __exit__(self, *exc: object) -> None:
+        """Leave the server as it was, if it is there yet."""
+        with suppress(HafsError):
             self._use(None)
-        except HafsError:
-            if error is None:
-                raise
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _config(n: int, max_new_tokens: int, batch_size: int, seed: int) -> GenerateConfig:

@@ -5,8 +5,9 @@
 
 from hafs.store.desk import Desk, Lease
 from hafs.store.files import Imported
+from hafs.store.reading import Answers
 from hafs.store.rows import Run
-from hafs.store.store import Answers, Store, open_store
+from hafs.store.store import Store, open_store
 from hafs.store.workspace import Workspace, find_workspace, init_workspace, open_workspace
 
 __all__ = [

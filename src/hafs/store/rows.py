@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Column, Table
 
+from hafs.errors import UsageError
 from hafs.store import schema
 from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict, content_id
 
@@ -90,3 +91,9 @@ def to_row(kind: str, item: Any, added: float) -> dict[str, Any]:
         row["id"] = item.id
     row["added"] = added
     return row
+
+
+def check_kind(kind: str) -> None:
+    """Raise UsageError for a kind that there is not."""
+    if kind not in KINDS:
+        raise UsageError(f"a workspace has no {kind!r}", f"use one of: {', '.join(KINDS)}")
