@@ -22,7 +22,7 @@ mkdir -p "$work"
 cp runs/rlhf.toml "$work/hafs.toml"
 export HAFS_WORKSPACE=$work
 hafs init "$work"
-hafs tasks generate asm --split train --families $families --num-samples 474 --output "$work/train.jsonl"
+hafs tasks generate asm --split train --families $families --num-samples 282 --output "$work/train.jsonl"
 hafs tasks generate asm --split validation --families $families --num-samples 64 --output "$work/validation.jsonl"
 hafs tasks generate asm --split test --families $families --num-samples 240 --output "$work/short.jsonl"
 head -n 90 "$work/train.jsonl" > "$work/sft.jsonl"
