@@ -6,16 +6,18 @@ The rows are made without the store's own writers, to be quick; ids and columns 
 from __future__ import annotations
 
 import json
-import os
 import random
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import psutil
 
 from hafs.store import init_workspace
 from hafs.types import Candidate, Prompt, Score
@@ -57,16 +59,29 @@ def fill(workspace: Path, n: int) -> None:
 
 
 def verb(workspace: Path, *words: str) -> tuple[float, float, dict[str, Any]]:
-    """(seconds, peak MiB, what it printed as JSON) of a verb in a process of its own."""
+    """(seconds, peak MiB with its own processes, what it printed as JSON) of a verb in a process of its own."""
     command = [sys.executable, "-m", "hafs", *words, "-w", str(workspace), "--json"]
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0
+    while process.poll() is None:  # what it prints is a line: no pipe is full
+        peak = max(peak, _resident(psutil.Process(process.pid)))
+        time.sleep(0.05)
+    seconds = time.perf_counter() - started
     assert process.stdout is not None
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    if process.returncode:
         raise SystemExit(f"{' '.join(words)} failed")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024, json.loads(printed)
+    return seconds, peak / (1 << 20), json.loads(process.stdout.read())
+
+
+def _resident(process: psutil.Process) -> int:
+    """Bytes in memory of a process and of those that it started; pages that they share count for each."""
+    total = 0
+    with suppress(psutil.Error):
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += one.memory_info().rss
+    return total
 
 
 def scale(n: int = 1_000_000, folder: Path | None = None) -> dict[str, float]:
