@@ -3,11 +3,10 @@
 # reward, RLOO; three seeds each, measured on prompts that none has seen. The settings are in rlhf.toml.
 #
 # The story is small: five families of short routines, and an SFT model that was taught eighteen of each and gets about
-# half of them right. On one H200 with `--jobs 10` all of it but half of the evaluations took nine minutes; on 2 cores the
-# nine PPO and RLOO trainings would be about ten hours of one core (110 to 150 s a step). Every training that is finished stays finished: stop it
-# whenever you like and start it again.
+# half of them right. On 2 cores, two trainings side by side, a seed of PPO or RLOO takes 31 to 41 minutes and one of DPO 8
+# (docs/results/rlhf.md). Every training that is finished stays finished: stop it whenever you like and start it again.
 #
-#   runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: runs/rlhf.sh work/rlhf --seeds 1 --methods dpo,ppo
+#   OMP_NUM_THREADS=1 runs/rlhf.sh [DIRECTORY] [FLAGS]     such as: work/rlhf --jobs 2 --seeds 1 --methods dpo,ppo
 #
 set -euo pipefail
 cd "$(dirname "$0")/.."
