@@ -57,7 +57,7 @@ Rater = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float | 
 
 
 SAME_MODEL = 0.1
-"""Nats a token within which two computations of one model's log-probabilities agree: bf16 differs by about 0.01."""
+"""Nats a token, on average, beyond which two log-probabilities are not of one model, whatever its precision."""
 
 
 @dataclass(frozen=True)
