@@ -343,7 +343,9 @@ def keep_groups(
     stats = Stats()
     ids: list[str] = []
     with few_cycles():
-        store.add_groups(stats.counted(groups), ids=ids)
+        for rows in store.encoded("groups", stats.counted(groups)):
+            store.add_encoded("groups", rows)
+            ids += [row["id"] for row in rows]
     return _noted(store, ids, about, metrics(), stats)
 
 

@@ -152,12 +152,10 @@ class Store(Reader):
         with self._writing() as conn:
             yield Desk(conn, self._insert)
 
-    def add_groups(
-        self, groups: Iterable[PreferenceGroup], run: str | None = None, ids: list[str] | None = None
-    ) -> int:
+    def add_groups(self, groups: Iterable[PreferenceGroup], run: str | None = None) -> int:
         """Add preference groups; returns how many were new. `run` is the id of the run that made them.
 
-        `ids` gets the groups' ids, in their order. Raises DataError when there is no such run.
+        Raises DataError when there is no such run.
         """
         insert = self._insert(schema.groups).on_conflict_do_nothing()
         link = self._insert(schema.run_groups).on_conflict_do_nothing()
@@ -167,8 +165,6 @@ class Store(Reader):
                 added += _count(conn, insert, rows)
                 if run is not None:
                     conn.execute(link, [{"run_id": run, "group_id": row["id"]} for row in rows])
-            if ids is not None:
-                ids += [row["id"] for row in rows]
         return added
 
     def encoded(self, kind: str, items: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
