@@ -487,9 +487,10 @@ def test_a_or_b_and_ratings(tmp_path: Path, visit: Callable[..., Page]) -> None:
 
 
 def faults(page: Page) -> list[str]:
-    """The serious faults that axe-core finds."""
+    """The serious faults that axe-core finds, once no colour is on its way to another."""
     from axe_playwright_python.sync_playwright import Axe
 
+    until(page, "document.getAnimations().length === 0")
     found = Axe().run(page).response["violations"]
     return [f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')}"
             for v in found if v["impact"] in ("serious", "critical")]  # fmt: skip
