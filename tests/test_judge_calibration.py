@@ -544,6 +544,8 @@ def test_the_verbs_say_in_words_what_they_say_in_json(space: Path) -> None:
     card = hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6").ok().out
     for words in ("at 95% confidence", "bias card", "first slot wins", "probe 'plea' wins", "person, again"):
         assert words in card
+    asked = f"{JUDGE}@http://127.0.0.1:1/v1"
+    assert hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6", "--judge", asked).ok().out == card
     planned = hafs("judge", "plan", "-w", space, "--json").ok().json
     assert planned["measured"] and len(planned["rows"]) == 4
     assert "minutes" in hafs("judge", "plan", "-w", space).ok().out

@@ -20,6 +20,7 @@ from hafs.chat import decode_answer, encode_prompt
 from hafs.config import GenerateConfig
 from hafs.loading import load_model
 from hafs.models import model_hash
+from conftest import tiny_network
 from serving import serving
 
 pytest.importorskip("fastapi")
@@ -213,7 +214,7 @@ def test_the_backend_of_hafs_asks_it_like_any_server(url: str, backend: Transfor
 
 
 def adapter_in(folder: Path, tiny_model: Path, scale: float) -> Path:
-    """A LoRA adapter on the tiny model, saved; it changes what the model says."""
+    """A LoRA adapter on a tiny model, saved; it changes what the model says."""
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
@@ -230,6 +231,8 @@ def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_pa
 
     home = tmp_path / "adapters"
     one, two = adapter_in(home / "one", tiny_model, 0.5), adapter_in(home / "two", tiny_model, 2.0)
+    tiny_network(intermediate_size=128).save_pretrained(str(tmp_path / "wide"))
+    wide = adapter_in(home / "wide", tmp_path / "wide", 0.5)
     backend = TransformersBackend(str(tiny_model), precision="fp32")
 
     def said(url: str, model: str = "") -> str:
@@ -249,6 +252,8 @@ def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_pa
 
     with serving(make_app(backend, "tiny", adapters=home)) as url:
         plain = said(url)
+        assert tell(url, "load_lora_adapter", lora_name="w", lora_path=str(wide))[0] == 400
+        assert said(url) == plain
         assert tell(url, "load_lora_adapter", lora_name="a", lora_path=str(one))[0] == 200
         first = said(url, "a")
         assert tell(url, "load_lora_adapter", lora_name="b", lora_path=str(two))[0] == 200
@@ -265,6 +270,9 @@ def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_pa
         assert status == 400 and "from where adapters may be loaded" in why
         status, why = tell(url, "load_lora_adapter", lora_name="c", lora_path=str(home))
         assert status == 400 and "holds no adapter" in why
+        assert tell(url, "load_lora_adapter", lora_name="w", lora_path=str(wide))[0] == 400
+        assert (said(url), said(url, "a"), said(url, "b")) == (plain, first, second)
+        assert post(url, ask(model="w"))[0] == 404
         assert tell(url, "unload_lora_adapter", lora_name="a")[0] == 200
         assert tell(url, "unload_lora_adapter", lora_name="a")[0] == 404
         assert said(url, "b") == second and post(url, ask(model="a"))[0] == 404

@@ -95,25 +95,29 @@ class TransformersBackend:
 
         Raises UsageError when there is none that fits. Not while another thread decodes.
         """
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
 
         try:
-            if self._adapters:
-                self._net.load_adapter(str(path), adapter_name=name)
-            else:
-                self._net = PeftModel.from_pretrained(self._net, str(path), adapter_name=name)
+            config = PeftConfig.from_pretrained(str(path))
+            config.inference_mode = True
+            if not self._adapters:
+                self._net = PeftModel(self._net, config, adapter_name=name)
+            self._adapters.append(name)
+            self._net.load_adapter(str(path), adapter_name=name)
         except (OSError, ValueError, RuntimeError, KeyError) as e:
+            if name in self._adapters:
+                self.unload_adapter(name)
             reason = str(e).splitlines()[0] if str(e) else type(e).__name__
             raise UsageError(f"{path} holds no adapter for {self.name}: {reason}", "check the path and the base") from e
         self._net.eval()
-        self._adapters.append(name)
 
     def unload_adapter(self, name: str) -> None:
         """Forget an adapter. Not while another thread decodes."""
         self._adapters.remove(name)
         if self._adapters:
             self._net.set_adapter(self._adapters[0])
-            self._net.delete_adapter(name)
+            if name in self._net.peft_config:  # it is not where loading failed
+                self._net.delete_adapter(name)
         else:
             self._net = self._net.unload()
 

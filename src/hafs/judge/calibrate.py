@@ -18,6 +18,7 @@ import scipy
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, Opinion, aggregate
 from hafs.judge.bias import BiasCard, bias_card
+from hafs.judge.clients import judge_name
 from hafs.judge.labels import Labels, PairLabels, pooled, read_labels
 from hafs.judge.queue import inclusion
 from hafs.statistics import (
@@ -156,13 +157,14 @@ class Evidence:
 
 
 def read_verdicts(store: Store, judges: Sequence[str] = (), protocol: str = "") -> tuple[str, list[Verdict]]:
-    """The verdicts of the judges named (several are a panel), of one protocol; which one it is.
+    """The verdicts of the judges named (several are a panel; NAME or NAME@URL), of one protocol; which one it is.
 
     A judge or a protocol that is the only one needs no name. Raises UsageError where there are several or none.
     """
-    found = list(store.verdicts(judge=list(judges) or None))
+    asked = [judge_name(j) for j in judges]
+    found = list(store.verdicts(judge=asked or None))
     names = {v.judge for v in found}
-    missing = [j for j in judges if j not in names]
+    missing = [j for j in asked if j not in names]
     if not found or missing:
         who = f" of {missing[0]}" if missing else ""
         raise UsageError(f"{store.where} has no verdicts{who}", "hafs judge run")
