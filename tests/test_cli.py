@@ -451,13 +451,13 @@ def test_the_demo_end_to_end_and_again(
 
 def test_ctrl_c_says_that_the_command_can_be_repeated(tiny_model: Path, tmp_path: Path) -> None:
     root = workspace(tmp_path / "w")
-    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"text": f"prompt {i}"}) + "\n" for i in range(80)))
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps({"text": f"prompt {i}"}) + "\n" for i in range(30)))
     argv = ["generate", "--model", tiny_model, "--prompts", tmp_path / "p.jsonl", "-w", root, "--batch-size", "3",
-            "--max-new-tokens", "150", "--output", tmp_path / "out.jsonl"]  # fmt: skip
+            "--max-new-tokens", "100", "--output", tmp_path / "out.jsonl"]  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "hafs", *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert process.stderr is not None and process.stderr.readline().startswith("generating 1/80")
+    assert process.stderr is not None and process.stderr.readline().startswith("generating 1/30")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in err, err
@@ -466,7 +466,7 @@ def test_ctrl_c_says_that_the_command_can_be_repeated(tiny_model: Path, tmp_path
     kept = hafs("data", "counts", "-w", root, "--json").ok().json["candidates"]
     assert kept and kept % 3 == 0, "whole batches are kept"
     done = hafs(*argv, "--json").ok().json
-    assert done["new"] == 240 - kept and len(lines(tmp_path / "out.jsonl")) == 240
+    assert done["new"] == 90 - kept and len(lines(tmp_path / "out.jsonl")) == 90
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

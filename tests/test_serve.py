@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -271,6 +272,10 @@ def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_pa
         status, why = tell(url, "load_lora_adapter", lora_name="c", lora_path=str(home))
         assert status == 400 and "holds no adapter" in why
         assert tell(url, "load_lora_adapter", lora_name="w", lora_path=str(wide))[0] == 400
+        cut = shutil.copytree(two, home / "cut") / "adapter_model.safetensors"
+        cut.write_bytes(cut.read_bytes()[:-100])
+        for _ in range(2):
+            assert tell(url, "load_lora_adapter", lora_name="w", lora_path=str(home / "cut"))[0] == 400
         assert (said(url), said(url, "a"), said(url, "b")) == (plain, first, second)
         assert post(url, ask(model="w"))[0] == 404
         assert tell(url, "unload_lora_adapter", lora_name="a")[0] == 200

@@ -96,6 +96,7 @@ class TransformersBackend:
         Raises UsageError when there is none that fits. Not while another thread decodes.
         """
         from peft import PeftConfig, PeftModel
+        from safetensors import SafetensorError
 
         try:
             config = PeftConfig.from_pretrained(str(path))
@@ -104,9 +105,11 @@ class TransformersBackend:
                 self._net = PeftModel(self._net, config, adapter_name=name)
             self._adapters.append(name)
             self._net.load_adapter(str(path), adapter_name=name)
-        except (OSError, ValueError, RuntimeError, KeyError) as e:
+        except Exception as e:
             if name in self._adapters:
                 self.unload_adapter(name)
+            if not isinstance(e, OSError | ValueError | RuntimeError | KeyError | SafetensorError):
+                raise
             reason = str(e).splitlines()[0] if str(e) else type(e).__name__
             raise UsageError(f"{path} holds no adapter for {self.name}: {reason}", "check the path and the base") from e
         self._net.eval()
