@@ -113,6 +113,9 @@ def test_tiers_of_edges() -> None:
     assert tiers_of([(2, 0)], 3) == [[2], [0]]
     assert tiers_of([(0, 1), (1, 2), (2, 0)], 3) == [[0, 1, 2]]
     assert tiers_of([], 3) == []
+    assert tiers_of([(0, 1)], 4, [(1, 3)]) == [[0], [1, 3]] and tiers_of([], 3, [(0, 2)]) == [[0, 2]]
+    assert tiers_of([(0, 1), (2, 3)], 4, [(1, 2)]) == [[0], [1, 2], [3]]
+    assert tiers_of([(0, 1)], 2, [(0, 1)]) == [[0, 1]]
 
 
 def row_and_logps(*groups: TokenGroup) -> tuple[Any, torch.Tensor]:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from conftest import byte_tokenizer, tiny_network
 from hafs.chat import encode_answer, encode_prompt
 from hafs.config import PPOConfig, RewardConfig
-from hafs.errors import UsageError
+from hafs.errors import HafsError, UsageError
 from hafs.loading import load_tokenizer
 from hafs.rollouts import policy_sampler, rater
 from hafs.scorers.reward import RewardScorer
@@ -28,8 +28,9 @@ from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards
 from hafs.training.loop import TrainResult
 from hafs.training.objectives.reward import RewardObjective
-from hafs.training.packing import tokenize
-from hafs.training.ppo import PPOTrainer, Sampled, policy_loss, train_ppo, value_loss
+from hafs.training.packing import TokenGroup, shared_row, tokenize
+from hafs.training.ppo import Batch, PPOTrainer, Rating, Sampled, policy_loss, train_ppo, value_loss
+from hafs.training.reward import reward_report
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 from run_hafs import hafs
 
@@ -70,8 +71,10 @@ def test_group_advantages(returns: list[float]) -> None:
     others = [x - (sum(returns) - x) / (len(returns) - 1) for x in returns]
     assert rloo(r).tolist() == pytest.approx(others)
     assert float(rloo(r).sum()) == pytest.approx(0, abs=1e-9)
-    assert float(grpo(r).mean()) == pytest.approx(0, abs=1e-6)
-    assert np.argsort(grpo(r).numpy(), kind="stable").tolist() == np.argsort(r.numpy(), kind="stable").tolist()
+    assert float(grpo(r, r).mean()) == pytest.approx(0, abs=1e-6)
+    assert np.argsort(grpo(r, r).numpy(), kind="stable").tolist() == np.argsort(r.numpy(), kind="stable").tolist()
+    kl = r - r.mean()  # equal scores teach nothing, and the KL pulls as its weight says
+    assert (grpo(torch.ones_like(r), 1 - 0.1 * kl) + 0.1 * kl).abs().max() < 1e-6
 
 
 def test_whitening_and_the_adaptive_weight() -> None:
@@ -105,7 +108,7 @@ def preferences(n: int = 12, split: str = "train") -> list[PreferenceGroup]:
     out = []
     for i in range(n):
         texts = [letter * (3 + (i + j) % 4) for j, letter in enumerate("abc")]
-        edges = (Edge(0, 1), Edge(0, 2, weight=2.0), Edge(1, 2, p=0.75))
+        edges = (Edge(0, 1), Edge(0, 2, weight=2.0, margin=0.25), Edge(1, 2, p=0.75))
         out.append(PreferenceGroup(f"{split} {i}", tuple(GroupCandidate(t) for t in texts), edges, split=split))
     return out
 
@@ -119,7 +122,8 @@ def test_packed_rewards_and_gradients_are_those_of_single_answers(family: str, l
     network._score = [net.score]
     tokenizer = byte_tokenizer()
     groups = [tokenize(tokenizer, g) for g in preferences(3)]
-    objective = RewardObjective(loss=loss, margin=0.5)
+    margin = 0.5 if loss == "bradley_terry" else 0.0
+    objective = RewardObjective(loss=loss, margin=margin)
     row = network.row(groups)
     got, _ = objective.loss(network(row), torch.zeros(0), row)
     packed = torch.autograd.grad(got, list(net.parameters()), allow_unused=True)
@@ -134,7 +138,7 @@ def test_packed_rewards_and_gradients_are_those_of_single_answers(family: str, l
     for i, group in enumerate(groups):
         r = rewards[3 * i : 3 * i + 3]
         for e in group.edges:
-            d = r[e.winner] - r[e.loser] - 0.5 * (2 * e.p - 1)
+            d = r[e.winner] - r[e.loser] - margin * (2 * e.p - 1) * (1 if e.margin is None else e.margin)
             share = e.weight / len(group.edges)
             if loss == "bradley_terry":
                 total = total - share * (e.p * d.sigmoid().log() + (1 - e.p) * (-d).sigmoid().log())
@@ -186,6 +190,23 @@ def test_the_checkpoint_is_one_that_transformers_loads(reward_run: tuple[Path, A
     assert alone[0] > alone[1]
 
 
+def test_ties_have_no_order_and_share_a_tier() -> None:
+    network = CandidateRewards(tiny_network())
+    tokenizer = byte_tokenizer()
+    group = replace(preferences(1)[0], edges=(Edge(0, 1, p=0.5), Edge(0, 2, p=0.5)))
+    tied = tokenize(tokenizer, group)
+    row = network.row([tied])
+    rewards = torch.tensor([3.0, 2.0, 1.0], requires_grad=True)
+    loss, sums = RewardObjective(loss="plackett_luce", centering=0.0).loss(rewards, torch.zeros(0), row)
+    loss.backward()
+    assert float(loss) == 0 and rewards.grad is not None and not rewards.grad.any()
+    assert sums["rewards/accuracies"] == (0, 0)
+    report = reward_report(network, [tied, tokenize(tokenizer, preferences(2)[1])], 512)
+    assert report["edges"] == 5 and report["accuracy"] in (0, 1 / 3, 2 / 3, 1), "of the second prompt alone"
+    with pytest.raises(UsageError, match="no margin"):
+        RewardObjective(loss="plackett_luce", margin=0.5)
+
+
 def test_a_model_without_a_scalar_head_is_no_reward_model(tiny_model: Path) -> None:
     with pytest.raises(UsageError, match="no reward model"):
         RewardScorer(str(tiny_model))
@@ -206,8 +227,8 @@ def ppo_config(**changes: Any) -> PPOConfig:
 PROMPTS = [Prompt(f"say {i}") for i in range(8)]
 
 
-def count_of_a(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-    return [[t.count("a") / 8 for t in row] for row in texts]
+def count_of_a(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
+    return [[a.text.count("a") / 8 for a in row] for row in answers]
 
 
 def trainer(run: Path, config: PPOConfig, rate: Any = count_of_a, **hooks: Any) -> PPOTrainer:
@@ -234,6 +255,41 @@ def test_before_the_first_update_nothing_has_moved(tmp_path: Path, kind: str) ->
     assert metrics["val/ratio"] == 1.0 and metrics["policy/clipfrac_avg"] == 0.0
     assert metrics["policy/approxkl_avg"] == 0.0 and metrics["objective/kl"] == 0.0
     assert metrics["answers"] == 16 and metrics["objective/entropy"] > 0
+
+
+def test_dropout_is_off_also_where_activations_are_computed_twice(tmp_path: Path) -> None:
+    config = ppo_config(epochs=1, minibatches=1, activation_checkpointing=True, lora={"rank": 8, "dropout": 0.3})
+    t = trainer(tmp_path / "run", config)
+    t.step(1)  # after it, the adapter says something that dropout could take away
+    metrics = t.step(2)
+    assert metrics["val/ratio"] == 1.0 and metrics["policy/clipfrac_avg"] == 0.0
+
+
+@pytest.mark.parametrize("advantage", ["gae", "rloo"])
+def test_a_token_pays_for_its_kl_and_the_last_one_brings_the_score(tmp_path: Path, advantage: str) -> None:
+    """Two answers of two tokens, β = 0.5, an entropy weight of 0.25: what each token's reward and the metrics are."""
+    t = trainer(tmp_path / "run", ppo_config(advantage=advantage, kl_weight=0.5, entropy_weight=0.25, whiten=False))
+    group = TokenGroup((1, 2), ((3, 4), (5, 6)))
+    old, reference = torch.tensor([-1.0, -2.0, -3.0, -1.0]), torch.tensor([-2.0, -2.0, -1.0, -1.5])
+    batch = Batch(shared_row([group]), torch.tensor([10.0, 20.0]), old * torch.nan, old, reference, torch.zeros(4))
+    metrics = t._rewards([batch], [True, False])
+    rewards = [-0.5 + 0.25, 10 + 0.5, 1.0 + 0.75, 20 - 0.25 + 0.25]
+    whole = [sum(rewards[:2]), sum(rewards[2:])]
+    if advantage == "gae":  # λ = 0.95 and values of 0
+        assert batch.advantages.tolist() == pytest.approx([-0.25 + 0.95 * 10.5, 10.5, 1.75 + 0.95 * 20.0, 20.0])
+    else:
+        assert batch.advantages.tolist() == pytest.approx([whole[0] - whole[1]] * 2 + [whole[1] - whole[0]] * 2)
+    assert metrics["objective/kl"] == pytest.approx((1.0 + -1.5) / 2) and metrics["objective/entropy"] == 3.5
+    assert metrics["objective/scores"] == 15 and metrics["objective/rlhf_reward"] == pytest.approx(sum(whole) / 2)
+    assert metrics["ended"] == 0.5
+
+
+def test_a_token_counts_for_what_the_policy_makes_of_it_and_not_more_than_the_cap() -> None:
+    row = shared_row([TokenGroup((1,), ((2, 3, 4),))])
+    old, zero = torch.tensor([-1.0, -1.0, -1.0]), torch.zeros(3)
+    sampled = torch.tensor([-1.0 + np.log(2), -9.0, torch.nan])  # twice as likely there, far less likely, its own
+    batch = Batch(row, torch.zeros(1), sampled, old, zero, zero)
+    assert batch.weights(2.0).tolist() == pytest.approx([0.5, 2.0, 1.0])
 
 
 def test_a_value_head_learns_and_leaves_the_policy_alone(tmp_path: Path) -> None:
@@ -266,8 +322,8 @@ def test_it_learns_to_say_what_is_counted(tmp_path: Path, kind: str, rate: float
 def test_it_learns_a_length(tmp_path: Path) -> None:
     """Reward: nearness of the text's length to two characters, 1 at best."""
 
-    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        return [[1 - abs(len(t) - 2) / 6 for t in row] for row in texts]
+    def rate(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
+        return [[1 - abs(len(a.text) - 2) / 6 for a in row] for row in answers]
 
     t = trainer(
         tmp_path / "run",
@@ -289,11 +345,11 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path) -> No
     class Cut(Exception):
         pass
 
-    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
+    def rate(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
         calls.append(1)
         if len(calls) == 3:
             raise Cut
-        return count_of_a(prompts, texts)
+        return count_of_a(prompts, answers)
 
     calls: list[int] = []
     with pytest.raises(Cut):
@@ -312,18 +368,28 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path) -> No
 
 
 def test_what_could_not_be_rated_is_left_out_and_counted(tmp_path: Path) -> None:
-    seen: list[list[str]] = []
+    def rating(*row: Rating) -> Any:
+        return lambda prompts, answers: [list(row) for _ in answers]
 
-    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        seen.extend([list(row) for row in texts])
-        return [[None if i == 1 else 0.5 for i in range(len(row))] for row in texts]
-
-    t = trainer(tmp_path / "run", ppo_config(), rate)
+    t = trainer(tmp_path / "run", ppo_config(num_epochs=1), rating(0.5, "too slow", 0.5, 0.5))
     metrics = t.step(1)
     assert metrics["answers"] == 12 and metrics["unscored"] == 4 and metrics["objective/scores"] == 0.5
-    assert [len(row) for row in seen] == [4] * 4
-    with pytest.raises(Exception, match="no sampled answer of a step could be rated"):
-        trainer(tmp_path / "none", ppo_config(), lambda p, t: [[None] * len(r) for r in t]).step(1)
+    (note,) = t.fit().warnings
+    assert note == "12 sampled answers could not be rated (too slow) and were left out"
+    with pytest.raises(HafsError, match="too few of the answers of step 1 could be rated: too slow"):
+        trainer(tmp_path / "none", ppo_config(), rating(*["too slow"] * 4)).step(1)
+
+
+def test_an_answer_without_another_to_compare_it_with_is_counted(tmp_path: Path) -> None:
+    def rate(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
+        return [[1.0, "too slow"] if i % 2 else [1.0, 0.0] for i in range(len(prompts))]
+
+    t = trainer(tmp_path / "run", ppo_config(advantage="rloo", rollouts=2, num_epochs=1), rate)
+    result = t.fit()
+    assert result.steps == 2 and t._state["unscored"] == t._state["alone"] == 4
+    assert (
+        "4 rated answers were the only one of their prompt, with which rloo can compare nothing" in result.warnings[1]
+    )
 
 
 def test_an_answer_that_never_ended_is_worth_less(tmp_path: Path) -> None:
@@ -337,8 +403,12 @@ def test_an_answer_that_never_ended_is_worth_less(tmp_path: Path) -> None:
 
 
 def test_it_stops_by_itself_and_says_why(tmp_path: Path) -> None:
-    away = trainer(tmp_path / "kl", ppo_config(learning_rate=5e-2, max_kl=1.0, num_epochs=20)).fit()
+    away = trainer(tmp_path / "kl", ppo_config(learning_rate=5e-2, max_kl=1.0, num_epochs=20, eval_steps=1)).fit()
     assert "KL to the SFT model" in away.stopped and away.steps < 40
+    assert away.best_step == away.steps - 1, "the step that ran away is not what is kept"
+    lost = trainer(tmp_path / "lost", ppo_config(learning_rate=1e30, num_epochs=20, eval_steps=1)).fit()
+    assert lost.stopped and lost.steps < 40
+    assert all(bool(w.isfinite().all()) for w in weights_of(tmp_path / "lost", lost.best_step).values())
 
     config = ppo_config(advantage="rloo", learning_rate=2e-2, num_epochs=20, min_entropy=0.8)
     collapsed = trainer(tmp_path / "entropy", config).fit()
@@ -355,21 +425,26 @@ def test_what_was_rated_is_not_rated_again() -> None:
             for _, c in items:
                 asked.append(c.text)
                 value = None if c.text == "lost" and asked.count("lost") == 1 else float(len(c.text))
+                value = 3.0 if c.finish == "length" else value
                 yield Score(c.id, "lengths", "1", value=value, reason="" if value else "gone")
 
         def close(self) -> None:
             pass
 
+    def said(*texts: str, finish: str = "stop") -> list[Sampled]:
+        return [Sampled((), text, finish) for text in texts]
+
     rate, (one, two) = rater(Lengths()), (Prompt("one"), Prompt("two"))
-    assert rate([one, two], [["a", "a", "lost"], ["a", "bb"]]) == [[1.0, 1.0, None], [1.0, 2.0]]
+    assert rate([one, two], [said("a", "a", "lost"), said("a", "bb")]) == [[1.0, 1.0, "gone"], [1.0, 2.0]]
     assert asked == ["a", "lost", "a", "bb"]  # once a prompt
-    assert rate([two, one], [["bb"], ["lost", "a"]]) == [[2.0], [4.0, 1.0]]
+    assert rate([two, one], [said("bb"), said("lost", "a")]) == [[2.0], [4.0, 1.0]]
     assert asked[4:] == ["lost"]  # only what had no value
+    assert rate([two], [said("bb", finish="length")]) == [[3.0]]  # cut, it is another answer
 
 
 def test_more_reward_and_fewer_right_answers_stop_it_when_it_is_not_chance(tmp_path: Path) -> None:
-    def run(name: str, rates: Sequence[float], prompts: int) -> TrainResult:
-        asked, steadily = iter(rates), iter(range(100))
+    def run(name: str, rates: Sequence[float], prompts: int, rewards: Sequence[int] = range(100)) -> TrainResult:
+        asked, steadily = iter(rates), iter(rewards)
 
         def validate(step: int, net: Any) -> dict[str, float]:
             rate = next(asked)
@@ -383,6 +458,9 @@ def test_more_reward_and_fewer_right_answers_stop_it_when_it_is_not_chance(tmp_p
     gamed = run("gamed", [0.5, 0.6, 0.4, 0.3, 0.2, 0.1], 100)
     assert "being gamed" in gamed.stopped
     assert gamed.best_step == 1 and gamed.steps == 3  # the best held-out score, two validations before the stop
+    assert "being gamed" in run("at once", [0.5, 0.4, 0.3, 0.2], 100).stopped  # more than the SFT model's answers had
+    lost = run("lost", [0.5, *[0.3] * 30], 100, rewards=range(100, 0, -1))
+    assert not lost.stopped and lost.best_step == 0, "with less reward it has lost its way, and games nothing"
     chance = run("chance", [0.5, 0.6, *[0.58] * 30], 100)  # a standard error is 4.9 points
     assert not chance.stopped and chance.best_step == 1
 
@@ -398,6 +476,7 @@ def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
     adapter = reward_adapter(output / "model", base)
     assert adapter is not None
     config = ppo_config(lora={"rank": adapter.rank, "alpha": adapter.alpha})
+    assert adapter.like(config) and not adapter.like(ppo_config(lora={"rank": adapter.rank, "alpha": 1}))
     from hafs.loading import load_model
 
     t = PPOTrainer(
@@ -415,7 +494,7 @@ def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
     with t.actors.acting("value"):  # the value function starts as the reward model
         assert t.actors.value is not None
         row = t.actors.reward.row(groups)  # type: ignore[union-attr]
-        assert t.actors.value(row)[row.lengths.cumsum(0) - 1].tolist() == pytest.approx(keys, abs=1e-4)
+        assert t.actors.value(row)[row.lengths.cumsum(0) - 1].tolist() == pytest.approx([2 * k for k in keys], abs=1e-4)
 
 
 def test_a_trained_policy_is_a_model_like_any_other(tiny_model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hafs.backends.transformers import TransformersBackend
 from hafs.config import PPOConfig
 from hafs.errors import HafsError, UsageError
 from hafs.rollouts import ServedSampler
-from hafs.training.ppo import train_ppo
+from hafs.training.ppo import Rating, Sampled, train_ppo
 from hafs.types import Prompt
 from run_hafs import hafs
 from serving import serving
@@ -24,8 +24,8 @@ pytest.importorskip("openai")
 PROMPTS = [Prompt(f"say {i}") for i in range(8)]
 
 
-def count_of_a(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-    return [[t.count("a") / 8 for t in row] for row in texts]
+def count_of_a(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
+    return [[a.text.count("a") / 8 for a in row] for row in answers]
 
 
 def config(**changes: Any) -> PPOConfig:
@@ -87,7 +87,7 @@ def test_a_backend_without_adapters_is_refused(model: Path, tmp_path: Path) -> N
 
 def test_a_server_of_another_model_is_found_out(url: str, tmp_path: Path) -> None:
     other = saved(tmp_path / "other", initializer_range=0.3)
-    with pytest.raises(HafsError, match="is not the SFT model"):  # noqa: SIM117
+    with pytest.raises(HafsError, match="is another model"):  # noqa: SIM117
         with ServedSampler(f"openai:{url}", byte_tokenizer(), 8, 32, tmp_path / "run" / "rollouts") as sample:
             train_ppo(str(other), PROMPTS, config(), tmp_path / "run", sample=sample, rate=count_of_a)
 

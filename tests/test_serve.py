@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import tiny_network
 from hafs.backends import Request, open_backend
 from hafs.backends.transformers import TransformersBackend
 from hafs.chat import decode_answer, encode_prompt
 from hafs.config import GenerateConfig
 from hafs.loading import load_model
 from hafs.models import model_hash
-from conftest import tiny_network
 from serving import serving
 
 pytest.importorskip("fastapi")

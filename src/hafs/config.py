@@ -101,18 +101,21 @@ class RewardConfig(TrainConfig):
 
     learning_rate: float = Field(1e-4, gt=0)
     loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
-    margin: float = Field(0.0, ge=0, description="least reward gap asked of a sure edge; an unsure one is asked less")
+    margin: float = Field(
+        0.0, ge=0, description="reward gap asked of a sure edge, times by how much its winner is better where known"
+    )
     centering: float = Field(0.01, ge=0, description="weight of the squared sum of an edge's two rewards")
 
 
 class PPOConfig(TrainConfig):
     """PPO from the SFT model: a step samples answers to `batch_size` x `gradient_accumulation_steps` prompts, rates
-    them and makes `epochs` passes over them. KL is in nats an answer, against the frozen SFT model."""
+    them and makes `epochs` passes over them. KL is in nats an answer, against the frozen SFT model. Dropout is off."""
 
     learning_rate: float = Field(3e-5, gt=0)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     batch_size: int = Field(16, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
+    save_steps: int = Field(5, ge=1)
     rollouts: int = Field(4, ge=1, description="answers sampled for each prompt of a step")
     max_new_tokens: int = Field(128, ge=1)
     rollout_batch: int = Field(96, ge=1, description="sequences decoded together")

@@ -1,7 +1,8 @@
 """DPO, reward model + PPO, PPO with the checker, RLOO: from one SFT model, on the same data, measured side by side.
 
-Every training is a process of its own, so its peak memory is its own; its cost is kept beside the run, and a run that
-is finished is not done again. Several seeds say how far a result hangs on chance.
+Every training is a process of its own, so its peak memory is its own; its cost is kept beside the run. A run that is
+finished is not done again, and one that was made from something else is refused. Several seeds say how far a result
+hangs on chance.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ METHODS = ("dpo", "reward+ppo", "ppo", "rloo")
 
 @dataclass(frozen=True)
 class Job:
-    """What is compared: the SFT model, the preference data, the prompts for rollouts, and where runs go."""
+    """What is compared: the SFT model, the preference data, the prompts for rollouts, and where runs go.
+
+    `minutes` is what a seed of a method may train at most, its reward model included; DPO and the reward model make
+    their epochs and take no notice.
+    """
 
     sft_model: str
     preference_data: Path
@@ -50,8 +55,7 @@ class Job:
         home = self.directory / method / f"seed-{seed}"
         checked = ["--validate", self.validate] if self.validate else []
         common = ["--sft-model", self.sft_model, "--seed", str(seed)]
-        limit = ["--max-minutes", str(self.minutes)] if self.minutes else []
-        roll = ["train", "ppo", *common, "--prompts", str(self.prompts), *limit, *checked, "--output-dir"]
+        roll = ["train", "ppo", *common, "--prompts", str(self.prompts), *checked, "--output-dir"]
         data = ["--preference-data", str(self.preference_data), "--output-dir"]
         if method == "dpo":
             return [(home / "dpo", ["train", "dpo", *common, *checked, *data, str(home / "dpo")])]
@@ -104,8 +108,13 @@ def compare_methods(
         alone = Lock()
 
         def finish(method: str, seed: int) -> tuple[list[dict[str, Any]], EvalResult]:
-            commands = job.commands(method, seed)
-            costs = [_train(run, arguments, workspace) for run, arguments in commands]
+            commands, costs = job.commands(method, seed), list[dict[str, Any]]()
+            for run, arguments in commands:
+                limit: list[str] = []
+                if job.minutes and arguments[:2] == ["train", "ppo"]:
+                    left = job.minutes - sum(c["seconds"] for c in costs) / 60
+                    limit = ["--max-minutes", f"{max(0.1, left):.1f}"]
+                costs.append(_train(run, [*arguments, *limit], workspace))
             model = str(commands[-1][0] / "model")
             with alone:  # as soon as it is trained, so that what is measured stays measured
                 return costs, evaluate(store, scorer, model, f"{method} seed {seed}", benchmark, held_out, config.eval)
@@ -127,10 +136,8 @@ def compare_methods(
 
 
 def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[str, Any]:
-    """Run one training in its own process, if it is not done; returns its seconds, peak MiB and outcome."""
+    """Run one training in its own process; returns its seconds, peak MiB and outcome, those of when it was done."""
     cost = run.with_name(f"{run.name}.cost.json")
-    if cost.is_file():
-        return dict(json.loads(cost.read_text(encoding="utf-8")))
     run.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, **({"HAFS_WORKSPACE": str(workspace)} if workspace else {})}
     with (run.parent / f"{run.name}.log").open("ab") as log:
@@ -143,6 +150,8 @@ def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[
     if process.returncode:
         raise HafsError(f"`hafs {' '.join(arguments[:2])}` failed; see {run.parent / run.name}.log",
                         "correct that and run the same command again: what is finished is kept")  # fmt: skip
+    if cost.is_file():  # it was finished, and is what would be made now
+        return dict(json.loads(cost.read_text(encoding="utf-8")))
     outcome = json.loads(said)
     row = {
         "seconds": outcome["seconds"], "peak_mb": outcome["gpu_mb"] or usage.ru_maxrss / 1024,

@@ -16,7 +16,7 @@ from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.scorers import Scorer
 from hafs.training.actors import POLICY
-from hafs.training.ppo import Rater, Sampled, Sampler
+from hafs.training.ppo import Rater, Rating, Sampled, Sampler
 from hafs.types import Candidate, Prompt
 
 
@@ -99,18 +99,23 @@ def _sampled(backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig
 
 
 def rater(scorer: Scorer) -> Rater:
-    """A scorer's values as PPO takes them; None where an answer is unscored.
+    """A scorer's values as PPO takes them, and its reasons where there is none.
 
     A policy says more and more often what it has said before: an answer that has its value is not scored again.
     """
-    known: dict[tuple[str, str], float] = {}
+    known: dict[tuple[str, str, str], float] = {}
 
-    def rate(prompts: Sequence[Prompt], texts: Sequence[Sequence[str]]) -> list[list[float | None]]:
-        asked = {(p.id, t): p for p, row in zip(prompts, texts, strict=True) for t in row}
-        new = [key for key in asked if key not in known]
-        for key, score in zip(new, scorer.score([(asked[k], Candidate(*k)) for k in new]), strict=True):
-            if score.value is not None:
+    def rate(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[list[Rating]]:
+        keys = [[(p.id, a.text, a.finish) for a in row] for p, row in zip(prompts, answers, strict=True)]
+        prompt_of = {p.id: p for p in prompts}
+        new = list(dict.fromkeys(key for row in keys for key in row if key not in known))
+        reasons: dict[tuple[str, str, str], str] = {}
+        asked = [(prompt_of[id], Candidate(id, text, finish=finish)) for id, text, finish in new]
+        for key, score in zip(new, scorer.score(asked), strict=True):
+            if score.value is None:
+                reasons[key] = score.reason or "no reason given"
+            else:
                 known[key] = score.value
-        return [[known.get((p.id, t)) for t in row] for p, row in zip(prompts, texts, strict=True)]
+        return [[known[key] if key in known else reasons[key] for key in row] for row in keys]
 
     return rate

@@ -24,7 +24,9 @@ def compare(
     scorer: str = typer.Option("automatic", help="What rates answers in PPO and RLOO without a reward model."),
     validate: str = typer.Option(None, help="Pick checkpoints by pass rate on these prompts: a task file, or PACK:N."),
     jobs: int = typer.Option(1, min=1, help="Trainings side by side; they share the machine that their time is of."),
-    minutes: float = typer.Option(0.0, min=0, help="A limit for each PPO or RLOO training."),
+    minutes: float = typer.Option(
+        0.0, min=0, help="What a seed of PPO or RLOO may train at most, its reward model included."
+    ),
     output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
     markdown: Path = typer.Option(None, help="Also write the table here."),
     workspace: WorkspaceDir = None,

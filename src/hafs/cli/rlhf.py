@@ -29,7 +29,7 @@ def reward(
                                                     " Without it: the groups that were built last."),
     output_dir: common.Output = None,
     loss: str = typer.Option(None, help="bradley-terry (edges) or plackett-luce (whole rankings)."),
-    margin: float = typer.Option(None, help="Least reward gap asked of a sure edge."),
+    margin: float = typer.Option(None, help="Reward gap asked of a sure edge, times by how much its winner is better."),
     centering: float = typer.Option(None, help="Weight of the squared sum of an edge's rewards; keeps them around 0."),
     learning_rate: common.LearningRate = None,
     num_epochs: common.Epochs = None,

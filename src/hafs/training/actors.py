@@ -36,6 +36,15 @@ class RewardAdapter:
     targets: str
     weight: float = 1.0
 
+    def like(self, config: PPOConfig) -> bool:
+        """Whether PPO's adapters are of the same form, so that these weights mean the same in them."""
+        lora = config.lora
+        return config.method == "lora" and (self.rank, self.alpha, self.targets) == (
+            lora.rank,
+            lora.alpha,
+            lora.targets,
+        )
+
 
 POLICY = "default"
 """The policy's adapter has the name under which PEFT saves an adapter that stands alone."""
@@ -56,6 +65,11 @@ class Actors:
             **({"value": wanted} if self.value_apart else {}),
             **({"reward": _peft_of(reward)} if reward else {}),
         })  # fmt: skip
+        for module in self.net.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # detail 4: a probability ratio must differ from 1 by what was learnt alone
+            if hasattr(module, "attention_dropout"):
+                module.attention_dropout = 0.0
         self.policy = CandidateLogps(self.net, shared)
         self.shared = self.policy.shared
         self.value: TokenValues | None = None
@@ -73,8 +87,7 @@ class Actors:
         """Put the reward model's weights in; the value function starts as the reward model where it can (detail 11)."""
         head = scalar_head(self.net)
         own = dict(self.net.named_parameters())
-        alike = (reward.rank, reward.targets) == (self.config.lora.rank, self.config.lora.targets)
-        starts = self.value_apart and alike
+        starts = self.value_apart and reward.like(self.config)
         with torch.no_grad():
             head.weight.copy_(reward.weights["score.weight"])
             for name, tensor in reward.weights.items():
@@ -84,7 +97,7 @@ class Actors:
                 if starts:
                     own[name.replace(f".{POLICY}.", ".value.")].copy_(tensor)
             if starts:
-                self.net.value_head.weight.copy_(head.weight)
+                self.net.value_head.weight.copy_(reward.weight * head.weight)
         self.reward = CandidateRewards(self.net, self.shared, head.requires_grad_(False))
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -105,8 +118,7 @@ class Actors:
     def acting(self, name: str, learning: bool = False) -> Iterator[None]:
         """Compute as "policy", "value", "reward" or "reference"; `learning` keeps what a backward pass needs.
 
-        Dropout stays off throughout (detail 4): a probability ratio must differ from 1 by what was learnt alone.
-        Activation checkpointing is the one thing that needs the training mode, and a run with it has no dropout.
+        Activation checkpointing is the one thing that needs the training mode.
         """
         self.net.train(learning and self.config.activation_checkpointing)
         with torch.set_grad_enabled(learning), autocast(self.policy, self.config.precision):

@@ -38,12 +38,14 @@ def rloo(returns: torch.Tensor) -> torch.Tensor:
     return returns - (returns.sum() - returns) / (n - 1)
 
 
-def grpo(returns: torch.Tensor) -> torch.Tensor:
-    """[answers of one prompt]: returns to mean 0 and deviation 1; all 0 where they are equal.
+def grpo(scores: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
+    """[answers of one prompt]: scores to mean 0 and deviation 1, and what else is in the returns to mean 0.
 
-    Shao et al. 2024, "DeepSeekMath", section 4.1.2. The KL is part of the reward here, as in PPO, not of the loss.
+    Shao et al. 2024, "DeepSeekMath", section 4.1.2. The rest, the KL, keeps its size: divided by its own deviation it
+    would pull as hard as the scores where those are equal, whatever its weight.
     """
-    return (returns - returns.mean()) / (returns.std(unbiased=False) + 1e-6)
+    rest = returns - scores
+    return (scores - scores.mean()) / (scores.std(unbiased=False) + 1e-6) + rest - rest.mean()
 
 
 def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -146,7 +146,7 @@ def plackett_luce(rewards: torch.Tensor, tiers: Sequence[Sequence[int]]) -> torc
     order counts. With two candidates it is the sigmoid loss. Rafailov et al. 2023, appendix A.3; ties by the exact sum
     over orders (Allison & Christakis 1994, "Logit models for sets of ranked items")."""
     rest = [i for tier in tiers for i in tier]
-    total = rewards.new_zeros(())
+    total = rewards[:0].sum()  # 0, also where there is no tier to lose to
     for tier in tiers[:-1]:  # the last tier is what remains, with probability 1
         total = total - _first(rewards, tier, rest)
         rest = [i for i in rest if i not in tier]
@@ -179,17 +179,22 @@ def _first(rewards: torch.Tensor, tier: Sequence[int], rest: Sequence[int]) -> t
     return drawn[(1 << len(tier)) - 1]
 
 
-def tiers_of(edges: Sequence[tuple[int, int]], n: int) -> list[list[int]]:
-    """The tiers that pairwise edges (winner, loser) put `n` candidates in, best first.
+def tiers_of(edges: Sequence[tuple[int, int]], n: int, ties: Sequence[tuple[int, int]] = ()) -> list[list[int]]:
+    """The tiers that pairwise edges (winner, loser) and ties put `n` candidates in, best first.
 
-    A tier holds whom nobody left beats; candidates in no edge are left out, a circle of edges is one tier.
+    A tier holds whom nobody left beats; candidates in no edge or tie are left out, a circle of edges is one tier.
     """
-    left = sorted({i for edge in edges for i in edge if i < n})
+    of = list(range(n))  # the first of those that a candidate is tied with
+    for a, b in ties:
+        of = [min(of[a], of[b]) if i in (of[a], of[b]) else i for i in of]
+    named = sorted({i for pair in (*edges, *ties) for i in pair})
+    beats = [(of[winner], of[loser]) for winner, loser in edges if of[winner] != of[loser]]
+    left = sorted({of[i] for i in named})
     tiers: list[list[int]] = []
     while left:
-        beaten = {loser for winner, loser in edges if winner in left}
+        beaten = {loser for winner, loser in beats if winner in left}
         tier = [i for i in left if i not in beaten] or left
-        tiers.append(tier)
+        tiers.append([i for i in named if of[i] in tier])
         left = [i for i in left if i not in tier]
     return tiers
 

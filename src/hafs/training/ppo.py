@@ -32,6 +32,7 @@ from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
 from hafs.training.packing import Row, StepRows, TokenGroup
+from hafs.training.run import tracking
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
@@ -52,8 +53,11 @@ class Sampled:
 Sampler = Callable[[Any, Sequence[Prompt], int, int], list[list[Sampled]]]
 """(network, prompts, answers a prompt, seed) -> each prompt's answers, sampled at temperature 1."""
 
-Rater = Callable[[Sequence[Prompt], Sequence[Sequence[str]]], list[list[float | None]]]
-"""(prompts, their answers' texts) -> scores, higher is better; None where an answer could not be rated."""
+Rating = float | str
+"""A score, higher is better; or why an answer could not be rated."""
+
+Rater = Callable[[Sequence[Prompt], Sequence[Sequence[Sampled]]], Sequence[Sequence[Rating]]]
+"""(prompts, their answers) -> a rating for every answer."""
 
 
 SAME_MODEL = 0.1
@@ -100,17 +104,23 @@ class PPOTrainer:
     def __init__(
         self, actors: Actors, prompts: Sequence[Prompt], encoded: Sequence[tuple[int, ...]], sample: Sampler,
         rate: Rater | None, config: PPOConfig, run: RunDirectory, *, validate: Validate | None = None,
-        progress: Progress = silent,
+        progress: Progress = silent, track: Callable[[Mapping[str, Any], int], None] | None = None,
     ) -> None:  # fmt: skip
-        """`encoded` are the prompts' token ids. `rate` may be None where the actors have a reward model."""
+        """`encoded` are the prompts' token ids. `rate` may be None where the actors have a reward model.
+
+        `track` is given every line of the log and its step.
+        """
         if not prompts:
             raise UsageError("there is no prompt to sample answers to", "check the prompts and max_length")
         if rate is None and actors.reward is None:
             raise UsageError("PPO needs something that rates answers", "give a scorer, a reward model, or both")
         if config.advantage != "gae" and config.rollouts < 2:
             raise UsageError(f"{config.advantage} compares answers of one prompt", "set rollouts to 2 or more")
+        if config.kl == "adaptive" and not config.kl_weight:
+            raise UsageError("an adaptive KL weight of 0 stays 0", "set kl_weight to what it begins with")
         self.actors, self.prompts, self.encoded, self.config, self.run = actors, prompts, encoded, config, run
         self._sample, self._rate, self._validate, self._progress = sample, rate, validate, progress
+        self._track = track
         self.parameters = actors.trained()
         # Detail 6: Adam's epsilon is 1e-5 as in OpenAI's code, not PyTorch's 1e-8.
         self.optimizer = torch.optim.AdamW(
@@ -120,10 +130,11 @@ class PPOTrainer:
         self.steps_per_epoch = math.ceil(len(prompts) / self.prompts_per_step)
         self.total = max(1, math.ceil(self.steps_per_epoch * config.num_epochs))
         self._state: dict[str, Any] = {
-            "step": 0, "best_step": 0, "best": {}, "seconds": 0.0, "tokens": 0, "unscored": 0, "stopped": "",
-            "kl_weight": config.kl_weight, "first_entropy": None, "low_entropy": 0, "reward": [], "best_reward": None,
-            "hacking": 0,
+            "step": 0, "best_step": 0, "best": {}, "seconds": 0.0, "tokens": 0, "unscored": 0, "why": {}, "alone": 0,
+            "stopped": "", "kl_weight": config.kl_weight, "first_entropy": None, "low_entropy": 0, "reward": [],
+            "best_reward": None, "hacking": 0,
         }  # fmt: skip
+        self._same_model = False
 
     @property
     def best_step(self) -> int:
@@ -148,15 +159,21 @@ class PPOTrainer:
             self._state["seconds"] = time.monotonic() - started
             self._log({"step": step, **metrics, "seconds": round(self._state["seconds"], 2)})
             self._progress("training", step, self.total, metrics)
-            self._state["stopped"] = self._trouble(metrics)
+            trouble = self._trouble(metrics)
+            self._state["stopped"] = trouble or self._out_of_time()
             due = step % (self.config.eval_steps or self.steps_per_epoch) == 0 or step == self.total
             if due or self._state["stopped"]:
-                self._check(step)
+                self._check(step, sound=not trouble)
             if due or self._state["stopped"] or step % self.config.save_steps == 0:
                 self._save()
         self._load(self.run.weights(self.best_step))
         s = self._state
-        notes = [f"{s['unscored']} sampled answers could not be rated and were left out"] if s["unscored"] else []
+        notes = []
+        if s["unscored"]:
+            notes.append(f"{s['unscored']} sampled answers could not be rated ({self._why()}) and were left out")
+        if s["alone"]:
+            notes.append(f"{s['alone']} rated answers were the only one of their prompt, with which"
+                         f" {self.config.advantage} can compare nothing, and were left out")  # fmt: skip
         return TrainResult(
             s["step"], self.best_step, s["best"], s["seconds"], s["tokens"], warnings=notes, stopped=s["stopped"]
         )
@@ -170,11 +187,12 @@ class PPOTrainer:
             group["lr"] = rate
         rollouts = self._rollouts(step)
         if not rollouts:
-            raise HafsError("no sampled answer of a step could be rated", "see what the scorer says: `hafs doctor`")
+            raise HafsError(f"too few of the answers of step {step} could be rated: {self._why()}",
+                            "correct that; the same command goes on from the last checkpoint")  # fmt: skip
         ended = [good for r in rollouts for good in r.ended]
         minibatches = self._minibatches(rollouts)
         batches = [b for m in minibatches for b in m]
-        metrics = {**self._rewards(batches, ended), **self._distance(batches, step)}
+        metrics = {**self._rewards(batches, ended), **self._distance(batches)}
         sums: dict[str, list[float]] = {}
         for epoch in range(self.config.epochs):
             generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
@@ -203,13 +221,17 @@ class PPOTrainer:
         rated = self._scores(prompts, sampled, drafts)
         found = []
         for draft, answers, values in zip(drafts, sampled, rated, strict=True):
-            keep = [j for j, v in enumerate(values) if v is not None]
-            self._state["unscored"] += len(values) - len(keep)  # missing is missing: not a score of 0
-            if len(keep) < (1 if self.config.advantage == "gae" else 2):
+            scored = {j: v for j, v in enumerate(values) if not isinstance(v, str)}
+            for why in (v for v in values if isinstance(v, str)):  # missing is missing: not a score of 0
+                self._state["unscored"] += 1
+                self._state["why"][why] = self._state["why"].get(why, 0) + 1
+            if len(scored) < (1 if self.config.advantage == "gae" else 2):
+                self._state["alone"] += len(scored)
                 continue
+            keep = list(scored)
             ended = [answers[j].finish == "stop" for j in keep]
             # Detail 13: an answer that never ended is worth less, so that ending is learnt.
-            scores = [float(values[j] or 0.0) - (0.0 if good else self.config.missing_eos_penalty)
+            scores = [scored[j] - (0.0 if good else self.config.missing_eos_penalty)
                       for j, good in zip(keep, ended, strict=True)]  # fmt: skip
             group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
             found.append(Rollout(group, scores, ended, [answers[j].logps for j in keep]))
@@ -218,11 +240,11 @@ class PPOTrainer:
 
     def _scores(
         self, prompts: Sequence[Prompt], sampled: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup]
-    ) -> list[list[float | None]]:
-        """What the scorer says plus what the reward model says; None where either says nothing."""
-        totals: list[list[float | None]] = [[0.0] * len(row) for row in sampled]
+    ) -> list[list[Rating]]:
+        """What the scorer says plus what the reward model says; why not where the scorer does not."""
+        totals: list[list[Rating]] = [[0.0] * len(row) for row in sampled]
         if self._rate is not None:
-            totals = self._rate(prompts, [[a.text for a in row] for row in sampled])
+            totals = [list(row) for row in self._rate(prompts, sampled)]
         if self.actors.reward is None:
             return totals
         model = self.actors.reward
@@ -232,7 +254,7 @@ class PPOTrainer:
                 for group in piece.groups:
                     i = next(i for i, g in enumerate(groups) if g is group)
                     mine, values = values[: len(group.candidates)], values[len(group.candidates) :]
-                    totals[i] = [None if t is None else t + self.actors.reward_weight * v
+                    totals[i] = [t if isinstance(t, str) else t + self.actors.reward_weight * v
                                  for t, v in zip(totals[i], mine, strict=True)]  # fmt: skip
         return totals
 
@@ -292,21 +314,22 @@ class PPOTrainer:
             "ended": sum(ended) / len(ended), "answers": len(ended), "unscored": self._state["unscored"],
         }  # fmt: skip
 
-    def _distance(self, batches: Sequence[Batch], step: int) -> dict[str, float]:
+    def _distance(self, batches: Sequence[Batch]) -> dict[str, float]:
         """How far what sampled the answers is from the policy as computed here; nothing where it is the policy itself.
 
-        Raises HafsError at the first step, when both are the SFT model, if they are too far apart to be one model.
+        Raises HafsError if they are too far apart to be one model, in the first step after each start.
         """
         both = [(b.sampled[known], b.old[known]) for b in batches if (known := ~b.sampled.isnan()).any()]
         if not both:
             return {}
         change = torch.cat([sampled - old for sampled, old in both])
         gap = float(change.abs().mean())
-        if step == 1 and gap > SAME_MODEL:
+        if not self._same_model and gap > SAME_MODEL:
             raise HafsError(
-                f"what samples the answers is not the SFT model: its log-probabilities are {gap:.2f} nats a token off",
+                f"what samples the answers is another model: its log-probabilities are {gap:.2f} nats a token off",
                 "serve the very model, with its own chat template, that --sft-model names",
             )
+        self._same_model = True
         capped = torch.cat([b.weights(math.inf) > self.config.importance_cap for b in batches]).float()
         return {"rollout/kl_per_token": float(change.mean()), "rollout/gap_per_token": gap,
                 "rollout/capped": float(capped.mean())}  # fmt: skip
@@ -319,9 +342,10 @@ class PPOTrainer:
                 advantages, returns = gae(reward, values, mask, config.gamma, config.lam)
                 batch.returns = flat(returns, mask)
             else:
-                compare = rloo if config.advantage == "rloo" else grpo
-                parts = reward.sum(1).split([len(g.candidates) for g in batch.row.groups])
-                advantages = torch.cat([compare(part) for part in parts])[:, None] * mask
+                sizes = [len(g.candidates) for g in batch.row.groups]
+                whole, scores = reward.sum(1).split(sizes), batch.scores.split(sizes)
+                parts = map(rloo, whole) if config.advantage == "rloo" else map(grpo, scores, whole)
+                advantages = torch.cat(list(parts))[:, None] * mask
             batch.advantages = flat(advantages, mask)
         if config.whiten and config.advantage == "gae":  # over the whole step ([37] detail 7, here not by minibatch)
             every = torch.cat([b.advantages for b in batches])
@@ -369,14 +393,16 @@ class PPOTrainer:
     # ---- when to stop, what to keep
 
     def _trouble(self, metrics: Mapping[str, float]) -> str:
-        """Why to stop now, in words, or nothing."""
+        """What has gone wrong with the policy, in words, or nothing."""
         s = self._state
         s["reward"].append(metrics["objective/scores"])
+        if s["best_reward"] is None:  # the first step's answers are the SFT model's
+            s["best_reward"] = metrics["objective/scores"]
+        if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
+            return "its weights are no numbers any more: lower the learning rate"
         kl, entropy = metrics["objective/kl"], metrics["objective/entropy_per_token"]
         if not math.isfinite(kl) or kl > self.config.max_kl:
             return f"KL to the SFT model is {kl:.0f} nats an answer (limit {self.config.max_kl:g}): it has run away"
-        if self.config.max_minutes and s["seconds"] > 60 * self.config.max_minutes:
-            return f"the {self.config.max_minutes:g} minutes it was given are used"
         if s["first_entropy"] is None:
             s["first_entropy"] = entropy
         s["low_entropy"] = s["low_entropy"] + 1 if entropy < self.config.min_entropy * s["first_entropy"] else 0
@@ -385,13 +411,23 @@ class PPOTrainer:
                     " thing only and learns nothing more")  # fmt: skip
         return ""
 
-    def _check(self, step: int) -> None:
-        """Validate; remember the step when it is the best so far. Without a validation the newest is the best."""
+    def _out_of_time(self) -> str:
+        """That the minutes are used, or nothing."""
+        over = self.config.max_minutes and self._state["seconds"] > 60 * self.config.max_minutes
+        return f"the {self.config.max_minutes:g} minutes it was given are used" if over else ""
+
+    def _why(self) -> str:
+        """The commonest reason for which answers were not rated."""
+        why = self._state["why"]
+        return max(why, key=lambda reason: why[reason], default="")
+
+    def _check(self, step: int, sound: bool = True) -> None:
+        """Validate; remember the step when it is the best so far. Without a validation that is the newest sound one."""
         s = self._state
         reward = sum(s["reward"]) / len(s["reward"]) if s["reward"] else None
         s["reward"] = []
         if self._validate is None:
-            s["best_step"] = step
+            s["best_step"] = step if sound else s["best_step"]
             return
         with self.actors.acting("policy"):
             metrics = {f"eval/{k}": float(v) for k, v in self._validate(step, self.actors.net).items()}
@@ -404,7 +440,7 @@ class PPOTrainer:
             rate, before = metrics.get("eval/pass_rate", score), s["best"].get("eval/pass_rate", best)
             prompts = metrics.get("eval/prompts")
             error = math.sqrt(before * (1 - before) / prompts) if prompts else 0.0
-            gamed = before - rate > error and (s["best_reward"] is None or reward > s["best_reward"])
+            gamed = before - rate > error and reward > s["best_reward"]
             s["hacking"] = s["hacking"] + 1 if gamed else 0
             if s["hacking"] >= self.config.hacking_patience:
                 s["stopped"] = (f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
@@ -415,6 +451,8 @@ class PPOTrainer:
     def _log(self, row: Mapping[str, Any]) -> None:
         with self.run.log.open("a", encoding="utf-8") as f:
             f.write(json.dumps(dict(row)) + "\n")
+        if self._track is not None:
+            self._track({k: v for k, v in row.items() if k != "step"}, row["step"])
 
     def _save(self) -> None:
         state = {**self._state, "optimizer": self.optimizer.state_dict()}
@@ -473,11 +511,13 @@ def train_ppo(
     network = CandidateLogps(net)
     self_test(network, [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
               1e-3 if pick_precision(config.precision) == "fp32" else 0.1)  # fmt: skip
-    trainer = PPOTrainer(
-        Actors(net, config, adapter, network.shared), [prompts[i] for i in fits], [encoded[i] for i in fits], sample,
-        rate, config, run, validate=validate, progress=progress,
-    )  # fmt: skip
-    result = trainer.fit()
+    actors = Actors(net, config, adapter, network.shared)
+    with tracking("ppo", config, output) as track:
+        trainer = PPOTrainer(
+            actors, [prompts[i] for i in fits], [encoded[i] for i in fits], sample, rate, config, run,
+            validate=validate, progress=progress, track=track,
+        )  # fmt: skip
+        result = trainer.fit()
     result.dropped = len(prompts) - len(fits)
     _save_policy(trainer.actors.net, tokenizer, config, output / "model")
     run.finish(result_dict(result))

@@ -20,9 +20,9 @@ def reward_report(network: CandidateRewards, groups: Sequence[TokenGroup], row_t
     """Figures of a reward model on `groups`, by prompt; empty without groups that have edges.
 
     `accuracy` is the mean over prompts of the share of edges it orders as they are, with a bootstrap interval over
-    prompts; `brier` and `ece` compare σ(winner's reward - loser's) with the edges' `p` (0 and 0 are perfect; ECE in
-    ten equal bins, both orders of every edge); `length_correlation` is the mean over prompts of Spearman's correlation
-    of reward and length; `mean` and `deviation` are of all rewards.
+    prompts; ties, p = 1/2, have no order and do not count; `brier` and `ece` compare σ(winner's reward - loser's) with
+    the edges' `p` (0 and 0 are perfect; ECE in ten equal bins, both orders of every edge); `length_correlation` is the
+    mean over prompts of Spearman's correlation of reward and length; `mean` and `deviation` are of all rewards.
     """
     groups = [g for g in groups if g.edges]
     if not groups:
@@ -32,7 +32,8 @@ def reward_report(network: CandidateRewards, groups: Sequence[TokenGroup], row_t
     for group, values in zip(groups, rewards, strict=True):
         gaps = np.array([values[e.winner] - values[e.loser] for e in group.edges])
         p = np.array([e.p for e in group.edges])
-        accuracy.append(float(np.mean((gaps > 0) == (p >= 0.5))))
+        if (decided := p != 0.5).any():
+            accuracy.append(float(np.mean(((gaps > 0) == (p > 0.5))[decided])))
         said += list(1 / (1 + np.exp(-gaps)))
         meant += list(p)
         sizes = [len(c) for c in group.candidates]

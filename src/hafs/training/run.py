@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,8 @@ def train(
         network, objective, train, valid, config, run,
         reference=cache, validate=validate, progress=progress, accelerator=accelerator,
     )  # fmt: skip
-    if config.trackers:
-        accelerator.init_trackers("hafs", config={"kind": kind, **_flat(config.model_dump(mode="json"))})
-    result = trainer.fit()
-    for tracker in accelerator.trackers:
-        tracker.finish()
+    with tracked(kind, config, accelerator):
+        result = trainer.fit()
     result.dropped = dropped
     if isinstance(network, CandidateRewards):
         result.report = reward_report(network, valid, config.row_tokens)
@@ -84,6 +82,27 @@ def train(
         run.finish(result_dict(result))
     accelerator.wait_for_everyone()
     return result
+
+
+@contextmanager
+def tracked(kind: str, config: TrainConfig, accelerator: Accelerator) -> Iterator[None]:
+    """Trackers that take what `accelerator.log` is given meanwhile."""
+    if config.trackers:
+        accelerator.init_trackers("hafs", config={"kind": kind, **_flat(config.model_dump(mode="json"))})
+    yield
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+@contextmanager
+def tracking(kind: str, config: TrainConfig, output: Path) -> Iterator[Callable[[Mapping[str, Any], int], None] | None]:
+    """What takes a run's figures and their step, of one process; None without trackers."""
+    if not config.trackers:
+        yield None
+        return
+    accelerator = _accelerator(config, output)
+    with tracked(kind, config, accelerator):
+        yield lambda figures, step: accelerator.log(dict(figures), step=step)
 
 
 def _accelerator(config: TrainConfig, output: Path) -> Accelerator:

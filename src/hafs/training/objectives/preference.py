@@ -112,8 +112,9 @@ def listwise(loss: Loss, rewards: torch.Tensor, row: Row) -> torch.Tensor:
     losses, first = [], 0
     for group in row.groups:
         n = len(group.candidates)
-        won = [(e.winner, e.loser) if e.p >= 0.5 else (e.loser, e.winner) for e in group.edges]
-        losses.append(group_weight(group) * loss(rewards[first : first + n], tiers_of(won, n)))
+        won = [(e.winner, e.loser) if e.p > 0.5 else (e.loser, e.winner) for e in group.edges if e.p != 0.5]
+        ties = [(e.winner, e.loser) for e in group.edges if e.p == 0.5]
+        losses.append(group_weight(group) * loss(rewards[first : first + n], tiers_of(won, n, ties)))
         first += n
     return torch.stack(losses).sum()
 
