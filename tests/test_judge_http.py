@@ -463,6 +463,44 @@ def test_the_verb_prints_what_a_judge_is_worth(
     )
 
 
+def test_all_that_the_hybrid_path_asks_is_within_one_budget_however_often_repeated(
+    tmp_path: Path, serve: Callable[..., JudgeServer]
+) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, prompts=12, candidates=4).close()
+    (root / "prices.toml").write_text("[models]\nm = { price = [5.0, 25.0] }\n")
+    price = load_prices(root).of("m")
+    assert price is not None
+    server = serve(honest, usage=greedy_usage)
+    verb = ["judge", "hybrid", "--judge", f"m@{server.v1}", "--ask", "--scorer", "none", "--probes", "12", "-w", root]
+    for _ in range(3):
+        hafs(*verb, "--budget", "1.5").failed(1, "m was stopped", "the budget of $1.50 is used", "coverage")
+        assert 1.0 < sum(price.cost(*tokens) for tokens in server.paid) <= 1.5
+    hafs(*verb, "--budget", "20").ok()
+    assert len(server.asked()) == 12 * 2 * 4, "the candidates and three probes, both ways round, each asked once"
+
+
+def test_the_hybrid_path_goes_on_with_the_protocol_that_it_asked(
+    tmp_path: Path, serve: Callable[..., JudgeServer]
+) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, candidates=4).close()
+    server = serve()
+    judge = ["--judge", f"m@{server.v1}", "-w", root]
+    hafs("judge", "run", "--protocol", "pairwise@1", *judge).ok()
+    before = len(server.questions)
+    verb = ["judge", "hybrid", "--ask", "--scorer", "none", *judge]
+    hafs(*verb, "--protocol", "listwise@1:0123abcd").failed(2, "listwise@1:0123abcd", "--rubric")
+    hafs(*verb, "--queue-size", "0").failed(2, "--queue-size of 1 or more")
+    hafs(*verb, "--audit-share", "2").failed(2, "the audit share")
+    assert len(server.questions) == before, "refused before anything is asked"
+    server.misbehave = lambda q: (400, {}) if q.texts["REQUEST"] == "prompt 0" else None
+    ran = hafs(*verb, "--probes", "0", "--json").ok()
+    assert ran.json["judged"] == 3 and len(server.asked()) == before - 1 + 8
+    assert "m, listwise@1: 8 questions asked now" in ran.err and "coverage     75.0%" in ran.err
+    assert "2 questions without an answer, request" in ran.err
+
+
 def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace(tmp_path / "w")
     hafs("judge", "run", "--judge", OPUS, "-w", root).failed(2, "no prompts")

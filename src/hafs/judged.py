@@ -18,7 +18,7 @@ from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, aggregate
 from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, read_verdicts
 from hafs.judge.labels import Pair, pooled, read_labels
-from hafs.judge.queue import newest_queue, pick, queued, save_queue
+from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
 from hafs.preferences import group_from_edges, same_text
 from hafs.store import Store
 from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
@@ -168,6 +168,7 @@ class HybridSettings:
     def __post_init__(self) -> None:
         if self.keep < 2:
             raise UsageError(f"a judge that sees {self.keep} candidates compares nothing", "--keep of 2 or more")
+        check_queue(self.queue, self.audit)
 
 
 @dataclass

@@ -38,10 +38,7 @@ def pick(
     Systematic sampling in a random order: exactly `size` are picked, each with exactly its probability (W. Madow,
     Annals of Mathematical Statistics 20, 1949). Raises UsageError for a size below 1 or an audit share outside (0, 1].
     """
-    if size < 1:
-        raise UsageError(f"a queue of {size} prompts is none", "--queue-size of 1 or more")
-    if not 0 < audit <= 1:
-        raise UsageError(f"the audit share is above 0 and at most 1, not {audit}", "--audit-share 0.2")
+    check_queue(size, audit)
     rng = np.random.default_rng(int(content_id("queue", seed)[:12], 16))
     ids = np.array(sorted(uncertainty))[rng.permutation(len(uncertainty))].tolist()
     if len(ids) <= size:
@@ -58,6 +55,14 @@ def pick(
         if yes
     ]
     return [chosen[i] for i in rng.permutation(len(chosen))], dict(zip(ids, probability.tolist(), strict=True))
+
+
+def check_queue(size: int, audit: float) -> None:
+    """Raises UsageError for a size or an audit share that no queue can have."""
+    if size < 1:
+        raise UsageError(f"a queue of {size} prompts is none", "--queue-size of 1 or more")
+    if not 0 < audit <= 1:
+        raise UsageError(f"the audit share is above 0 and at most 1, not {audit}", "--audit-share 0.2")
 
 
 def _capped(share: NDArray[np.float64], size: int) -> NDArray[np.float64]:
