@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from sqlalchemy import delete, select
 from hafs.errors import UsageError
 from hafs.judge import consistent, limits
 from hafs.judge.clients import ReplayClient, open_client
-from hafs.judge.ledger import Ledger
+from hafs.judge.ledger import Call, Ledger
 from hafs.judge.prices import load_prices
 from hafs.store import Store
 from hafs.store.schema import judge_calls
@@ -327,6 +329,36 @@ def test_killed_in_flight_it_asks_only_the_rest_and_counts_what_was_under_way(
         price = load_prices().of(OPUS)
         spent = sum(row["cost"] for row in Ledger(store).spending())
         assert price is not None and sum(price.cost(*t) for t in server.paid) <= spent
+
+
+@pytest.mark.parametrize("after", [1, 30])
+def test_a_ledger_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, serve: Callable[..., JudgeServer], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """More questions than wait for a worker; the run is in a thread, so that one that hangs is a failed test."""
+    server, put, written = serve(), Ledger.put, Counter[str]()
+
+    def failing(ledger: Ledger, calls: Sequence[Call]) -> None:
+        written["calls"] += len(calls)
+        if written["calls"] > after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(ledger, calls)
+
+    with filled(tmp_path, prompts=80) as store:
+        run(store, client_of("anthropic", server), protocol="pointwise")  # knows the endpoint's abilities
+        monkeypatch.setattr(Ledger, "put", failing)
+        raised: list[BaseException] = []
+
+        def judge() -> None:
+            try:
+                run(store, client_of("anthropic", server), concurrency=2)
+            except OSError as e:
+                raised.append(e)
+
+        thread = threading.Thread(target=judge, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive() and "No space left" in str(raised[0])
 
 
 # the endpoint's limits
