@@ -545,7 +545,8 @@ def test_the_verbs_say_in_words_what_they_say_in_json(space: Path) -> None:
     for words in ("at 95% confidence", "bias card", "first slot wins", "probe 'plea' wins", "person, again"):
         assert words in card
     asked = f"{JUDGE}@http://127.0.0.1:1/v1"
-    assert hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6", "--judge", asked).ok().out == card
+    for name in (asked, f"{JUDGE}@1"):
+        assert hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6", "--judge", name).ok().out == card
     planned = hafs("judge", "plan", "-w", space, "--json").ok().json
     assert planned["measured"] and len(planned["rows"]) == 4
     assert "minutes" in hafs("judge", "plan", "-w", space).ok().out
@@ -566,6 +567,7 @@ def test_mistakes_are_explained(space: Path, tmp_path: Path) -> None:
     hafs("judge", "calibrate", "-w", space, "--judge", "nobody").failed(2, "no verdicts of nobody")
     hafs("judge", "calibrate", "-w", space, "--protocol", "listwise").failed(2, "pairwise@1", "--protocol")
     hafs("judge", "calibrate", "-w", space, "--min-agreement", "75").failed(2, "between 0 and 1")
+    hafs("judge", "plan", "-w", space, "--expect", "2").failed(2, "--expect lies above 0 and at most at 1, not 2.0")
     hafs("judge", "winrate", "dpo", "ppo", "-w", space).failed(2, "no answers of dpo and ppo")
     hafs("judge", "hybrid", "-w", space, "--scorer", "builds", "--audit-share", "0").failed(2, "audit share")
     hafs("judge", "hybrid", "-w", space, "--scorer", "asm").failed(2, "no scores by asm")

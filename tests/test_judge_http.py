@@ -550,6 +550,14 @@ def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     refused("--judge", OPUS, "--batch", "--replay").failed(2, "--replay")
     refused("--judge", OPUS, "--rubric", tmp_path / "no.txt").failed(2, "no rubric")
     refused("--judge", "").failed(2, "needs a name")
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    for name in ("gpt-oss:20b", "gpt-oss", "o1-mini:7b", "claude-like:latest"):
+        refused("--judge", name).failed(2, "no Ollama answers")
+    for url in ("http://127.0.0.1:99999/v1", "127.0.0.1:80/v1", "ftp://127.0.0.1/v1", "http:///v1"):
+        refused("--judge", "x", "--base-url", url).failed(2, f"{url} is no address", "http://HOST:PORT/v1")
+    refused("--judge", "x@http://127.0.0.1:abc/v1").failed(2, "is no address")
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:abc")
+    refused("--judge", "hafs-coder:14b").failed(2, "http://127.0.0.1:abc is no address", "OLLAMA_HOST")
     ran = hafs("judge", "probe", "-w", root, "--judge", "x@http://127.0.0.1:9/v1")
     assert ran.code == 1 and "does not answer" in ran.err
 
@@ -568,6 +576,11 @@ def test_the_guides_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert free["dollars"] == 0.0 and dear["dollars"] == pytest.approx(claude["dollars"] / 20, rel=0.01)
     batch = hafs(*args, "--batch", "--json").ok().json["estimates"][0]
     assert batch["dollars"] == pytest.approx(dear["dollars"] / 2) and batch["minutes"] is None
+    remote = "https://api.example.com/v1"
+    for judge in (["x", "--base-url", remote], [f"x@{remote}", "--base-url", "http://127.0.0.1:1/v1"]):
+        assert hafs(*args, "--judge", *judge, "--json").ok().json["estimates"][2]["dollars"] is None
+    local = hafs(*args, "--judge", "claude-x", "--base-url", "http://127.0.0.1:1/v1", "--json").ok().json["estimates"]
+    assert local[2]["dollars"] == 0.0
     said = hafs(*args, "--judge", "claude-unheard-of").ok().out
     assert "20 questions about 10 prompts" in said and "claude-unheard-of" in said and "price unknown" in said
 

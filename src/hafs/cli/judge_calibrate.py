@@ -84,6 +84,8 @@ def plan(
     from hafs.judge.words import plan_text
 
     _shares(min_agreement, confidence)
+    if expect is not None and not 0 < expect <= 1:
+        raise UsageError(f"--expect lies above 0 and at most at 1, not {expect}", "--expect 0.85")
     with workspace_at(workspace).open_store() as store:
         made = plan(gather(store, judge or (), protocol), min_agreement, confidence, expect)
     emit(made.to_dict(), plan_text(made), json)

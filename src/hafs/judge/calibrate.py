@@ -8,6 +8,7 @@ inverse of the probability with which it was picked, so that figures are of all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,6 +42,8 @@ KIND = "calibration"
 """The kind of run that a calibration is kept as."""
 
 VERSION = 1
+
+_VERSION = re.compile(r"@1(:[0-9a-f]{8})?$")  # of the protocol, behind a judge's name in the source of its edges
 
 
 @dataclass(frozen=True)
@@ -157,11 +160,12 @@ class Evidence:
 
 
 def read_verdicts(store: Store, judges: Sequence[str] = (), protocol: str = "") -> tuple[str, list[Verdict]]:
-    """The verdicts of the judges named (several are a panel; NAME or NAME@URL), of one protocol; which one it is.
+    """The verdicts of the judges named (several are a panel; NAME, NAME@URL, or NAME@1 as edges say), of one protocol;
+    which one it is.
 
     A judge or a protocol that is the only one needs no name. Raises UsageError where there are several or none.
     """
-    asked = [judge_name(j) for j in judges]
+    asked = [_VERSION.sub("", judge_name(j)) for j in judges]
     found = list(store.verdicts(judge=asked or None))
     names = {v.judge for v in found}
     missing = [j for j in asked if j not in names]

@@ -2,8 +2,8 @@
 to count.
 
 `open_client` takes names as one writes them: `claude-opus-4-5` goes to Anthropic, `gpt-5` to OpenAI, everything else,
-such as `hafs-coder:14b`, to an OpenAI-compatible server (Ollama, vLLM, llama.cpp, LM Studio): the one of `--base-url`,
-the one written behind the name (`NAME@URL`), or the local Ollama where it answers.
+such as `hafs-coder:14b` or `gpt-oss:20b`, to an OpenAI-compatible server (Ollama, vLLM, llama.cpp, LM Studio): the one
+of `--base-url`, the one written behind the name (`NAME@URL`), or the local Ollama where it answers.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class ReplayClient:
         """See `Client`."""
 
 
-_VENDORS = re.compile(r"claude|gpt-|chatgpt-|o\d|ft:")
+_VENDORS = re.compile(r"ft:|(claude|gpt-(?!oss)|chatgpt-|o\d)(?!.*:)")  # with a tag it is a model of Ollama's
 _TAGGED = re.compile(r"[\w./-]+:[\w.-]+")  # as Ollama names a model
 
 
@@ -261,20 +261,19 @@ def open_client(spec: str, base_url: str | None = None, replay: bool = False) ->
         raise UsageError("a judge needs a name", "--judge claude-opus-4-5, or --judge hafs-coder:14b")
     if replay:
         return ReplayClient(name)
-    if url or base_url:
-        return OpenAIClient(name, url or base_url)
-    if name.startswith("claude"):
-        return AnthropicClient(name)
-    if _VENDORS.match(name):
-        return OpenAIClient(name)
-    return OpenAIClient(name, _ollama(name))
+    if where := url or base_url:
+        _port(where, "NAME@http://HOST:PORT/v1, or --base-url http://HOST:PORT/v1")
+        return OpenAIClient(name, where)
+    if not _VENDORS.match(name):
+        return OpenAIClient(name, _ollama(name))
+    return AnthropicClient(name) if name.startswith("claude") else OpenAIClient(name)
 
 
 def _ollama(name: str) -> str:
     """The address of the local Ollama's OpenAI-compatible API. Raises UsageError when it does not answer."""
     host = os.environ.get("OLLAMA_HOST", "") or OLLAMA
     root = (host if "://" in host else f"http://{host}").rstrip("/").replace("0.0.0.0", "127.0.0.1")
-    if urllib.parse.urlsplit(root).port is None:
+    if _port(root, "OLLAMA_HOST=HOST:PORT") is None:
         root += ":11434"
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -287,6 +286,18 @@ def _ollama(name: str) -> str:
     return f"{root}/v1"
 
 
+def _port(url: str, form: str) -> int | None:
+    """The port in an address, None where it has none. Raises UsageError for what is no address of `form`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError as e:
+        raise UsageError(f"{url} is no address: {e}", f"write it as {form}") from e
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{url} is no address that begins with http:// or https://", f"write it as {form}")
+    return port
+
+
 def is_local(endpoint: str) -> bool:
     """Whether an endpoint is on this machine or in a private network, where tokens cost nothing."""
     host = urllib.parse.urlsplit(endpoint).hostname or ""
@@ -296,10 +307,10 @@ def is_local(endpoint: str) -> bool:
         return host in ("", "localhost") or host.endswith((".local", ".internal")) or "." not in host
 
 
-def looks_local(spec: str) -> bool:
-    """Whether a judge as written would be served for nothing: what is no vendor's name, or stands at a local URL."""
+def looks_local(spec: str, base_url: str | None = None) -> bool:
+    """Whether a judge as written would be served for nothing: at a local address, or without one by the Ollama here."""
     name = judge_name(spec)
-    url = spec[len(name) + 1 :]
+    url = spec[len(name) + 1 :] or base_url
     return is_local(url) if url else not _VENDORS.match(name)
 
 
