@@ -95,6 +95,7 @@ def build(
     judge: Judges = None,
     protocol: ProtocolName = "",
     all_edges: AllEdges = False,
+    split: Split = "train",
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -110,8 +111,9 @@ def build(
     space = workspace_at(workspace)
     with space.open_store() as store:
         groups, report = judged_groups(
-            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates
-        )
+            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates,
+            prompt_ids={p.id for p in store.prompts(split=split)},
+        )  # fmt: skip
     finish(groups, report, output, pairs, json)
 
 
@@ -159,9 +161,9 @@ def hybrid(
     from hafs.judged import hybrid as run
 
     _shares(min_agreement, confidence)
-    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
-                              labels_so_far)  # fmt: skip
     space = workspace_at(workspace)
+    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
+                              labels_so_far, space.config.preferences.max_candidates)  # fmt: skip
     name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
     if judge_of(name):
         raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
