@@ -243,6 +243,17 @@ def test_a_repeated_run_sends_nothing_and_a_replay_makes_the_same_verdicts(
     assert dict(missing.tally.failed) == {"not_recorded": 8} and missing.coverage == 0.0
 
 
+def test_a_replay_of_much_that_was_never_asked_makes_no_attempt(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, prompts=40).close()
+    ran = hafs("judge", "run", "--judge", "m", "--replay", "-w", root, "--json")
+    assert ran.code == 1
+    assert "80 questions without an answer, not_recorded; without --replay they are asked" in ran.err
+    (judge,) = ran.json["judges"]
+    assert (judge["failed"], judge["stopped"], judge["attempts"]) == ({"not_recorded": 80}, "", 0)
+    assert not hafs("judge", "ledger", "-w", root, "--json").ok().json["failures"]
+
+
 def test_every_attempt_is_in_the_ledger_with_its_cost(store: Store, serve: Callable[..., JudgeServer]) -> None:
     server = serve(honest, first_times(1, (500, {})))
     (result,) = run(store, client_of("anthropic", server))
@@ -378,6 +389,23 @@ def test_retry_after_is_waited_out_by_everyone(store: Store, serve: Callable[...
     (result,) = run(store, client_of("openai", serve(honest, misbehave, latency=0.1)), concurrency=2)
     assert result.coverage == 1.0 and dict(result.tally.trouble) == {"rate_limit": 1}
     assert not [t for t in came if told[0] + 0.25 < t < told[0] + 0.6]
+
+
+@pytest.mark.parametrize("told", ["0", "Wed, 21 Oct 2015 07:28:00 GMT", "0.05"])
+def test_each_waits_a_random_while_beyond_what_the_endpoint_asks(
+    store: Store, serve: Callable[..., JudgeServer], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """An endpoint that says "at once" is not asked at once by everyone."""
+    waits: list[float] = []
+
+    def backoff(attempt: int, retry_after: float | None = None) -> float:
+        waits.append(limits.backoff(attempt, retry_after))
+        return waits[-1]
+
+    monkeypatch.setattr(limits.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("hafs.judge.calling.backoff", backoff)
+    run(store, client_of("openai", serve(honest, first_times(1, (429, {"retry-after": told})))))
+    assert len(waits) == 8 and min(waits) > (0.05 if told == "0.05" else 0.0)
 
 
 def test_concurrency_shrinks_to_what_the_endpoint_takes(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:

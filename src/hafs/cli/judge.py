@@ -244,13 +244,16 @@ def _said(r: JudgeResult) -> str:
 
 def name_problems(results: Sequence[JudgeResult]) -> bool:
     """Name what stayed without an answer; returns whether something did."""
+    from hafs.judge.clients import NOT_RECORDED
+
     short = False
     for r in results:
         t = r.tally
         if t.skipped:
             note(f"{r.judge}: {t.skipped} prompts have nothing to judge by {r.protocol}")
         for kind, n in t.failed.most_common():
-            note(f"{r.judge}: {n} questions without an answer, {kind}; the same command asks them again")
+            how = "without --replay they are asked" if kind == NOT_RECORDED else "the same command asks them again"
+            note(f"{r.judge}: {n} questions without an answer, {kind}; {how}")
         if t.stopped:
             left = f"; {t.unasked} questions of those read were not asked" if t.unasked else ""
             note(f"error: {r.judge} was stopped{left}: {t.stopped}")

@@ -28,6 +28,7 @@ from hafs.errors import HafsError, MissingTool, UsageError
 OLLAMA = "http://127.0.0.1:11434"
 ABILITIES = ("structured", "system", "seed", "temperature", "logprobs")
 RETRIABLE = ("rate_limit", "server", "timeout", "cut", "connection")
+NOT_RECORDED = "not_recorded"
 PERHAPS_PAID = ("timeout", "cut")
 """Failures after which the vendor may have done the work and taken the money."""
 
@@ -209,7 +210,7 @@ class OpenAIClient:
 
 
 class ReplayClient:
-    """Sends nothing: what the ledger does not hold is a failure of kind "not_recorded"."""
+    """Sends nothing: a question that the ledger has no answer to fails as "not_recorded", and is no attempt."""
 
     endpoint = "replay"
     abilities: Mapping[str, bool] = dict.fromkeys(ABILITIES, False)
@@ -222,7 +223,7 @@ class ReplayClient:
         logprobs: bool = False,
     ) -> Reply:  # fmt: skip
         """See `Client`."""
-        raise CallFailed("not_recorded", "the ledger has no answer to this question")
+        raise CallFailed(NOT_RECORDED, "the ledger has no answer to this question")
 
     async def close(self) -> None:
         """See `Client`."""
