@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# The guide's hybrid path with everything on this machine: candidates of an SFT model, the assembler and emulator as the
-# filter, a local model as the judge, a person for the prompts that tell most, and the judge for the rest as far as it
-# can be trusted.
+# The guide's hybrid path with everything on this machine: candidates of an SFT model, a local model as the judge, a person
+# for the prompts that tell most, and the judge for the rest as far as it can be trusted.
 #
 #   runs/hybrid.sh SFT_MODEL [DIRECTORY]      such as work/asm/models/sft/model of runs/asm.sh
 #
 # The judge is the embedded 135M model behind llama.cpp: far too small to judge anything. That is the point of the
 # exercise: what it is worth is measured, and nothing of it is used that was not earned. So that this file runs by
-# itself, the person is a script that ranks right routines above wrong ones; you would use `hafs annotate start`.
+# itself, the person is a script that ranks right routines above wrong ones, by what the emulator says of them; you would
+# use `hafs annotate start`.
+#
+# The filter removes nothing but equal answers here (--scorer none). The emulator could be the filter, which is the
+# default; but then the wrong routines would be gone, and this person, who goes by the emulator too, would have little
+# left to tell apart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 sft=$(realpath -m "${1:?the SFT model to take candidates from}")
 work=$(realpath -m "${2:-work/hybrid}")
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 
-# 1. Candidates, and what the emulator says of them.
+# 1. Candidates, and what the emulator says of them, for the person in step 4.
 hafs init "$work"
 export HAFS_WORKSPACE=$work
 hafs tasks generate asm --split train --tags easy --num-samples 20 --seed 7
@@ -27,7 +31,7 @@ hafs export default --format gguf --name smol --output "$work/judge"
 coproc SERVER { .venv/bin/python -m hafs.export.llamacpp "$work"/judge/*.gguf 2048 4 0; }
 read -r url <&"${SERVER[0]}"
 
-# 3. Filter, ask the judge in both orders, leave a queue for the person.
+# 3. Drop equal answers, ask the judge in both orders, leave a queue for the person.
 hafs judge hybrid --judge "smol@$url/v1" --ask --scorer none --queue-size 12 --probes 2 --max-tokens 96
 hafs judge ledger
 

@@ -118,8 +118,9 @@ def test_single_calls_wait_for_a_batch_under_way(store: Store, server: JudgeServ
 # killed
 
 
-def _child(path: str, url: str, api: str, fault: str) -> None:
-    """A run in a process of its own; a `fault` names the method that it dies in."""
+def _child(path: str, url: str, api: str, fault: str, go: Any) -> None:
+    """A run in a process of its own, once it may `go`; a `fault` names the method that it dies in."""
+    go.wait()
     os.environ |= {"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": "test"}
     if fault:
         name, _, method = fault.partition(".")
@@ -145,10 +146,12 @@ def test_killed_at_any_step_it_neither_pays_twice_nor_loses_an_answer(
 ) -> None:
     fault = step if "." in step else ""
     server.polls_needed = 2
-    child = processes.Process(target=_child, args=(store.where, server.url, api, fault))
+    go = processes.Event()
+    child = processes.Process(target=_child, args=(store.where, server.url, api, fault, go))
     child.start()
     if not fault:
-        server.kill = (step, child.pid or 0)  # long before the child has opened a connection
+        server.kill = (step, child.pid or 0)
+    go.set()
     child.join(60)
     assert child.exitcode == KILLED, "it died where it should"
     assert not list(store.verdicts())

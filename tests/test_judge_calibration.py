@@ -23,7 +23,7 @@ from hafs.judge.calibrate import Calibration, calibrate, gather, newest_calibrat
 from hafs.judge.injection import PROBES, probes_of, read_probes
 from hafs.judge.labels import read_labels
 from hafs.judge.plan import plan
-from hafs.judge.queue import HIGHEST, inclusion, newest_queue, pick, queued
+from hafs.judge.queue import HIGHEST, newest_queue, pick, queued, sample, save_queue
 from hafs.judge.winrate import win_rate
 from hafs.judged import HybridSettings, Shortlist, hybrid, judged_groups, shortlist
 from hafs.preferences import from_pairs, group_from_edges, read_preferences, to_pairs
@@ -385,9 +385,10 @@ def test_the_calibration_finds_what_was_planted(space: Path, planted: World) -> 
         counts = store.counts()["runs"]
         assert made == calibrate(store, target=0.6), "repeated, it is the one that is there"
         assert store.counts()["runs"] == counts
-        weights = inclusion(store, f"judge:{JUDGE}@1", read_labels(store).of)
+        drawn = sample(store, f"judge:{JUDGE}@1", "pairwise@1", read_labels(store).of)
     assert made is not None and made.labelled_prompts == 90
-    assert set(weights) == {p.id for p in planted.prompts}
+    assert drawn is not None and set(drawn.probabilities) == {p.id for p in planted.prompts}
+    assert len(drawn.drawn) == 90
     assert said["claim"] == made.claim() and "agreement \u2265 60% at 95% confidence" in said["claim"]
     assert made.card.first_slot.low is not None and made.card.first_slot.low > 0.5
     assert made.card.longer.excess.low is not None and made.card.longer.excess.low > 0
@@ -474,6 +475,99 @@ def test_win_rates_cover_the_truth_where_the_judge_alone_does_not(tmp_path: Path
     assert hits >= 2 and judge_hits <= 1 and narrower >= 2
 
 
+def part(planted: World, prompts: list[Prompt]) -> World:
+    """Some of the prompts with their candidates."""
+    return replace(planted, prompts=prompts, candidates={p.id: planted.candidates[p.id] for p in prompts})
+
+
+def test_labels_from_outside_the_queue_are_no_part_of_its_figures(planted: World, tmp_path: Path) -> None:
+    """Thirty prompts were labelled before the queue was made, others are while it is worked on, and some are judged
+    only later: the weights are of the queue's prompts, each with the probability that it had."""
+    settings = HybridSettings(queue=40, partial=True)
+    some, later = planted.prompts[:100], planted.prompts[100:110]
+    with open_store(tmp_path / "hafs.db") as store:
+        fill(store, part(planted, some))
+        before = [p.id for p in some[:30]]
+        annotate(store, planted, before)
+        run = store.get_run(hybrid(store, some, settings=settings).queue)
+        assert run is not None
+        p = run.outputs["probabilities"]
+        picked = [q.id for q in queued(run)]
+        fresh = [id for id in picked if id not in before]
+        assert 0 < len(fresh) < len(picked) < 100
+        evidence = gather(store)
+        assert evidence.sample is None and evidence.weights == dict.fromkeys(before, 1.0), "nothing of it is done"
+        annotate(store, planted, fresh[:20], repeat=0)
+        done = 20 / len(fresh)
+        expected = {id: 1 / p[id] for id in picked if id in before} | {id: 1 / (p[id] * done) for id in fresh[:20]}
+        assert gather(store).weights == pytest.approx(expected)
+        rate = win_rate(store, gather(store), "dpo", "sft")
+        assert rate.labelled == len(expected) and rate.prompts == 100
+        annotate(store, planted, [id for id in p if id not in picked and id not in before][:15], repeat=0)
+        assert win_rate(store, gather(store), "dpo", "sft") == rate
+        fill(store, part(planted, later))
+        annotate(store, planted, [p.id for p in later], repeat=0)
+        assert gather(store).weights == pytest.approx(expected)
+        grown = win_rate(store, gather(store), "dpo", "sft")
+        assert grown.prompts == 110 and grown.raw.people == rate.raw.people
+        assert grown.raw.corrected == rate.raw.corrected
+
+
+def test_the_hybrid_path_keeps_to_its_split_its_filter_and_the_settings(planted: World, tmp_path: Path) -> None:
+    from hafs.store import open_workspace
+
+    root = workspace(tmp_path / "w", "[preferences]\nmax_candidates = 3\n")
+    some = planted.prompts[:30]
+    apart = [replace(p, split="test") if n % 3 == 0 else p for n, p in enumerate(some)]
+    with open_workspace(root).open_store() as store:
+        fill(store, replace(part(planted, some), prompts=apart))
+        wrong = {s.candidate_id for s in store.scores(scorer="builds") if not s.passed}
+        annotate(store, planted, [p.id for p in some[:10]])
+    verb = [
+        "judge",
+        "hybrid",
+        "-w",
+        root,
+        "--scorer",
+        "builds",
+        "--labels-so-far",
+        "--all-edges",
+        "--min-agreement",
+        "0.5",
+    ]
+    hafs(*verb, "--output", root / "groups.jsonl").ok()
+    hafs("judge", "build", "-w", root, "--split", "test", "--all-edges", "--output", root / "test.jsonl").ok()
+    hafs("judge", "build", "-w", root, "--all-edges", "--output", root / "train.jsonl").ok()
+    groups = {
+        name: [PreferenceGroup.from_dict(row) for row in lines(root / f"{name}.jsonl")]
+        for name in ("groups", "train", "test")
+    }
+    of_split = {p.id: p.split for p in apart}
+    for name, split in (("groups", "train"), ("train", "train"), ("test", "test")):
+        assert {of_split[g.prompt_id] for g in groups[name]} == {split}
+        assert max(len(g.candidates) for g in groups[name]) == 3
+    right = {id: {c.id for c in mine} - wrong for id, mine in planted.candidates.items()}
+    judged = [
+        (right[g.prompt_id], {g.candidates[e.winner].id, g.candidates[e.loser].id})
+        for g in groups["groups"]
+        for e in g.edges
+        if e.source.startswith("judge:") and len(right[g.prompt_id]) >= 2
+    ]
+    assert wrong and judged and all(pair <= kept for kept, pair in judged)
+
+
+def test_a_queue_is_of_one_protocol(planted: World, tmp_path: Path) -> None:
+    """Sources name the version of a protocol and not its name, and listwise has the same."""
+    source = f"judge:{JUDGE}@1"
+    with open_store(tmp_path / "hafs.db") as store:
+        fill(store, part(planted, planted.prompts[:40]))
+        picked, probabilities = pick({p.id: 0.5 for p in planted.prompts[:40]}, 10)
+        save_queue(store, source, "listwise@1", picked, probabilities, [], {})
+        annotate(store, planted, [q.id for q in picked])
+        assert sample(store, source, "listwise@1", read_labels(store).of) is not None
+        assert newest_queue(store, source, "pairwise@1") is None and gather(store).sample is None
+
+
 # ---- the pieces of the hybrid path
 
 
@@ -526,7 +620,7 @@ def test_the_hybrid_path_asks_a_judge_and_keeps_what_came(planted: World, tmp_pa
         assert (done.judged, done.queued, done.labelled, done.groups) == (50, 10, 0, None)
         assert len(set(asked)) == 50 and all(asked.count(id) == 1 for id in kept), "nothing is asked twice"
         assert hybrid(store, some, settings=HybridSettings(queue=10), ask=ask).asked == 0
-        run = newest_queue(store, done.source)
+        run = newest_queue(store, done.source, "pairwise@1")
         assert run is not None and run.kind == "annotation-queue" and run.id == done.queue
         assert {q.reason for q in queued(run)} <= {"audit", "uncertain"}
         annotate(store, planted, [q.id for q in queued(run)][:4])
@@ -545,7 +639,8 @@ def test_the_verbs_say_in_words_what_they_say_in_json(space: Path) -> None:
     for words in ("at 95% confidence", "bias card", "first slot wins", "probe 'plea' wins", "person, again"):
         assert words in card
     asked = f"{JUDGE}@http://127.0.0.1:1/v1"
-    assert hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6", "--judge", asked).ok().out == card
+    for name in (asked, f"{JUDGE}@1"):
+        assert hafs("judge", "calibrate", "-w", space, "--min-agreement", "0.6", "--judge", name).ok().out == card
     planned = hafs("judge", "plan", "-w", space, "--json").ok().json
     assert planned["measured"] and len(planned["rows"]) == 4
     assert "minutes" in hafs("judge", "plan", "-w", space).ok().out
@@ -566,6 +661,7 @@ def test_mistakes_are_explained(space: Path, tmp_path: Path) -> None:
     hafs("judge", "calibrate", "-w", space, "--judge", "nobody").failed(2, "no verdicts of nobody")
     hafs("judge", "calibrate", "-w", space, "--protocol", "listwise").failed(2, "pairwise@1", "--protocol")
     hafs("judge", "calibrate", "-w", space, "--min-agreement", "75").failed(2, "between 0 and 1")
+    hafs("judge", "plan", "-w", space, "--expect", "2").failed(2, "--expect lies above 0 and at most at 1, not 2.0")
     hafs("judge", "winrate", "dpo", "ppo", "-w", space).failed(2, "no answers of dpo and ppo")
     hafs("judge", "hybrid", "-w", space, "--scorer", "builds", "--audit-share", "0").failed(2, "audit share")
     hafs("judge", "hybrid", "-w", space, "--scorer", "asm").failed(2, "no scores by asm")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from sqlalchemy import delete, select
 
 from hafs.errors import UsageError
 from hafs.judge import consistent, limits
-from hafs.judge.clients import ReplayClient, open_client
-from hafs.judge.ledger import Ledger
+from hafs.judge.calling import Manner
+from hafs.judge.clients import CallFailed, ReplayClient, Reply, open_client
+from hafs.judge.ledger import Call, Ledger
 from hafs.judge.prices import load_prices
+from hafs.judge.runner import probes
 from hafs.store import Store
 from hafs.store.schema import judge_calls
 from hafs.store.schema import verdicts as verdict_table
@@ -126,7 +130,11 @@ def test_no_verdict_is_made_of_a_failure(
 ) -> None:
     """Half the prompts fail for good: they have no verdict at all, the others have theirs, and coverage says so."""
     server = serve(honest, lambda q: wrong if q.texts["REQUEST"] in ("prompt 0", "prompt 1") else None)
-    (result,) = run(store, client_of("openai", server), timeout=0.3, attempts=2, concurrency=2)
+    manner: dict[str, Any] = {"attempts": 2, "concurrency": 2}
+    if kind == "timeout":  # short only where it has to pass, and not for finding out what the endpoint can do
+        manner = {"attempts": 1, "concurrency": 4, "timeout": 2.0}
+        list(probes(store, [client_of("openai", server)], load_prices(), Manner()))
+    (result,) = run(store, client_of("openai", server), **manner)
     assert dict(result.tally.failed) == {kind: 4} and result.coverage == 0.5
     bad = {p.id for p in store.prompts() if p.text in ("prompt 0", "prompt 1")}
     found = list(store.verdicts())
@@ -241,6 +249,17 @@ def test_a_repeated_run_sends_nothing_and_a_replay_makes_the_same_verdicts(
     assert dict(missing.tally.failed) == {"not_recorded": 8} and missing.coverage == 0.0
 
 
+def test_a_replay_of_much_that_was_never_asked_makes_no_attempt(tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, prompts=40).close()
+    ran = hafs("judge", "run", "--judge", "m", "--replay", "-w", root, "--json")
+    assert ran.code == 1
+    assert "80 questions without an answer, not_recorded; without --replay they are asked" in ran.err
+    (judge,) = ran.json["judges"]
+    assert (judge["failed"], judge["stopped"], judge["attempts"]) == ({"not_recorded": 80}, "", 0)
+    assert not hafs("judge", "ledger", "-w", root, "--json").ok().json["failures"]
+
+
 def test_every_attempt_is_in_the_ledger_with_its_cost(store: Store, serve: Callable[..., JudgeServer]) -> None:
     server = serve(honest, first_times(1, (500, {})))
     (result,) = run(store, client_of("anthropic", server))
@@ -307,20 +326,21 @@ def test_killed_in_flight_it_asks_only_the_rest_and_counts_what_was_under_way(
     tmp_path: Path, serve: Callable[..., JudgeServer]
 ) -> None:
     with filled(tmp_path, prompts=12) as store:
-        server = serve(latency=0.03)
+        server = serve(honest, lambda q: "hang" if len(server.asked()) > 12 else None)
         process = multiprocessing.get_context("spawn").Process(
             target=_judge_until_killed, args=(store.where, server.url)
         )
         process.start()
-        while len(server.asked()) < 12:
+        while len(server.asked()) < 16:  # four are in flight, and stay so
             time.sleep(0.01)
             assert process.is_alive()
         assert process.pid
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         left = [r for r in rows(store) if r["status"] == "sent"]
-        assert 1 <= len(left) <= 4 and all(r["cost"] > 0 for r in left)
+        assert len(left) == 4 and all(r["cost"] > 0 for r in left)
         done = {r["key"] for r in rows(store) if r["status"] == "answered"}
+        server.misbehave = lambda q: None
         before = len(server.asked())
         (result,) = run(store, client_of("anthropic", server), budget=5.0)
         assert result.coverage == 1.0 and len(server.asked()) - before == 24 - len(done)
@@ -329,23 +349,82 @@ def test_killed_in_flight_it_asks_only_the_rest_and_counts_what_was_under_way(
         assert price is not None and sum(price.cost(*t) for t in server.paid) <= spent
 
 
+@pytest.mark.parametrize("after", [1, 30])
+def test_a_ledger_that_cannot_be_written_ends_the_run(
+    tmp_path: Path, serve: Callable[..., JudgeServer], monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """More questions than wait for a worker; the run is in a thread, so that one that hangs is a failed test."""
+    server, put, written = serve(), Ledger.put, Counter[str]()
+
+    def failing(ledger: Ledger, calls: Sequence[Call]) -> None:
+        written["calls"] += len(calls)
+        if written["calls"] > after:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(ledger, calls)
+
+    with filled(tmp_path, prompts=80) as store:
+        run(store, client_of("anthropic", server), protocol="pointwise")  # knows the endpoint's abilities
+        monkeypatch.setattr(Ledger, "put", failing)
+        raised: list[BaseException] = []
+
+        def judge() -> None:
+            try:
+                run(store, client_of("anthropic", server), concurrency=2)
+            except OSError as e:
+                raised.append(e)
+
+        thread = threading.Thread(target=judge, daemon=True)
+        thread.start()
+        thread.join(60)
+        assert not thread.is_alive() and "No space left" in str(raised[0])
+
+
 # the endpoint's limits
 
 
-def test_retry_after_is_waited_out_by_everyone(store: Store, serve: Callable[..., JudgeServer]) -> None:
+def test_retry_after_is_waited_out_by_everyone(
+    store: Store, serve: Callable[..., JudgeServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent after the answer that asks to wait and before that time is over."""
+    sent: list[float] = []
     told: list[float] = []
-    came: list[float] = []
 
     def misbehave(q: Question) -> Behaviour:
-        came.append(time.monotonic())
-        if not told:
-            told.append(came[-1])
-            return (429, {"retry-after": "0.6"})
-        return None
+        return (429, {"retry-after": "0.6"}) if len(server.asked()) == 1 else None
 
-    (result,) = run(store, client_of("openai", serve(honest, misbehave, latency=0.1)), concurrency=2)
+    server = serve(honest, misbehave)
+    client = client_of("openai", server)
+    send = client.send
+
+    async def watched(*args: Any) -> Reply:
+        sent.append(time.monotonic())
+        try:
+            return await send(*args)
+        except CallFailed:
+            told.append(time.monotonic())
+            raise
+
+    monkeypatch.setattr(client, "send", watched)
+    (result,) = run(store, client, concurrency=2)
     assert result.coverage == 1.0 and dict(result.tally.trouble) == {"rate_limit": 1}
-    assert not [t for t in came if told[0] + 0.25 < t < told[0] + 0.6]
+    assert not [t for t in sent if told[0] < t < told[0] + 0.6] and max(sent) > told[0]
+
+
+@pytest.mark.parametrize("told", ["0", "Wed, 21 Oct 2015 07:28:00 GMT", "0.05"])
+def test_each_waits_a_random_while_beyond_what_the_endpoint_asks(
+    store: Store, serve: Callable[..., JudgeServer], monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """An endpoint that says "at once" is not asked at once by everyone."""
+    waits: list[float] = []
+
+    def backoff(attempt: int, retry_after: float | None = None) -> float:
+        waits.append(limits.backoff(attempt, retry_after))
+        return waits[-1]
+
+    monkeypatch.setattr(limits.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr("hafs.judge.calling.backoff", backoff)
+    run(store, client_of("openai", serve(honest, first_times(1, (429, {"retry-after": told})))))
+    assert len(waits) == 8 and min(waits) > (0.05 if told == "0.05" else 0.0)
 
 
 def test_concurrency_shrinks_to_what_the_endpoint_takes(tmp_path: Path, serve: Callable[..., JudgeServer]) -> None:
@@ -463,6 +542,44 @@ def test_the_verb_prints_what_a_judge_is_worth(
     )
 
 
+def test_all_that_the_hybrid_path_asks_is_within_one_budget_however_often_repeated(
+    tmp_path: Path, serve: Callable[..., JudgeServer]
+) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, prompts=12, candidates=4).close()
+    (root / "prices.toml").write_text("[models]\nm = { price = [5.0, 25.0] }\n")
+    price = load_prices(root).of("m")
+    assert price is not None
+    server = serve(honest, usage=greedy_usage)
+    verb = ["judge", "hybrid", "--judge", f"m@{server.v1}", "--ask", "--scorer", "none", "--probes", "12", "-w", root]
+    for _ in range(3):
+        hafs(*verb, "--budget", "1.5").failed(1, "m was stopped", "the budget of $1.50 is used", "coverage")
+        assert 1.0 < sum(price.cost(*tokens) for tokens in server.paid) <= 1.5
+    hafs(*verb, "--budget", "20").ok()
+    assert len(server.asked()) == 12 * 2 * 4, "the candidates and three probes, both ways round, each asked once"
+
+
+def test_the_hybrid_path_goes_on_with_the_protocol_that_it_asked(
+    tmp_path: Path, serve: Callable[..., JudgeServer]
+) -> None:
+    root = workspace(tmp_path / "w")
+    filled(root, candidates=4).close()
+    server = serve()
+    judge = ["--judge", f"m@{server.v1}", "-w", root]
+    hafs("judge", "run", "--protocol", "pairwise@1", *judge).ok()
+    before = len(server.questions)
+    verb = ["judge", "hybrid", "--ask", "--scorer", "none", *judge]
+    hafs(*verb, "--protocol", "listwise@1:0123abcd").failed(2, "listwise@1:0123abcd", "--rubric")
+    hafs(*verb, "--queue-size", "0").failed(2, "--queue-size of 1 or more")
+    hafs(*verb, "--audit-share", "2").failed(2, "the audit share")
+    assert len(server.questions) == before, "refused before anything is asked"
+    server.misbehave = lambda q: (400, {}) if q.texts["REQUEST"] == "prompt 0" else None
+    ran = hafs(*verb, "--probes", "0", "--json").ok()
+    assert ran.json["judged"] == 3 and len(server.asked()) == before - 1 + 8
+    assert "m, listwise@1: 8 questions asked now" in ran.err and "coverage     75.0%" in ran.err
+    assert "2 questions without an answer, request" in ran.err
+
+
 def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = workspace(tmp_path / "w")
     hafs("judge", "run", "--judge", OPUS, "-w", root).failed(2, "no prompts")
@@ -480,6 +597,14 @@ def test_mistakes_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     refused("--judge", OPUS, "--batch", "--replay").failed(2, "--replay")
     refused("--judge", OPUS, "--rubric", tmp_path / "no.txt").failed(2, "no rubric")
     refused("--judge", "").failed(2, "needs a name")
+    monkeypatch.setenv("OPENAI_API_KEY", "test")
+    for name in ("gpt-oss:20b", "gpt-oss", "o1-mini:7b", "claude-like:latest"):
+        refused("--judge", name).failed(2, "no Ollama answers")
+    for url in ("http://127.0.0.1:99999/v1", "127.0.0.1:80/v1", "ftp://127.0.0.1/v1", "http:///v1"):
+        refused("--judge", "x", "--base-url", url).failed(2, f"{url} is no address", "http://HOST:PORT/v1")
+    refused("--judge", "x@http://127.0.0.1:abc/v1").failed(2, "is no address")
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:abc")
+    refused("--judge", "hafs-coder:14b").failed(2, "http://127.0.0.1:abc is no address", "OLLAMA_HOST")
     ran = hafs("judge", "probe", "-w", root, "--judge", "x@http://127.0.0.1:9/v1")
     assert ran.code == 1 and "does not answer" in ran.err
 
@@ -498,6 +623,11 @@ def test_the_guides_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert free["dollars"] == 0.0 and dear["dollars"] == pytest.approx(claude["dollars"] / 20, rel=0.01)
     batch = hafs(*args, "--batch", "--json").ok().json["estimates"][0]
     assert batch["dollars"] == pytest.approx(dear["dollars"] / 2) and batch["minutes"] is None
+    remote = "https://api.example.com/v1"
+    for judge in (["x", "--base-url", remote], [f"x@{remote}", "--base-url", "http://127.0.0.1:1/v1"]):
+        assert hafs(*args, "--judge", *judge, "--json").ok().json["estimates"][2]["dollars"] is None
+    local = hafs(*args, "--judge", "claude-x", "--base-url", "http://127.0.0.1:1/v1", "--json").ok().json["estimates"]
+    assert local[2]["dollars"] == 0.0
     said = hafs(*args, "--judge", "claude-unheard-of").ok().out
     assert "20 questions about 10 prompts" in said and "claude-unheard-of" in said and "price unknown" in said
 

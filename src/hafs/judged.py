@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import scipy
@@ -18,7 +18,7 @@ from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, aggregate
 from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, read_verdicts
 from hafs.judge.labels import Pair, pooled, read_labels
-from hafs.judge.queue import newest_queue, pick, queued, save_queue
+from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
 from hafs.preferences import group_from_edges, same_text
 from hafs.store import Store
 from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
@@ -62,16 +62,19 @@ def judged_groups(
     max_candidates: int = 8,
     prompt_ids: Collection[str] | None = None,
     model: str | None = None,
+    shortlist: Shortlist | None = None,
 ) -> tuple[list[PreferenceGroup], JudgedReport]:
     """Groups of what people said, and of a judge's verdicts on every pair that no person spoke of.
 
     With a calibration (by default the judge's newest) its edges have calibrated probabilities, and those below the
     certified threshold are left out unless `all_edges`. Without one they have the judge's own and are marked as not
     calibrated. A pair that the judge does not decide makes no edge, nor one that a person calls a tie. `prompt_ids` and
-    a model's hash keep to some prompts and to its candidates. The groups are kept as those of a run of kind
-    "preferences". Raises UsageError as `read_verdicts`.
+    a model's hash keep to some prompts and to its candidates, a shortlist to its prompts, and the judge to its answers.
+    The groups are kept as those of a run of kind "preferences". Raises UsageError as `read_verdicts`.
     """
     chosen, verdicts = read_verdicts(store, judges, protocol)
+    if shortlist is not None:
+        prompt_ids = shortlist.keys()
     if prompt_ids is not None:
         verdicts = [v for v in verdicts if v.prompt_id in prompt_ids]
     if model is not None:
@@ -95,7 +98,9 @@ def judged_groups(
         edges = list(_peoples(said, known))
         report.human_edges += len(edges)
         if prompt.id in judged:
-            machine = list(_judges(judged[prompt.id], calibration, all_edges, said, known, report))
+            machine = list(
+                _judges(_about(judged[prompt.id], known, shortlist), calibration, all_edges, said, known, report)
+            )
             report.judge_edges += len(machine)
             edges += machine
         group = group_from_edges(prompt, known.values(), edges, max_candidates)
@@ -120,6 +125,15 @@ def _peoples(said: Said, candidates: Mapping[str, Candidate]) -> Iterator[tuple[
             winner, loser = (a, b) if label > 0.5 else (b, a)
             edge = Edge(0, 1, p=max(label, 1 - label), source=f"human:{'+'.join(people)}")
             yield winner, loser, edge
+
+
+def _about(judged: Judged, candidates: Mapping[str, Candidate], shortlist: Shortlist | None) -> Judged:
+    """What a judge thinks of the answers on a shortlist."""
+    if shortlist is None:
+        return judged
+    texts = {same_text(c.text) for c in shortlist[judged.prompt_id]}
+    kept = {id for id, c in candidates.items() if same_text(c.text) in texts}
+    return replace(judged, opinions=tuple(o for o in judged.opinions if {o.a, o.b} <= kept))
 
 
 def _judges(
@@ -153,7 +167,7 @@ def _judges(
 class HybridSettings:
     """`keep`: candidates of a prompt that the judge sees; `queue`: prompts for the person, of which the share `audit`
     is picked at random; `target` and `level`: the agreement to certify and at which confidence; `all_edges`: use the
-    judge below the certified threshold too; `partial`: go on with the labels there are."""
+    judge below the certified threshold too; `partial`: go on with the labels there are; `max_candidates` of a group."""
 
     keep: int = 4
     queue: int = 100
@@ -164,10 +178,12 @@ class HybridSettings:
     count_ties: bool = False
     all_edges: bool = False
     partial: bool = False
+    max_candidates: int = 8
 
     def __post_init__(self) -> None:
         if self.keep < 2:
             raise UsageError(f"a judge that sees {self.keep} candidates compares nothing", "--keep of 2 or more")
+        check_queue(self.queue, self.audit)
 
 
 @dataclass
@@ -244,12 +260,13 @@ def hybrid(
     if not judged:
         raise UsageError("none of the prompts is judged", "hafs judge run")
     source = next(iter(judged.values())).source
-    run = _queue(store, source, judged, settings)
+    labels = read_labels(store)
+    run = _queue(store, source, chosen, judged, labels.of, settings)
     picked = queued(run)
-    seen = {a.prompt_id for a in store.annotations() if a.answer != "skipped"} | read_labels(store).of.keys()
+    seen = {a.prompt_id for a in store.annotations() if a.answer != "skipped"} | labels.of.keys()
     done = sum(q.id in seen for q in picked)
     total = sum(len(scored) for _, scored in answers)
-    left = (len(picked) - done) * read_labels(store).pace / 60
+    left = (len(picked) - done) * labels.pace / 60
     result = Hybrid(len(kept), total, total - sum(map(len, kept.values())), len(judged), asked, run.id, len(picked),
                     done, left, source)  # fmt: skip
     if done < len(picked) and not (settings.partial and done):
@@ -258,8 +275,9 @@ def hybrid(
         store, judges, chosen, target=settings.target, level=settings.level, count_ties=settings.count_ties
     )
     result.groups, result.report = judged_groups(
-        store, judges, chosen, calibration=result.calibration, all_edges=settings.all_edges
-    )
+        store, judges, chosen, calibration=result.calibration, all_edges=settings.all_edges,
+        max_candidates=settings.max_candidates, shortlist=kept,
+    )  # fmt: skip
     return result
 
 
@@ -276,13 +294,16 @@ def _answers(
     yield from ((prompts[id], rows) for id, rows in found.items())
 
 
-def _queue(store: Store, source: str, judged: Mapping[str, Judged], settings: HybridSettings) -> Any:
+def _queue(
+    store: Store, source: str, protocol: str, judged: Mapping[str, Judged], labelled: Collection[str],
+    settings: HybridSettings,
+) -> Any:  # fmt: skip
     """The queue of these settings: the one that is there, or a new one."""
     about = {"size": settings.queue, "audit": settings.audit, "seed": settings.seed}
-    run = newest_queue(store, source, about)
+    run = newest_queue(store, source, protocol, about)
     if run is None:
         picked, probabilities = pick(
             {id: j.uncertainty for id, j in judged.items()}, settings.queue, settings.audit, settings.seed
         )
-        run = store.get_run(save_queue(store, source, picked, probabilities, about))
+        run = store.get_run(save_queue(store, source, protocol, picked, probabilities, labelled, about))
     return run

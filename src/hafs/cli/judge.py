@@ -85,7 +85,7 @@ def run(
         which = Selection([p.id for p in chosen], only, max_candidates)
         manner = Manner(concurrency, timeout, max_tokens)
         if estimate:
-            _estimate(space, store, judge, asked, which, manner, batch, json)
+            _estimate(space, store, judge, base_url, asked, which, manner, batch, json)
             return
         clients = open_clients(judge, base_url, replay)
         results = ask(space, store, clients, Judging(asked, which, manner, budget, batch, poll), quiet=json)
@@ -181,8 +181,8 @@ def open_clients(judges: Sequence[str], base_url: str | None, replay: bool) -> l
 
 
 def _estimate(
-    space: Workspace, store: Store, judges: Sequence[str], protocol: Any, which: Any, manner: Any, batch: bool,
-    as_json: bool,
+    space: Workspace, store: Store, judges: Sequence[str], base_url: str | None, protocol: Any, which: Any,
+    manner: Any, batch: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from hafs.judge.clients import judge_name, looks_local
     from hafs.judge.estimate import estimate
@@ -194,7 +194,7 @@ def _estimate(
     found = []
     for spec in judges:
         name = judge_name(spec)
-        price = prices.of(name) or (FREE if looks_local(spec) else None)
+        price = prices.of(name) or (FREE if looks_local(spec, base_url) else None)
         found.append(estimate(Work(store, Ledger(store), name, protocol, which), price, manner, batch))
     emit({"estimates": [e.to_dict() for e in found]}, "\n".join(map(_expects, found)), as_json)
 
@@ -244,13 +244,16 @@ def _said(r: JudgeResult) -> str:
 
 def name_problems(results: Sequence[JudgeResult]) -> bool:
     """Name what stayed without an answer; returns whether something did."""
+    from hafs.judge.clients import NOT_RECORDED
+
     short = False
     for r in results:
         t = r.tally
         if t.skipped:
             note(f"{r.judge}: {t.skipped} prompts have nothing to judge by {r.protocol}")
         for kind, n in t.failed.most_common():
-            note(f"{r.judge}: {n} questions without an answer, {kind}; the same command asks them again")
+            how = "without --replay they are asked" if kind == NOT_RECORDED else "the same command asks them again"
+            note(f"{r.judge}: {n} questions without an answer, {kind}; {how}")
         if t.stopped:
             left = f"; {t.unasked} questions of those read were not asked" if t.unasked else ""
             note(f"error: {r.judge} was stopped{left}: {t.stopped}")

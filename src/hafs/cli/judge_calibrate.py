@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
 from hafs.cli.generate import Split, choose_prompts
-from hafs.errors import HafsError, UsageError
+from hafs.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hafs.judge.protocols import Protocol
     from hafs.judged import AskJudge, Hybrid, JudgedReport, Shortlist
     from hafs.store import Store, Workspace
-    from hafs.types import PreferenceGroup, Progress
+    from hafs.types import Candidate, PreferenceGroup, Prompt
 
 Judges = Annotated[
     list[str] | None,
@@ -81,6 +84,8 @@ def plan(
     from hafs.judge.words import plan_text
 
     _shares(min_agreement, confidence)
+    if expect is not None and not 0 < expect <= 1:
+        raise UsageError(f"--expect lies above 0 and at most at 1, not {expect}", "--expect 0.85")
     with workspace_at(workspace).open_store() as store:
         made = plan(gather(store, judge or (), protocol), min_agreement, confidence, expect)
     emit(made.to_dict(), plan_text(made), json)
@@ -90,6 +95,7 @@ def build(
     judge: Judges = None,
     protocol: ProtocolName = "",
     all_edges: AllEdges = False,
+    split: Split = "train",
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -105,8 +111,9 @@ def build(
     space = workspace_at(workspace)
     with space.open_store() as store:
         groups, report = judged_groups(
-            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates
-        )
+            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates,
+            prompt_ids={p.id for p in store.prompts(split=split)},
+        )  # fmt: skip
     finish(groups, report, output, pairs, json)
 
 
@@ -146,27 +153,30 @@ def hybrid(
     """The guide's hybrid path: filter, judge, the telling prompts to the person, the calibrated judge for the rest.
 
     Repeated, it goes on from where it is: first it leaves a queue for `hafs annotate start`, and once that is done it
-    calibrates the judge and builds the groups. Exit code 1 when it built none.
+    calibrates the judge and builds the groups. Exit code 1 when it built none, or asking was stopped.
     """
     from hafs.judge.clients import judge_name, judge_of
+    from hafs.judge.protocols import open_protocol
     from hafs.judged import HybridSettings
     from hafs.judged import hybrid as run
 
     _shares(min_agreement, confidence)
-    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
-                              labels_so_far)  # fmt: skip
     space = workspace_at(workspace)
+    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
+                              labels_so_far, space.config.preferences.max_candidates)  # fmt: skip
     name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
     if judge_of(name):
         raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
     names: list[str] = list(judge or ())
-    with space.open_store() as store, progress_bars(quiet=json) as progress:
-        hook = None
-        if ask:
-            if not names:
-                raise UsageError("--ask needs to know whom", "--judge NAME, as in `hafs judge run`")
-            hook = _asking(space, names, protocol, base_url, budget, max_tokens, probes, progress)
-            names = [judge_name(j) for j in names]
+    hook = None
+    if ask:
+        if not names:
+            raise UsageError("--ask needs to know whom", "--judge NAME, as in `hafs judge run`")
+        asked = open_protocol(protocol or "listwise")
+        hook = _asking(space, names, asked, base_url, budget, max_tokens, probes, json)
+        protocol = asked.id
+        names = [judge_name(j) for j in names]
+    with space.open_store() as store:
         done = run(store, choose_prompts(store, None, split, None), name, names, protocol, settings, ask=hook)
     if done.groups is not None:
         _write(done.groups, output, pairs)
@@ -176,38 +186,35 @@ def hybrid(
 
 
 def _asking(
-    space: Workspace, judges: list[str], protocol: str, base_url: str | None, budget: float | None,
-    max_tokens: int, probes: int, progress: Progress,
+    space: Workspace, judges: list[str], protocol: Protocol, base_url: str | None, budget: float | None,
+    max_tokens: int, probes: int, quiet: bool,
 ) -> AskJudge:  # fmt: skip
-    """Asks the judges about a shortlist, and shows them the injection probes on the first `probes` prompts of it."""
-    from hafs.cli.judge import open_clients
-    from hafs.judge.calling import Manner
-    from hafs.judge.injection import PROBES, probes_of
-    from hafs.judge.prices import load_prices
-    from hafs.judge.protocols import open_protocol
-    from hafs.judge.runner import Judging
-    from hafs.judge.runner import judge as ask_all
-    from hafs.judge.work import Choose, Selection
+    """Asks the judges about a shortlist, and shows them the injection probes on the first `probes` prompts of it.
 
-    prices, asked = load_prices(space.root), open_protocol(protocol.partition("@")[0] or "listwise")
+    All of it is one run, so the budget is of all of it, repeats included.
+    """
+    from hafs.cli.judge import ask as ask_all
+    from hafs.cli.judge import name_problems, open_clients, said
+    from hafs.judge.calling import Manner
+    from hafs.judge.injection import probes_of
+    from hafs.judge.runner import Judging
+    from hafs.judge.work import Selection
 
     def ask(store: Store, kept: Shortlist) -> int:
-        some = sorted(kept)[:probes]
-        rounds: list[tuple[list[str], Choose]] = [(sorted(kept), lambda p, _: kept[p.id])]
-        if asked.compares:
-            rounds += [(some, lambda p, _, n=n: [probes_of(p.id)[n], kept[p.id][0]]) for n in PROBES if some]  # type: ignore[misc]
-        came, left = 0, budget
-        for ids, choose in rounds:
-            judging = Judging(asked, Selection(ids, choose=choose), Manner(max_tokens=max_tokens), left)
-            for result in ask_all(store, open_clients(judges, base_url, False), prices, judging, progress):
-                tally = result.tally
-                came += tally.asked + tally.from_ledger
-                left = None if left is None else max(0.0, left - tally.cost)
-                if tally.stopped:
-                    raise HafsError(
-                        f"{result.judge} was stopped: {tally.stopped}", "the same command goes on from here"
-                    )
-        return came
+        probed = set(sorted(kept)[:probes] if protocol.compares else ())
+
+        def sets(prompt: Prompt, _: Sequence[Candidate]) -> list[Sequence[Candidate]]:
+            mine = kept[prompt.id]
+            shown = probes_of(prompt.id).values() if prompt.id in probed else ()
+            return [mine, *([probe, mine[0]] for probe in shown)]
+
+        judging = Judging(protocol, Selection(sorted(kept), choose=sets), Manner(max_tokens=max_tokens), budget)
+        results = ask_all(space, store, open_clients(judges, base_url, False), judging, quiet)
+        note(said(results))
+        name_problems(results)
+        if any(r.tally.stopped for r in results):
+            raise typer.Exit(1)
+        return sum(r.tally.asked + r.tally.from_ledger for r in results)
 
     return ask
 
@@ -233,8 +240,6 @@ def winrate(
 
 
 def _shares(min_agreement: float = 0.5, confidence: float = 0.5) -> None:
-    from hafs.errors import UsageError
-
     for flag, value in (("--min-agreement", min_agreement), ("--confidence", confidence)):
         if not 0 < value < 1:
             raise UsageError(f"{flag} lies between 0 and 1, not {value}", f"{flag} 0.75")

@@ -312,7 +312,7 @@ class _Batching:
                 if e.kind in ("timeout", "cut", "server") and (found := await self._find(batch)) is not None:
                     batch = found
                     break
-                await asyncio.sleep(backoff(n) if e.retry_after is None else e.retry_after)
+                await asyncio.sleep(backoff(n, e.retry_after))
             else:
                 self.ledger.put_batch(batch)
                 break
@@ -389,7 +389,7 @@ class _Batching:
                 if e.kind not in RETRIABLE or n == self.caller.manner.attempts:
                     fix = "run the same command again: the batch goes on"
                     raise EndpointDown(f"{self.caller.client.endpoint} does not answer: {e.message}", fix) from e
-                await asyncio.sleep(backoff(n) if e.retry_after is None else e.retry_after)
+                await asyncio.sleep(backoff(n, e.retry_after))
         raise AssertionError("unreachable")
 
 

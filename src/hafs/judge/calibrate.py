@@ -8,6 +8,7 @@ inverse of the probability with which it was picked, so that figures are of all 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from hafs.judge.aggregate import Judged, Opinion, aggregate
 from hafs.judge.bias import BiasCard, bias_card
 from hafs.judge.clients import judge_name
 from hafs.judge.labels import Labels, PairLabels, pooled, read_labels
-from hafs.judge.queue import inclusion
+from hafs.judge.queue import Sample, sample
 from hafs.statistics import (
     Certificate,
     Estimate,
@@ -41,6 +42,8 @@ KIND = "calibration"
 """The kind of run that a calibration is kept as."""
 
 VERSION = 1
+
+_VERSION = re.compile(r"@1(:[0-9a-f]{8})?$")  # of the protocol, behind a judge's name in the source of its edges
 
 
 @dataclass(frozen=True)
@@ -133,8 +136,9 @@ class Calibration:
 class Evidence:
     """A judge's verdicts in a workspace, what they amount to, and what people said of the same prompts.
 
-    `weights` are the labelled prompts that figures are computed from, with the inverse of their inclusion probability:
-    those of the judge's newest queue, or all with the same weight where none of it is labelled.
+    `sample` is what the judge's newest queue has sampled, None where none of it was labelled. `weights` are the
+    labelled prompts that figures are computed from, with the inverse of their inclusion probability: those of the
+    sample, or all with the same weight without one.
     """
 
     protocol: str
@@ -142,6 +146,7 @@ class Evidence:
     judged: Sequence[Judged]
     labels: Labels
     weights: Mapping[str, float]
+    sample: Sample | None
 
     @property
     def source(self) -> str:
@@ -157,11 +162,12 @@ class Evidence:
 
 
 def read_verdicts(store: Store, judges: Sequence[str] = (), protocol: str = "") -> tuple[str, list[Verdict]]:
-    """The verdicts of the judges named (several are a panel; NAME or NAME@URL), of one protocol; which one it is.
+    """The verdicts of the judges named (several are a panel; NAME, NAME@URL, or NAME@1 as edges say), of one protocol;
+    which one it is.
 
     A judge or a protocol that is the only one needs no name. Raises UsageError where there are several or none.
     """
-    asked = [judge_name(j) for j in judges]
+    asked = [_VERSION.sub("", judge_name(j)) for j in judges]
     found = list(store.verdicts(judge=asked or None))
     names = {v.judge for v in found}
     missing = [j for j in asked if j not in names]
@@ -186,10 +192,13 @@ def gather(store: Store, judges: Sequence[str] = (), protocol: str = "") -> Evid
     if not judged:
         raise UsageError(f"{store.where} has only verdicts about probes", "hafs judge run")
     labels = read_labels(store)
-    picked = inclusion(store, judged[0].source, labels.of)
+    found = sample(store, judged[0].source, chosen, labels.of)
     both = [j.prompt_id for j in judged if j.prompt_id in labels.of]
-    weights = {id: 1 / picked[id] for id in both if id in picked} or dict.fromkeys(both, 1.0)
-    return Evidence(chosen, verdicts, judged, labels, weights)
+    if found is None:
+        weights = dict.fromkeys(both, 1.0)
+    else:
+        weights = {id: 1 / found.probabilities[id] for id in both if id in found.drawn}
+    return Evidence(chosen, verdicts, judged, labels, weights, found)
 
 
 def calibrate(

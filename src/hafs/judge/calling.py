@@ -17,7 +17,17 @@ from typing import Any, TypeVar
 from hafs.errors import HafsError
 from hafs.judge.answers import Unreadable, read
 from hafs.judge.budget import Budget, BudgetSpent
-from hafs.judge.clients import PERHAPS_PAID, RETRIABLE, CallFailed, Client, EndpointDown, Messages, Reply
+from hafs.judge.clients import (
+    NOT_RECORDED,
+    PERHAPS_PAID,
+    RETRIABLE,
+    CallFailed,
+    Client,
+    EndpointDown,
+    Messages,
+    ReplayClient,
+    Reply,
+)
 from hafs.judge.ledger import ANSWERED, MALFORMED, Call, Ledger
 from hafs.judge.limits import Breaker, Limiter, backoff
 from hafs.judge.prices import FREE, Price, most_tokens
@@ -174,6 +184,9 @@ class Caller:
 
     async def ask(self, ask: Ask) -> Verdict | None:
         """The verdict on a question; None when no reply came. Raises Stopped once the run is over."""
+        if isinstance(self.client, ReplayClient):
+            self.tally.failed[NOT_RECORDED] += 1
+            return None
         about = Call(ask.key(self.judge), self.judge, self.client.endpoint, ask.protocol, ask.prompt_id, self.run_id)
         messages: Messages = [("user", ask.text)]
         verdict = None
@@ -221,8 +234,7 @@ class Caller:
                     raise Stopped from e
                 if e.kind not in RETRIABLE or n == last:
                     raise
-                if e.retry_after is None:
-                    await asyncio.sleep(backoff(n))
+                await asyncio.sleep(backoff(n, e.retry_after))
         raise AssertionError("unreachable")
 
     async def _attempt(

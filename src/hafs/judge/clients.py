@@ -2,8 +2,8 @@
 to count.
 
 `open_client` takes names as one writes them: `claude-opus-4-5` goes to Anthropic, `gpt-5` to OpenAI, everything else,
-such as `hafs-coder:14b`, to an OpenAI-compatible server (Ollama, vLLM, llama.cpp, LM Studio): the one of `--base-url`,
-the one written behind the name (`NAME@URL`), or the local Ollama where it answers.
+such as `hafs-coder:14b` or `gpt-oss:20b`, to an OpenAI-compatible server (Ollama, vLLM, llama.cpp, LM Studio): the one
+of `--base-url`, the one written behind the name (`NAME@URL`), or the local Ollama where it answers.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from hafs.errors import HafsError, MissingTool, UsageError
 OLLAMA = "http://127.0.0.1:11434"
 ABILITIES = ("structured", "system", "seed", "temperature", "logprobs")
 RETRIABLE = ("rate_limit", "server", "timeout", "cut", "connection")
+NOT_RECORDED = "not_recorded"
 PERHAPS_PAID = ("timeout", "cut")
 """Failures after which the vendor may have done the work and taken the money."""
 
@@ -209,7 +210,7 @@ class OpenAIClient:
 
 
 class ReplayClient:
-    """Sends nothing: what the ledger does not hold is a failure of kind "not_recorded"."""
+    """Sends nothing: a question that the ledger has no answer to fails as "not_recorded", and is no attempt."""
 
     endpoint = "replay"
     abilities: Mapping[str, bool] = dict.fromkeys(ABILITIES, False)
@@ -222,13 +223,13 @@ class ReplayClient:
         logprobs: bool = False,
     ) -> Reply:  # fmt: skip
         """See `Client`."""
-        raise CallFailed("not_recorded", "the ledger has no answer to this question")
+        raise CallFailed(NOT_RECORDED, "the ledger has no answer to this question")
 
     async def close(self) -> None:
         """See `Client`."""
 
 
-_VENDORS = re.compile(r"claude|gpt-|chatgpt-|o\d|ft:")
+_VENDORS = re.compile(r"ft:|(claude|gpt-(?!oss)|chatgpt-|o\d)(?!.*:)")  # with a tag it is a model of Ollama's
 _TAGGED = re.compile(r"[\w./-]+:[\w.-]+")  # as Ollama names a model
 
 
@@ -261,20 +262,19 @@ def open_client(spec: str, base_url: str | None = None, replay: bool = False) ->
         raise UsageError("a judge needs a name", "--judge claude-opus-4-5, or --judge hafs-coder:14b")
     if replay:
         return ReplayClient(name)
-    if url or base_url:
-        return OpenAIClient(name, url or base_url)
-    if name.startswith("claude"):
-        return AnthropicClient(name)
-    if _VENDORS.match(name):
-        return OpenAIClient(name)
-    return OpenAIClient(name, _ollama(name))
+    if where := url or base_url:
+        _port(where, "NAME@http://HOST:PORT/v1, or --base-url http://HOST:PORT/v1")
+        return OpenAIClient(name, where)
+    if not _VENDORS.match(name):
+        return OpenAIClient(name, _ollama(name))
+    return AnthropicClient(name) if name.startswith("claude") else OpenAIClient(name)
 
 
 def _ollama(name: str) -> str:
     """The address of the local Ollama's OpenAI-compatible API. Raises UsageError when it does not answer."""
     host = os.environ.get("OLLAMA_HOST", "") or OLLAMA
     root = (host if "://" in host else f"http://{host}").rstrip("/").replace("0.0.0.0", "127.0.0.1")
-    if urllib.parse.urlsplit(root).port is None:
+    if _port(root, "OLLAMA_HOST=HOST:PORT") is None:
         root += ":11434"
     try:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -287,6 +287,18 @@ def _ollama(name: str) -> str:
     return f"{root}/v1"
 
 
+def _port(url: str, form: str) -> int | None:
+    """The port in an address, None where it has none. Raises UsageError for what is no address of `form`."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        port = parts.port
+    except ValueError as e:
+        raise UsageError(f"{url} is no address: {e}", f"write it as {form}") from e
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"{url} is no address that begins with http:// or https://", f"write it as {form}")
+    return port
+
+
 def is_local(endpoint: str) -> bool:
     """Whether an endpoint is on this machine or in a private network, where tokens cost nothing."""
     host = urllib.parse.urlsplit(endpoint).hostname or ""
@@ -296,10 +308,10 @@ def is_local(endpoint: str) -> bool:
         return host in ("", "localhost") or host.endswith((".local", ".internal")) or "." not in host
 
 
-def looks_local(spec: str) -> bool:
-    """Whether a judge as written would be served for nothing: what is no vendor's name, or stands at a local URL."""
+def looks_local(spec: str, base_url: str | None = None) -> bool:
+    """Whether a judge as written would be served for nothing: at a local address, or without one by the Ollama here."""
     name = judge_name(spec)
-    url = spec[len(name) + 1 :]
+    url = spec[len(name) + 1 :] or base_url
     return is_local(url) if url else not _VENDORS.match(name)
 
 

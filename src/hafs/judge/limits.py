@@ -62,9 +62,10 @@ class Limiter:
             self._resume = max(self._resume, now + retry_after)
 
 
-def backoff(attempt: int) -> float:
-    """Seconds to wait after the `attempt`-th failure: exponential with full jitter (Brooker 2015)."""
-    return random.uniform(0.0, min(_CAP, _BASE * 2.0**attempt))
+def backoff(attempt: int, retry_after: float | None = None) -> float:
+    """Seconds to wait after the `attempt`-th failure: exponential with full jitter (Brooker 2015), on top of what the
+    endpoint asks for."""
+    return (retry_after or 0.0) + random.uniform(0.0, min(_CAP, _BASE * 2.0**attempt))
 
 
 class Breaker:

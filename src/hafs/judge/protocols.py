@@ -128,12 +128,20 @@ class Protocol:
 
 
 def open_protocol(name: str, rubric: str = "", shuffles: int = 2, seed: int = 0) -> Protocol:
-    """The protocol of that name. Raises UsageError for an unknown one or an odd number of shuffles."""
-    if name not in PROTOCOLS:
+    """The protocol of that name, also as verdicts carry it (`listwise@1`).
+
+    Raises UsageError for an unknown one, criteria other than `rubric`, or an odd number of shuffles.
+    """
+    plain = name.partition("@")[0]
+    if plain not in PROTOCOLS:
         raise UsageError(f"there is no protocol {name!r}", f"use one of: {', '.join(PROTOCOLS)}")
     if shuffles < 2 or shuffles % 2:
         raise UsageError(f"{shuffles} shuffles cannot show every pair equally often both ways", "use 2, 4, 6, …")
-    return Protocol(name, rubric.strip(), shuffles, seed)
+    made = Protocol(plain, rubric.strip(), shuffles, seed)
+    if name not in (plain, made.id):
+        raise UsageError(f"this asks by {made.id}, not by {name}",
+                         f"--protocol {plain}; criteria of one's own are `hafs judge run --rubric FILE`")  # fmt: skip
+    return made
 
 
 _Shown = tuple[str, str]  # a candidate's id and text

@@ -2,14 +2,15 @@
 
 Every prompt has a known probability of being picked, which is kept, so that figures from the picked ones can be made
 figures of all (Horvitz and Thompson, JASA 47, 1952). The queue is a run of kind "annotation-queue" in the workspace:
-its outputs are {"prompts": [{"id", "probability", "reason"}, ...], "probabilities": {prompt id: probability}}: the
-picked ones in the order to ask, which is random, so stopping early leaves a random part undone; and all of them.
+its outputs are {"prompts": [{"id", "probability", "reason"}, ...], "probabilities": {prompt id: probability},
+"labelled": [prompt id, ...]}: the picked ones in the order to ask, which is random, so stopping early leaves a random
+part undone; all of them; and those that people had labelled before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,10 +39,7 @@ def pick(
     Systematic sampling in a random order: exactly `size` are picked, each with exactly its probability (W. Madow,
     Annals of Mathematical Statistics 20, 1949). Raises UsageError for a size below 1 or an audit share outside (0, 1].
     """
-    if size < 1:
-        raise UsageError(f"a queue of {size} prompts is none", "--queue-size of 1 or more")
-    if not 0 < audit <= 1:
-        raise UsageError(f"the audit share is above 0 and at most 1, not {audit}", "--audit-share 0.2")
+    check_queue(size, audit)
     rng = np.random.default_rng(int(content_id("queue", seed)[:12], 16))
     ids = np.array(sorted(uncertainty))[rng.permutation(len(uncertainty))].tolist()
     if len(ids) <= size:
@@ -60,6 +58,14 @@ def pick(
     return [chosen[i] for i in rng.permutation(len(chosen))], dict(zip(ids, probability.tolist(), strict=True))
 
 
+def check_queue(size: int, audit: float) -> None:
+    """Raises UsageError for a size or an audit share that no queue can have."""
+    if size < 1:
+        raise UsageError(f"a queue of {size} prompts is none", "--queue-size of 1 or more")
+    if not 0 < audit <= 1:
+        raise UsageError(f"the audit share is above 0 and at most 1, not {audit}", "--audit-share 0.2")
+
+
 def _capped(share: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """`size` times the shares, none above the highest probability; what is cut off goes to the others."""
     highest = max(HIGHEST, size / len(share))
@@ -71,18 +77,23 @@ def _capped(share: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def save_queue(
-    store: Store, source: str, queued: Sequence[Queued], probabilities: Mapping[str, float], settings: Mapping[str, Any]
-) -> str:
-    """Keep what `pick` gave in the workspace; returns the id of the run."""
+    store: Store, source: str, protocol: str, queued: Sequence[Queued], probabilities: Mapping[str, float],
+    labelled: Collection[str], settings: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """Keep what `pick` gave in the workspace, with the prompts that people had labelled by then; returns the run's id.
+
+    `source` is the judge as edges name it, `protocol` that of its verdicts.
+    """
     rows = [asdict(q) for q in queued]
-    run = store.start_run(KIND, {"judge": source, **settings}, {"prompts": content_id(rows)})
-    store.finish_run(run, "finished", {"prompts": len(rows)}, {"prompts": rows, "probabilities": dict(probabilities)})
+    run = store.start_run(KIND, {"judge": source, "protocol": protocol, **settings}, {"prompts": content_id(rows)})
+    kept = {"prompts": rows, "probabilities": dict(probabilities), "labelled": sorted(probabilities.keys() & labelled)}
+    store.finish_run(run, "finished", {"prompts": len(rows)}, kept)
     return run
 
 
-def newest_queue(store: Store, source: str, settings: Mapping[str, Any] | None = None) -> Run | None:
-    """The queue made last for a judge, as edges name it; `settings` keeps those that were made with them."""
-    wanted = {"judge": source, **(settings or {})}
+def newest_queue(store: Store, source: str, protocol: str, settings: Mapping[str, Any] | None = None) -> Run | None:
+    """The queue made last for a judge's verdicts by a protocol; `settings` keeps those that were made with them."""
+    wanted = {"judge": source, "protocol": protocol, **(settings or {})}
     made = [r for r in store.runs(kind=KIND) if r.status == "finished" and wanted.items() <= dict(r.config).items()]
     return max(made, key=lambda r: r.finished or 0.0) if made else None
 
@@ -92,15 +103,29 @@ def queued(run: Run) -> list[Queued]:
     return [Queued(**row) for row in run.outputs["prompts"]]
 
 
-def inclusion(store: Store, source: str, labelled: Collection[str]) -> dict[str, float]:
-    """The probability of each prompt of a judge's newest queue to be labelled by now; empty without a queue, or where
-    nothing of it is labelled.
+@dataclass(frozen=True)
+class Sample:
+    """The labelled prompts of a queue, `drawn`, and of every prompt that it was picked from the probability to be one
+    of them."""
 
-    It is that of being picked, times the share of the queue that is done. `labelled` are the prompts with labels.
+    drawn: frozenset[str]
+    probabilities: Mapping[str, float]
+
+
+def sample(store: Store, source: str, protocol: str, labelled: Collection[str]) -> Sample | None:
+    """What a judge's newest queue has sampled by now; None without one, or where no label was given since it was made.
+
+    `labelled` are the prompts with labels. The probability of a prompt is that of being picked, times the share of the
+    queue that was done since; a prompt labelled before needs only to be picked. Labels of prompts that were not picked
+    are no part of it: nobody knows how probable they were.
     """
-    run = newest_queue(store, source)
+    run = newest_queue(store, source, protocol)
     if run is None:
-        return {}
-    picked = queued(run)
-    done = sum(q.id in labelled for q in picked) / max(1, len(picked))
-    return {id: p * done for id, p in run.outputs["probabilities"].items()} if done else {}
+        return None
+    picked, before = {q.id for q in queued(run)}, set(run.outputs["labelled"])
+    fresh = picked - before
+    done = len(fresh.intersection(labelled)) / len(fresh) if fresh else 1.0
+    if not done:
+        return None
+    whole = run.outputs["probabilities"].items()
+    return Sample(frozenset(picked.intersection(labelled)), {id: p if id in before else p * done for id, p in whole})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -106,13 +106,7 @@ async def _judge(
     try:
         runs = [_Run(caller, Work(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
                 for caller in callers]  # fmt: skip
-        tasks = [asyncio.ensure_future(run.all()) for run in runs]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await _together(run.all() for run in runs)
     finally:
         try:
             await writer.close()
@@ -124,6 +118,17 @@ async def _judge(
     short = any(r.tally.stopped or r.tally.failed or r.tally.unasked for r in results)
     store.finish_run(run_id, "failed" if short else "finished", {r.judge: r.to_dict() for r in results})
     return results
+
+
+async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run all at once; the first failure ends the others and is raised."""
+    tasks = [asyncio.ensure_future(w) for w in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Run:
@@ -158,15 +163,8 @@ class _Run:
                 f"{waiting} questions to {self.caller.judge} are in a batch under way", "the same command with --batch"
             )
         await set_up(self.caller, self.work.ledger)
-        workers = [asyncio.ensure_future(self._worker()) for _ in range(self.judging.manner.concurrency)]
-        try:
-            await self._produce()
-            for _ in workers:
-                await self._queue.put(None)
-            await asyncio.gather(*workers)
-        finally:
-            for w in workers:
-                w.cancel()
+        workers = [self._worker() for _ in range(self.judging.manner.concurrency)]
+        await _together([self._produce(), *workers])
 
     async def _produce(self) -> None:
         pages = self.work.pages()
@@ -176,6 +174,8 @@ class _Run:
                 self._left[ask.prompt_id] = self._left.get(ask.prompt_id, 0) + 1
             for ask in page.asks:
                 await self._queue.put(ask)
+        for _ in range(self.judging.manner.concurrency):
+            await self._queue.put(None)
 
     async def _page_done(self, page: Page) -> None:
         """Store what the ledger answered and count the prompts that need no asking."""

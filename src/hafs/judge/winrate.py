@@ -26,7 +26,7 @@ from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged
 from hafs.judge.calibrate import Evidence
 from hafs.judge.labels import Pair, pooled
-from hafs.judge.queue import inclusion
+from hafs.judge.queue import Sample
 from hafs.statistics import Estimate, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.store import Store
 from hafs.types import Candidate
@@ -96,11 +96,10 @@ def win_rate(store: Store, evidence: Evidence, a: str, b: str, level: float = 0.
     if not mine or a == b:
         raise UsageError(f"{evidence.source.removeprefix('judge:')} has compared no answers of {a} and {b}",
                          "`hafs generate` with both models on the same prompts, then `hafs judge run`")  # fmt: skip
-    probabilities = inclusion(store, evidence.source, evidence.labels.of)
-    raw = _raw([m if m.a == a else _turned(m) for m in mine], probabilities, level)
-    controlled, judge_slope, people_slope = _controlled(matches, a, b, probabilities, level)
+    raw = _raw([m if m.a == a else _turned(m) for m in mine], evidence.sample, level)
+    controlled, judge_slope, people_slope = _controlled(matches, a, b, evidence.sample, level)
     return WinRate(
-        a, b, evidence.source, len(mine), sum(m.people is not None for m in mine), missing, raw, controlled,
+        a, b, evidence.source, len(mine), raw.people.n, missing, raw, controlled,
         judge_slope, people_slope, tuple(sorted({name for m in matches for name in (m.a, m.b)})),
     )  # fmt: skip
 
@@ -153,19 +152,22 @@ def _turned(m: _Match) -> _Match:
 
 
 def _weights(
-    matches: Sequence[_Match], probabilities: Mapping[str, float]
+    matches: Sequence[_Match], sample: Sample | None
 ) -> tuple[list[_Match], list[_Match], list[float] | None, list[float] | None]:
-    """The matches with labels and those without, with their weights; none where the labels are of no queue."""
-    known = [m for m in matches if m.people is not None]
-    rest = [m for m in matches if m.people is None]
-    if not all(m.prompt_id in probabilities for m in matches) or any(probabilities[m.prompt_id] >= 1 for m in rest):
-        return known, rest, None, None
-    inside = [1 / probabilities[m.prompt_id] for m in known]
-    return known, rest, inside, [1 / (1 - probabilities[m.prompt_id]) for m in rest]
+    """The matches with labels and those without, with their weights; without a sample none, and every label counts.
+
+    With one, the first are of the prompts drawn and the second of those that might have been; the rest are left out.
+    """
+    known = [m for m in matches if m.people is not None and (sample is None or m.prompt_id in sample.drawn)]
+    if sample is None:
+        return known, [m for m in matches if m.people is None], None, None
+    p = sample.probabilities
+    rest = [m for m in matches if m.prompt_id not in sample.drawn and p.get(m.prompt_id, 1.0) < 1]
+    return known, rest, [1 / p[m.prompt_id] for m in known], [1 / (1 - p[m.prompt_id]) for m in rest]
 
 
-def _raw(matches: Sequence[_Match], probabilities: Mapping[str, float], level: float) -> Rates:
-    known, rest, inside, outside = _weights(matches, probabilities)
+def _raw(matches: Sequence[_Match], sample: Sample | None, level: float) -> Rates:
+    known, rest, inside, outside = _weights(matches, sample)
     nothing = Estimate(None, None, None, len(known), level)
     judge, _ = ppi_mean([m.judge for m in matches], [m.judge for m in matches], [], level=level)
     if len(known) < FEWEST:
@@ -178,7 +180,7 @@ def _raw(matches: Sequence[_Match], probabilities: Mapping[str, float], level: f
 
 
 def _controlled(
-    matches: Sequence[_Match], a: str, b: str, probabilities: Mapping[str, float], level: float
+    matches: Sequence[_Match], a: str, b: str, sample: Sample | None, level: float
 ) -> tuple[Rates | None, float | None, float | None]:
     """The length-controlled rates, and the slopes of length of judge and people."""
     scale = float(np.std([m.longer for m in matches]))
@@ -204,7 +206,7 @@ def _controlled(
         value, low, high = (float(scipy.special.expit(v)) for v in (odds, odds - half, odds + half))
         return Estimate(value, low, high, n, level, "logistic")
 
-    known, rest, inside, outside = _weights(matches, probabilities)
+    known, rest, inside, outside = _weights(matches, sample)
     everything = rows(matches, None)
     judge = _fit(everything.predicted, everything, None)
     alone = both = None

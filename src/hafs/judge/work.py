@@ -20,14 +20,18 @@ PAGE = 64
 """Prompts read at once."""
 REFUSED = "refused"
 
-Choose = Callable[[Prompt, Sequence[Candidate]], Sequence[Candidate]]
+Choose = Callable[[Prompt, Sequence[Candidate]], Sequence[Sequence[Candidate]]]
+"""Of a prompt's candidates the sets to ask about, each by itself."""
+
+
+Chosen = tuple[Prompt, Sequence[Sequence[Candidate]]]
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which candidates are judged: those of `prompt_ids`, of a model's hash where given, each text once.
 
-    At most `most` of a prompt (the first by seed and index), or those that `choose` picks.
+    At most `most` of a prompt (the first by seed and index), or the sets that `choose` makes of them.
     """
 
     prompt_ids: Sequence[str]
@@ -35,19 +39,19 @@ class Selection:
     most: int = 8
     choose: Choose | None = None
 
-    def pages(self, store: Store) -> Iterator[list[tuple[Prompt, list[Candidate]]]]:
-        """The prompts with their candidates, `PAGE` prompts at a time, in the order of the ids."""
+    def pages(self, store: Store) -> Iterator[list[Chosen]]:
+        """The prompts with the sets of their candidates, `PAGE` prompts at a time, in the order of the ids."""
         ids = sorted(self.prompt_ids)
         for start in range(0, len(ids), PAGE):
             page = ids[start : start + PAGE]
             prompts = list(store.prompts(ids=page))
             of = store.candidates(prompt_ids=page, model=self.model)
             found = {id: list(mine) for id, mine in groupby(of, key=lambda c: c.prompt_id)}
-            yield [(p, self._candidates(p, found.get(p.id, []))) for p in prompts]
+            yield [(p, self._sets(p, found.get(p.id, []))) for p in prompts]
 
-    def _candidates(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def _sets(self, prompt: Prompt, candidates: Sequence[Candidate]) -> Sequence[Sequence[Candidate]]:
         unique = list({c.text.strip(): c for c in reversed(candidates)}.values())[::-1]
-        return list(self.choose(prompt, unique)) if self.choose else unique[: self.most]
+        return self.choose(prompt, unique) if self.choose else [unique[: self.most]]
 
 
 @dataclass
@@ -83,18 +87,18 @@ class Work:
     def verdicts(self) -> Iterator[list[Verdict]]:
         """The verdicts there are of the selection, a page of prompts at a time."""
         for prompts in self.selection.pages(self.store):
-            shown = {c.id for _, candidates in prompts for c in candidates}
+            shown = {c.id for _, sets in prompts for candidates in sets for c in candidates}
             yield [v for v in self._stored([p.id for p, _ in prompts]) if shown.issuperset(v.shown)]
 
     def _stored(self, prompt_ids: Sequence[str]) -> Iterator[Verdict]:
         return self.store.verdicts(prompt_ids=prompt_ids, judge=self.judge, protocol=self.protocol.id)
 
-    def _page(self, prompts: Sequence[tuple[Prompt, list[Candidate]]]) -> Page:
+    def _page(self, prompts: Sequence[Chosen]) -> Page:
         page = Page(prompts=len(prompts))
         done = {v.id for v in self._stored([p.id for p, _ in prompts]) if v.outcome != "malformed"}
         left: list[Ask] = []
-        for prompt, candidates in prompts:
-            asks = list(self.protocol.asks(prompt, candidates))
+        for prompt, sets in prompts:
+            asks = [ask for candidates in sets for ask in self.protocol.asks(prompt, candidates)]
             page.skipped += not asks
             new = [a for a in asks if a.verdict(self.judge, Reading("abstain")).id not in done]
             page.decided += len(asks) - len(new)
