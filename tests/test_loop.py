@@ -18,6 +18,7 @@ from hafs.focus import Ask, Source
 from hafs.lock import lock, read_lock, reproduce, write_lock
 from hafs.loop import Loop, Outcome, run
 from hafs.models import model_hash
+from hafs.sealed import seal
 from hafs.store import Workspace, init_workspace
 from hafs.types import Annotation, Prompt
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
@@ -170,6 +171,40 @@ def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model
     with pytest.raises(UsageError, match="1 prompts of bench may also be trained on: 'tr alpha 3'"):
         run(toy_loop(tmp_path, tiny_model), workspace)
     assert not (workspace.root / "models").exists()
+
+
+@pytest.mark.parametrize("where", ["bench", "tasks"])
+def test_sealed_prompts_are_refused_before_any_work(where: str, tiny_model: Path, tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    workspace = init_workspace(tmp_path / "w")
+    row = (tmp_path / f"{where}.jsonl").read_text().splitlines()[-1]
+    with workspace.open_store() as store:
+        seal(workspace, store, "final", [Prompt.from_dict(json.loads(row))])
+        with pytest.raises(UsageError, match="1 of these prompts are sealed in 'final'"):
+            run(toy_loop(tmp_path, tiny_model), workspace)
+        assert not list(store.prompts()) and not list(store.runs(kind="eval"))
+
+
+def test_a_model_that_was_trained_on_what_decides_or_is_reported_is_refused(
+    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Of what decides the very same prompts; a loop's SFT model begins another one, and the page says what is known."""
+    folder, workspace, _ = done
+    sft = workspace.root / "models/sft/model"
+    kept = Loop(toy_config(folder, max_rounds=1, checkpoint_prompts=0), str(sft), taught=True)
+    page = run(kept, init_workspace(tmp_path / "w")).report.read_text()
+    assert "No benchmark prompt, nor a near copy" in page and "sft in sft" in page
+    taught = [json.loads(line) for line in (folder / "tasks.jsonl").open()][:3]
+    for where, row in (("tasks", {**taught[0], "split": "validation"}), ("bench", {**taught[1], "split": "test"})):
+        mine = tmp_path / where
+        mine.mkdir()
+        for name in ("tasks", "bench"):
+            lines = (folder / f"{name}.jsonl").read_text().splitlines()
+            lines = [x for x in lines if json.loads(x)["text"] != row["text"]]
+            text = [json.dumps(row), *lines] if name == where else lines
+            (mine / f"{name}.jsonl").write_text("\n".join(text) + "\n")
+        with pytest.raises(UsageError, match=r"1 of \d+ benchmark prompts are in the training data"):
+            run(Loop(toy_config(mine), str(sft), taught=True), init_workspace(tmp_path / f"w-{where}"))
 
 
 def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: Path) -> None:

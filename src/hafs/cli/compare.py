@@ -14,7 +14,6 @@ from hafs.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
-    from hafs.evals.contamination import Hit
     from hafs.store import Run, Workspace
 
 
@@ -58,7 +57,7 @@ def compare(
     notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
     human: dict[str, tuple[int, int]] = {}
     sampled: dict[str, list[SampledResult]] = {}
-    if (space := _workspace(workspace)) is not None:
+    if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
             human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
             notes += [said] if said else []
@@ -117,46 +116,15 @@ def check_contamination(
 
     Raises UsageError when there are any, unless that is `allowed`.
     """
-    from hafs.evals.contamination import THRESHOLD, Index
+    from hafs.evals.contamination import refuse_contaminated
 
     prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
-    texts, unknown = _training_texts(results, workspace, files)
-    index = Index(prompts)
-    hits = index.hits((where, text) for where, found in texts.items() for text in found)
-    if hits and not allowed:
-        raise UsageError(_contaminated(hits, len(prompts)), "take them out and train again, evaluate on other prompts,"
-                         " or compare anyway with --allow-contaminated")  # fmt: skip
-    notes = [f"Contaminated: {_contaminated(hits, len(prompts))}"] if hits else []
-    if texts and not hits:
-        notes.append(f"No benchmark prompt, nor a near copy (similarity {THRESHOLD:g} or more), is in the training data"
-                     f" that was looked through: {', '.join(texts)}.")  # fmt: skip
-    if unknown:
-        notes.append(f"What {', '.join(unknown)} was trained on is not known here and was not checked.")
-    return notes
-
-
-def _training_texts(
-    results: Mapping[str, Sequence[EvalResult]], workspace: Path | None, files: Sequence[Path]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Training prompts by where they were trained, and the names of models without a record."""
-    from hafs.lineage import ancestry, training_runs
-
-    space = _workspace(workspace)
-    models = {e.model_path for rows in results.values() for e in rows if e.model_path}
-    runs = training_runs([space.root] if space else [], sorted(models))
-    texts: dict[str, list[str]] = {}
-    unknown = []
-    for name, rows in results.items():
-        made = ancestry(rows[0].model, runs)
-        for run in made:
-            where = f"{run.kind} in {run.directory.name}"
-            if run.recorded and where not in texts:
-                texts[where] = [t.prompt for t in run.trained_on()]
-        if not made or not all(run.recorded for run in made):
-            unknown.append(name)
-    for file in files:
-        texts[str(file)] = _prompts_of(file)
-    return texts, unknown
+    space = workspace_or_none(workspace)
+    return refuse_contaminated(
+        prompts, {name: {e.model for e in rows} for name, rows in results.items()}, [space.root] if space else [],
+        {e.model_path for rows in results.values() for e in rows if e.model_path},
+        more={str(file): _prompts_of(file) for file in files}, allowed=allowed,
+    )  # fmt: skip
 
 
 def _prompts_of(file: Path) -> list[str]:
@@ -174,12 +142,6 @@ def _prompts_of(file: Path) -> list[str]:
     return read_jsonl(file, text).rows
 
 
-def _contaminated(hits: Sequence[Hit], total: int) -> str:
-    first = hits[0]
-    return (f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
-            f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})")  # fmt: skip
-
-
 def _sampled(runs: object, name: str, results: Sequence[EvalResult]) -> list[SampledResult]:
     """The newest sampled results under a name, of the model and benchmarks that `results` are of."""
     from hafs.evals import SampledResult
@@ -194,7 +156,7 @@ def _sampled(runs: object, name: str, results: Sequence[EvalResult]) -> list[Sam
     return list(newest.values())
 
 
-def _workspace(directory: Path | None) -> Workspace | None:
+def workspace_or_none(directory: Path | None) -> Workspace | None:
     """The workspace, or None where there is none: results in files need none."""
     try:
         return workspace_at(directory)

@@ -123,13 +123,18 @@ def open_(
     model: list[str] = typer.Option(help="NAME=MODEL, in the order of the table; repeated for each model."),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
     again: bool = typer.Option(False, help="Open it although it was opened before; every later table says so."),
+    allow_contaminated: bool = typer.Option(
+        False, help="Open it although a model was trained on some of its prompts; the table says so."
+    ),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Open a sealed test set: evaluate all models on it, once, and compare them."""
-    from hafs.cli.compare import check_contamination
+    """Open a sealed test set: evaluate all models on it, once, and compare them.
+
+    Refused, and still sealed, when its prompts, or near copies of them, are in what a model was trained on.
+    """
     from hafs.evals import compare, to_rich
-    from hafs.sealed import open_sealed, sealed_notes
+    from hafs.sealed import open_sealed
 
     pairs = [spec.partition("=") for spec in model]
     if any(not (who and what) for who, _, what in pairs):
@@ -139,13 +144,12 @@ def open_(
         raise UsageError(f"there is no model {reference!r} to compare with", "--reference NAME, one of --model")
     space = workspace_at(workspace)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        results = open_sealed(space, store, name, models, again=again, progress=progress)
-        notes = sealed_notes(store, [name])
+        results, notes = open_sealed(space, store, name, models, again=again, allow_contaminated=allow_contaminated,
+                                     progress=progress)  # fmt: skip
     if len(models) < 2:
         (row, text), *_ = [_summary(r, [], space.config.eval.level) for rows in results.values() for r in rows]
         emit({"results": [row], "notes": notes}, "\n".join([*text, *notes]), json)
         return
-    notes += check_contamination(results, workspace, (), allowed=True)
     comparison = compare(results, reference, level=space.config.eval.level, notes=notes)
     emit(comparison.to_dict(), to_rich(comparison), json)
 
