@@ -12,7 +12,7 @@ import pytest
 
 from conftest import KILLS
 from forked import Forks
-from hafs.config import LoopConfig, parse_config
+from hafs.config import LoopConfig, override, parse_config
 from hafs.errors import UsageError
 from hafs.focus import Ask, Source
 from hafs.lock import lock, read_lock, reproduce, write_lock
@@ -166,6 +166,13 @@ def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model
         run(toy_loop(tmp_path, tiny_model, budget=3), workspace)
     with pytest.raises(UsageError, match=r"\[loop.rounds.2\]: unknown setting 'dpo.rate'"):
         toy_config(tmp_path, rounds={2: {"dpo": {"rate": 1}}})
+    config = toy_config(tmp_path)
+    for file, said in (("decision.jsonl", "cannot be called 'decision'"), ("other/bench.jsonl", "one name in results")):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "bench.jsonl", tmp_path / file)
+        both = override(config.eval, benchmarks=[str(tmp_path / "bench.jsonl"), str(tmp_path / file)])
+        with pytest.raises(UsageError, match=said):
+            run(Loop(config.model_copy(update={"eval": both}), str(tiny_model)), workspace)
     bench = tmp_path / "bench.jsonl"
     bench.write_text(json.dumps(prompt(3, "train").to_dict()) + "\n" + bench.read_text())
     with pytest.raises(UsageError, match="1 prompts of bench may also be trained on: 'tr alpha 3'"):
@@ -254,7 +261,10 @@ def test_the_command_and_its_page(
     assert hafs("report", "--open", "-w", copy, "--json").ok().json["html"] == str(copy / "loop.html")
     assert opened == [(copy / "loop.html").as_uri()]
     hafs(*argv, "--target", "bench").failed(2, "--target 'bench' is no target")
-    hafs("report", "-w", hafs_workspace(tmp_path / "empty")).failed(2, "no page of a loop or demo")
+    begun = hafs_workspace(tmp_path / "empty")
+    hafs("report", "-w", begun).failed(2, "no page of a loop or demo")
+    (begun / "loop.html").write_text("as it stands after a round")
+    assert hafs("report", "-w", begun, "--json").ok().json["html"] == str(begun / "loop.html")
 
 
 def hafs_workspace(path: Path) -> Path:

@@ -189,6 +189,43 @@ def test_sampled_answers_are_compared_when_all_were_sampled(here: Path, tiny_mod
     (found,) = data["sft"].values()
     assert set(found) == {"1", "2"} and found["2"]["n"] == 3
     assert "pass@2" in compared(here, "clean").ok().out
+    compared(here, "clean", "--html", here / "k.html", "--markdown", here / "k.md").ok()
+    assert "pass@2" in (here / "k.html").read_text() and "pass@2" in (here / "k.md").read_text()
+    argv = ["report", "baseline", "sft", "--reference", "baseline", "--benchmark", "clean", "-w", here]
+    hafs(*argv, "--output", here / "r.html").ok()
+    assert "pass@2" in (here / "r.html").read_text() and "pass@2" in (here / "r.md").read_text()
+
+
+def test_one_column_is_one_model(here: Path, tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more.jsonl", ["What comes after 8?"])
+    for name in ("mixed", "base"):
+        for file in (here / "clean.jsonl", tmp_path / "more.jsonl"):
+            model = here / "models/sft/model" if name == "mixed" and file.stem == "more" else tiny_model
+            hafs("eval", "--model", model, "--name", name, "--benchmark", file, "-w", here).ok()
+    for verb in ("compare", "report"):
+        argv = [verb, "base", "mixed", "--reference", "base", "-w", here]
+        hafs(*argv).failed(2, "mixed was evaluated as 2 models", "on clean", "on more", "evaluate it again")
+        hafs(*argv, "--benchmark", "clean").ok()
+
+
+def test_a_task_file_is_called_by_its_name_without_the_folder(
+    here: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    write(tmp_path / "own.jsonl", ["What comes after 1?", "What comes after 5?"])
+    write(other / "own.jsonl", ["What comes after 6?"])
+    write(other / "asm.jsonl", ["What comes after 7?"])
+    for name, file in (("one", "own.jsonl"), ("two", "./own.jsonl"), ("three", other / "own.jsonl")):
+        hafs("eval", "--model", tiny_model, "--name", name, "--benchmark", file, "-w", here).ok()
+    data = hafs("compare", "one", "two", "--reference", "one", "-w", here, "--json").ok().json
+    assert [b["name"] for b in data["benchmarks"]] == ["own"]
+    for pair in (["one", "three"], ["three", "one"]):
+        hafs("compare", *pair, "--reference", "one", "-w", here).failed(2, "different prompts under the name own")
+    both = ["--benchmark", "own.jsonl", "--benchmark", other / "own.jsonl"]
+    hafs("eval", "--model", tiny_model, *both, "-w", here).failed(2, "one name in results: own", "rename")
+    hafs("eval", "--model", tiny_model, "--benchmark", other / "asm.jsonl", "-w", here).failed(2, "benchmark asm")
 
 
 # the sealed set

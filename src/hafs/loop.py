@@ -171,7 +171,10 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
 
     Raises UsageError when there are not enough prompts for what `config` asks.
     """
-    reported = dict(_benchmark(b) for b in config.eval.benchmarks)
+    reported = {name: _benchmark(b) for name, b in tasks.benchmark_names(config.eval.benchmarks).items()}
+    if DECIDES in reported:
+        raise UsageError(f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
+                         "rename the file")  # fmt: skip
     return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
 
 
@@ -430,12 +433,10 @@ def _lasting(loop: Loop) -> dict[str, Any]:
     return {**row, "settings": settings}
 
 
-def _benchmark(name: str) -> tuple[str, list[Prompt]]:
-    """A benchmark and its prompts; a task file is called by its name without the folder."""
-    path = Path(name).expanduser()
-    if name in tasks.BENCHMARKS or not path.is_file():
-        return name, tasks.benchmark(name)
-    return path.stem, tasks.load_tasks(path).rows
+def _benchmark(which: str) -> list[Prompt]:
+    """The prompts of a benchmark by name, or of a task file."""
+    path = Path(which).expanduser()
+    return tasks.benchmark(which) if which in tasks.BENCHMARKS or not path.is_file() else tasks.load_tasks(path).rows
 
 
 def _not_trained_on(

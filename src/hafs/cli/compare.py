@@ -14,7 +14,8 @@ from hafs.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
-    from hafs.store import Run, Workspace
+    from hafs.evals.tables import Table
+    from hafs.store import Run, Store, Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +47,7 @@ def compare(
     """
     from rich.console import Group
 
-    from hafs.evals import compare, sampled_table, to_markdown, to_rich
+    from hafs.evals import compare, to_markdown, to_rich
     from hafs.evals.human import human_preference
     from hafs.evals.tables import markdown_table, rich_table
     from hafs.jsonl import atomic_write
@@ -62,16 +63,15 @@ def compare(
             human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
             notes += [said] if said else []
             notes += sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
-            sampled = {name: _sampled(store.runs(kind="eval-sampled"), name, rows) for name, rows in results.items()}
+            sampled = sampled_results(store, results)
     comparison = compare(results, reference, human=human, level=level, strict=strict, notes=notes)
-    tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
-    extra = sampled_table({n: r for n, r in sampled.items() if r}, tries, reference, level) if tries else None
+    extra, tries = pass_at_k_table(sampled, reference, level)
     if markdown is not None:
         with atomic_write(markdown) as f:
             f.write(to_markdown(comparison) + (f"\n{markdown_table(extra)}\n" if extra else ""))
     if html is not None:
         with atomic_write(html) as f:
-            f.write(render_html(ReportData(f"Comparison: {', '.join(results)}", comparison=comparison)))
+            f.write(render_html(ReportData(f"Comparison: {', '.join(results)}", comparison=comparison, sampled=extra)))
     data = comparison.to_dict()
     if extra:
         data["sampled"] = {
@@ -83,15 +83,28 @@ def compare(
 
 
 def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | None = None) -> list[EvalResult]:
-    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given."""
+    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given.
+
+    Raises UsageError when there is none, or when they are of different models.
+    """
+    from hafs.tasks import benchmark_name
+
     name, given, file = spec.partition("=")
     if not name:
         raise UsageError(f"{spec!r} names no model", "give a name, or NAME=FILE")
     found = _of_file(Path(file).expanduser()) if given else _newest(name, workspace)
-    wanted = [r for r in found if not benchmarks or r.benchmark in benchmarks]
+    asked = {benchmark_name(b) for b in benchmarks or ()}
+    wanted = [r for r in found if not asked or r.benchmark in asked]
     if not wanted:
         known = ", ".join(r.benchmark for r in found)
         raise UsageError(f"{name} has no result on {', '.join(benchmarks or ())}", f"use some of: {known}")
+    by_model: dict[str, list[str]] = {}
+    for r in wanted:
+        by_model.setdefault(r.model, []).append(r.benchmark)
+    if len(by_model) > 1:
+        said = "; ".join(f"{model[:12]} on {', '.join(on)}" for model, on in by_model.items())
+        raise UsageError(f"{name} was evaluated as {len(by_model)} models: {said}",
+                         "evaluate it again on all benchmarks, or choose some with --benchmark")  # fmt: skip
     return wanted
 
 
@@ -142,18 +155,29 @@ def _prompts_of(file: Path) -> list[str]:
     return read_jsonl(file, text).rows
 
 
-def _sampled(runs: object, name: str, results: Sequence[EvalResult]) -> list[SampledResult]:
-    """The newest sampled results under a name, of the model and benchmarks that `results` are of."""
+def sampled_results(store: Store, results: Mapping[str, Sequence[EvalResult]]) -> dict[str, list[SampledResult]]:
+    """By name the newest sampled results of the models and benchmarks that `results` are of."""
     from hafs.evals import SampledResult
 
-    wanted = {(r.benchmark, r.model) for r in results}
-    newest: dict[str, SampledResult] = {}
-    for run in sorted(runs, key=lambda r: r.finished or r.started):  # type: ignore[call-overload]
-        if run.outputs and run.config["name"] == name:
+    wanted = {(name, r.benchmark, r.model) for name, rows in results.items() for r in rows}
+    newest: dict[str, dict[str, SampledResult]] = {name: {} for name in results}
+    for run in sorted(store.runs(kind="eval-sampled"), key=lambda r: r.finished or r.started):
+        if run.outputs:
             found = SampledResult.from_dict(run.outputs)
-            if (found.benchmark, found.model) in wanted:
-                newest[found.benchmark] = found
-    return list(newest.values())
+            if (found.name, found.benchmark, found.model) in wanted:
+                newest[found.name][found.benchmark] = found
+    return {name: list(found.values()) for name, found in newest.items()}
+
+
+def pass_at_k_table(
+    sampled: Mapping[str, Sequence[SampledResult]], reference: str, level: float
+) -> tuple[Table | None, list[int]]:
+    """The table of pass@k for one try and for all, with its k; none where nothing was sampled."""
+    from hafs.evals import sampled_table
+
+    tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
+    found = {name: rows for name, rows in sampled.items() if rows}
+    return (sampled_table(found, tries, reference, level) if tries else None), tries
 
 
 def workspace_or_none(directory: Path | None) -> Workspace | None:

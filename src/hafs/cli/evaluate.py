@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, read_prompts, workspace_at
 from hafs.errors import UsageError
+from hafs.tasks import BENCHMARKS
 
 if TYPE_CHECKING:
     from hafs.config import EvalConfig, GenerateConfig
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: str = typer.Option(None, help="The model: HF directory, hub id, or `default`."),
     name: str = typer.Option(None, help="Its name in the comparison (baseline, sft, dpo); else the directory's."),
-    benchmark: list[str] = typer.Option(None, help="asm, rom_hack, demo, or a task file; may be repeated."),
+    benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a task file; may be repeated."),
     max_new_tokens: int = typer.Option(None),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
     temperature: float = typer.Option(0.8, min=0.01, help="Of the sampled answers."),
@@ -61,13 +62,15 @@ def evaluate(
     from hafs.jsonl import atomic_write
     from hafs.pipeline import checkers_for, evaluate, evaluate_sampled
     from hafs.sealed import refuse_sealed
+    from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
     chosen = space.config.model.name if model is None else model
     settings = override(space.config.eval, max_new_tokens=max_new_tokens)
     sampling, ks = _sampling(settings, samples, temperature, top_p, k)
     title = name or role(chosen)
-    asked = {which: benchmark_prompts(which) for which in benchmark or settings.benchmarks}
+    named = benchmark_names(benchmark or settings.benchmarks)
+    asked = {name: benchmark_prompts(which) for name, which in named.items()}
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
@@ -241,9 +244,10 @@ def _perplexity_summary(e: Estimate) -> tuple[dict[str, Any] | None, list[str]]:
 
 def benchmark_prompts(which: str) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
-    from hafs.tasks import BENCHMARKS, benchmark
+    from hafs.tasks import benchmark
 
-    return benchmark(which) if which in BENCHMARKS or not Path(which).is_file() else read_prompts(Path(which))
+    path = Path(which).expanduser()
+    return benchmark(which) if which in BENCHMARKS or not path.is_file() else read_prompts(path)
 
 
 def role(model: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
-from hafs.cli.compare import check_contamination, evaluated
+from hafs.cli.compare import check_contamination, evaluated, pass_at_k_table, sampled_results
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def show(page: Path) -> None:
 
 
 def _newest(space: Workspace) -> tuple[Path, Path]:
-    """The page of the loop or demo that ended last, and its Markdown twin."""
+    """The page of the loop or demo that ended last (or of a loop before its end), and its Markdown twin."""
     with space.open_store() as store:
         ended = [r for r in store.runs(kind=["loop", "recipe"]) if r.status == "finished" and r.outputs.get("report")]
     pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
-    page = next((p for p in pages if p.is_file()), None)
+    page = next((p for p in [*pages, space.root / "loop.html"] if p.is_file()), None)
     if page is None:
         raise UsageError(f"{space.root} has no page of a loop or demo",
                          "name evaluated models, or run the loop (once more: it writes its page again)")  # fmt: skip
@@ -90,6 +91,7 @@ def _compared(
 
     with space.open_store() as store:
         groups = newest_groups(store)
+        sampled = sampled_results(store, results)
         human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
         notes = [
             *notes,
@@ -101,4 +103,5 @@ def _compared(
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"
     data = gather_report(title, results, comparison, space.root / "models", groups, rerun=rerun)
-    return write_report(data, output or space.root / "report.html")
+    table, _ = pass_at_k_table(sampled, reference, comparison.level)
+    return write_report(replace(data, sampled=table), output or space.root / "report.html")
