@@ -157,6 +157,19 @@ def test_a_locked_loop_comes_again_identical(
     assert [what for what, _, _ in other.differences] == ["rounds 1 action"]
 
 
+def test_a_loop_that_had_no_time_for_a_round_comes_again_identical(
+    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, *_ = done
+    workspace = init_workspace(tmp_path / "w")
+    outcome = run(toy_loop(folder, tiny_model, max_minutes=1e-6, **BAD), workspace)
+    assert outcome.stop.rules == ("time",) and outcome.rounds == ()
+    with workspace.open_store() as store:
+        write_lock(lock(workspace, store), tmp_path / "lock.json")
+    again = reproduce(read_lock(tmp_path / "lock.json"), init_workspace(tmp_path / "again"))
+    assert again.identical and not again.models and again.outcome.rounds == ()  # type: ignore[union-attr]
+
+
 def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model: Path, tmp_path: Path) -> None:
     write_tasks(tmp_path)
     workspace = init_workspace(tmp_path / "w")
