@@ -40,9 +40,9 @@ from hafs.statistics import (
 __all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "winner"]
 
 METHODS = (
-    "Pass rates, win rates and preferences have Wilson intervals, paired differences Tango's score interval, lengths"
-    " and sampled answers a bootstrap over prompts. Unscored prompts are left out of every figure and never count as"
-    " failed."
+    "Pass rates, pass@k, win rates and preferences have Wilson intervals, paired differences Tango's score interval,"
+    " lengths and changes of pass@k a bootstrap over prompts. Unscored prompts are left out of every figure and never"
+    " count as failed."
 )
 Verdict = Literal["better", "worse", "not distinguishable"]
 Pair = tuple[PromptResult, PromptResult]
