@@ -22,6 +22,7 @@ from hafs.evals.sampled import SampledPrompt, SampledResult, paired_change, samp
 from hafs.scorers import open_scorer
 from hafs.scorers.exact import normalised
 from hafs.statistics import bootstrap_mean, pass_at_k
+from hafs.store import open_workspace
 from hafs.types import Candidate, Prompt, Reference, Score
 from run_hafs import hafs, lines, own_cache, workspace
 
@@ -212,6 +213,23 @@ def test_prompts_of_several_checkers_each_go_to_their_own(here: Path, talker: Pa
     (said,) = ran.ok().json["results"]
     assert (said["scored"], said["passed"]) == (6, 2)
     assert sum(said["unscored"].values()) == 1
+
+
+def test_answers_that_a_judge_compares_are_kept_unscored(here: Path, talker: Path, tmp_path: Path) -> None:
+    judged = json.dumps({"text": "tell me a story", "checker": "judge:gpt-5"}) + "\n"
+    (tmp_path / "some.jsonl").write_text((here / "own.jsonl").read_text() + judged)
+    (tmp_path / "all.jsonl").write_text(judged)
+    for file, scored in (("some", 6), ("all", 0)):
+        argv = ["eval", "--model", talker, "--name", "j", "--benchmark", tmp_path / f"{file}.jsonl", "-w", here]
+        ran = hafs(*argv, "--samples", "2", "--json").ok()
+        (said,) = ran.json["results"]
+        assert said["scored"] == scored
+        assert said["unscored"] == {"its checker is a judge, which compares answers": 1}
+        assert "hafs judge run" in ran.err and "hafs judge winrate" in ran.err
+    with open_workspace(here).open_store() as store:
+        assert [
+            c.text for c in store.candidates(prompt_ids=Prompt("tell me a story").id) if not c.sampling["temperature"]
+        ]
 
 
 def test_sampled_answers_give_pass_at_k_and_are_kept(here: Path, talker: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, read_prompts, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, note, progress_bars, read_prompts, workspace_at
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
 
@@ -59,6 +59,7 @@ def evaluate(
     Answers that cannot be checked stay unscored, with the reason; exit code 1 when that is all of them.
     """
     from hafs.config import override
+    from hafs.evals.results import JUDGED
     from hafs.jsonl import atomic_write
     from hafs.pipeline import checkers_for, evaluate, evaluate_sampled
     from hafs.sealed import refuse_sealed
@@ -101,6 +102,9 @@ def evaluate(
         data.append(row)
         lines += text
     emit({"results": data}, "\n".join(lines), json)
+    if n := unscored.pop(JUDGED, 0):
+        note(f"unscored: {n} candidates, {JUDGED}; `hafs judge run --judge NAME --prompts FILE` when all models have"
+             " answered, then `hafs judge winrate dpo sft`")  # fmt: skip
     none_scored(sum(r.scored for r in results), unscored)
 
 
