@@ -12,12 +12,13 @@ import pytest
 
 from conftest import KILLS
 from forked import Forks
-from hafs.config import LoopConfig, parse_config
+from hafs.config import LoopConfig, override, parse_config
 from hafs.errors import UsageError
 from hafs.focus import Ask, Source
 from hafs.lock import lock, read_lock, reproduce, write_lock
 from hafs.loop import Loop, Outcome, run
 from hafs.models import model_hash
+from hafs.sealed import seal
 from hafs.store import Workspace, init_workspace
 from hafs.types import Annotation, Prompt
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
@@ -156,6 +157,19 @@ def test_a_locked_loop_comes_again_identical(
     assert [what for what, _, _ in other.differences] == ["rounds 1 action"]
 
 
+def test_a_loop_that_had_no_time_for_a_round_comes_again_identical(
+    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+) -> None:
+    folder, *_ = done
+    workspace = init_workspace(tmp_path / "w")
+    outcome = run(toy_loop(folder, tiny_model, max_minutes=1e-6, **BAD), workspace)
+    assert outcome.stop.rules == ("time",) and outcome.rounds == ()
+    with workspace.open_store() as store:
+        write_lock(lock(workspace, store), tmp_path / "lock.json")
+    again = reproduce(read_lock(tmp_path / "lock.json"), init_workspace(tmp_path / "again"))
+    assert again.identical and not again.models and again.outcome.rounds == ()  # type: ignore[union-attr]
+
+
 def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model: Path, tmp_path: Path) -> None:
     write_tasks(tmp_path)
     workspace = init_workspace(tmp_path / "w")
@@ -165,11 +179,52 @@ def test_settings_that_cannot_be_followed_are_refused_before_any_work(tiny_model
         run(toy_loop(tmp_path, tiny_model, budget=3), workspace)
     with pytest.raises(UsageError, match=r"\[loop.rounds.2\]: unknown setting 'dpo.rate'"):
         toy_config(tmp_path, rounds={2: {"dpo": {"rate": 1}}})
+    config = toy_config(tmp_path)
+    for file, said in (("decision.jsonl", "cannot be called 'decision'"), ("other/bench.jsonl", "one name in results")):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        shutil.copy(tmp_path / "bench.jsonl", tmp_path / file)
+        both = override(config.eval, benchmarks=[str(tmp_path / "bench.jsonl"), str(tmp_path / file)])
+        with pytest.raises(UsageError, match=said):
+            run(Loop(config.model_copy(update={"eval": both}), str(tiny_model)), workspace)
     bench = tmp_path / "bench.jsonl"
     bench.write_text(json.dumps(prompt(3, "train").to_dict()) + "\n" + bench.read_text())
     with pytest.raises(UsageError, match="1 prompts of bench may also be trained on: 'tr alpha 3'"):
         run(toy_loop(tmp_path, tiny_model), workspace)
     assert not (workspace.root / "models").exists()
+
+
+@pytest.mark.parametrize("where", ["bench", "tasks"])
+def test_sealed_prompts_are_refused_before_any_work(where: str, tiny_model: Path, tmp_path: Path) -> None:
+    write_tasks(tmp_path)
+    workspace = init_workspace(tmp_path / "w")
+    row = (tmp_path / f"{where}.jsonl").read_text().splitlines()[-1]
+    with workspace.open_store() as store:
+        seal(workspace, store, "final", [Prompt.from_dict(json.loads(row))])
+        with pytest.raises(UsageError, match="1 of these prompts are sealed in 'final'"):
+            run(toy_loop(tmp_path, tiny_model), workspace)
+        assert not list(store.prompts()) and not list(store.runs(kind="eval"))
+
+
+def test_a_model_that_was_trained_on_what_decides_or_is_reported_is_refused(
+    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+) -> None:
+    """Of what decides the very same prompts; a loop's SFT model begins another one, and the page says what is known."""
+    folder, workspace, _ = done
+    sft = workspace.root / "models/sft/model"
+    kept = Loop(toy_config(folder, max_rounds=1, checkpoint_prompts=0), str(sft), taught=True)
+    page = run(kept, init_workspace(tmp_path / "w")).report.read_text()
+    assert "No benchmark prompt, nor a near copy" in page and "sft in sft" in page
+    taught = [json.loads(line) for line in (folder / "tasks.jsonl").open()][:3]
+    for where, row in (("tasks", {**taught[0], "split": "validation"}), ("bench", {**taught[1], "split": "test"})):
+        mine = tmp_path / where
+        mine.mkdir()
+        for name in ("tasks", "bench"):
+            lines = (folder / f"{name}.jsonl").read_text().splitlines()
+            lines = [x for x in lines if json.loads(x)["text"] != row["text"]]
+            text = [json.dumps(row), *lines] if name == where else lines
+            (mine / f"{name}.jsonl").write_text("\n".join(text) + "\n")
+        with pytest.raises(UsageError, match=r"1 of \d+ benchmark prompts are in the training data"):
+            run(Loop(toy_config(mine), str(sft), taught=True), init_workspace(tmp_path / f"w-{where}"))
 
 
 def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: Path) -> None:
@@ -219,7 +274,10 @@ def test_the_command_and_its_page(
     assert hafs("report", "--open", "-w", copy, "--json").ok().json["html"] == str(copy / "loop.html")
     assert opened == [(copy / "loop.html").as_uri()]
     hafs(*argv, "--target", "bench").failed(2, "--target 'bench' is no target")
-    hafs("report", "-w", hafs_workspace(tmp_path / "empty")).failed(2, "no page of a loop or demo")
+    begun = hafs_workspace(tmp_path / "empty")
+    hafs("report", "-w", begun).failed(2, "no page of a loop or demo")
+    (begun / "loop.html").write_text("as it stands after a round")
+    assert hafs("report", "-w", begun, "--json").ok().json["html"] == str(begun / "loop.html")
 
 
 def hafs_workspace(path: Path) -> Path:

@@ -19,6 +19,7 @@ from hafs.evals.contamination import THRESHOLD, Index, shingles, similarity
 from hafs.evals.human import human_preference
 from hafs.lineage import ancestry, training_runs
 from hafs.models import model_hash
+from hafs.sealed import openings
 from hafs.store import Store, open_store, open_workspace
 from hafs.training import train_sft
 from hafs.types import (
@@ -149,6 +150,15 @@ def test_a_benchmark_that_was_trained_on_is_refused(here: Path) -> None:
     assert "What baseline was trained on is not known" in notes
 
 
+def test_a_report_of_a_benchmark_that_was_trained_on_is_refused(here: Path) -> None:
+    specs = [f"{name}={here / f'{name}-leaked.json'}" for name in ("baseline", "sft")]
+    argv = ["report", *specs, "--reference", "baseline", "-w", here, "--output", here / "leaked.html"]
+    hafs(*argv).failed(2, "2 of 3 benchmark prompts are in the training data", "--allow-contaminated")
+    assert not (here / "leaked.html").exists()
+    hafs(*argv, "--allow-contaminated").ok()
+    assert "Contaminated: 2 of 3" in (here / "leaked.html").read_text()
+
+
 def test_other_training_files_can_be_looked_through(here: Path) -> None:
     (here / "mine.jsonl").write_text(
         json.dumps({"messages": [{"role": "user", "content": "What comes after 1?"},
@@ -179,6 +189,43 @@ def test_sampled_answers_are_compared_when_all_were_sampled(here: Path, tiny_mod
     (found,) = data["sft"].values()
     assert set(found) == {"1", "2"} and found["2"]["n"] == 3
     assert "pass@2" in compared(here, "clean").ok().out
+    compared(here, "clean", "--html", here / "k.html", "--markdown", here / "k.md").ok()
+    assert "pass@2" in (here / "k.html").read_text() and "pass@2" in (here / "k.md").read_text()
+    argv = ["report", "baseline", "sft", "--reference", "baseline", "--benchmark", "clean", "-w", here]
+    hafs(*argv, "--output", here / "r.html").ok()
+    assert "pass@2" in (here / "r.html").read_text() and "pass@2" in (here / "r.md").read_text()
+
+
+def test_one_column_is_one_model(here: Path, tiny_model: Path, tmp_path: Path) -> None:
+    write(tmp_path / "more.jsonl", ["What comes after 8?"])
+    for name in ("mixed", "base"):
+        for file in (here / "clean.jsonl", tmp_path / "more.jsonl"):
+            model = here / "models/sft/model" if name == "mixed" and file.stem == "more" else tiny_model
+            hafs("eval", "--model", model, "--name", name, "--benchmark", file, "-w", here).ok()
+    for verb in ("compare", "report"):
+        argv = [verb, "base", "mixed", "--reference", "base", "-w", here]
+        hafs(*argv).failed(2, "mixed was evaluated as 2 models", "on clean", "on more", "evaluate it again")
+        hafs(*argv, "--benchmark", "clean").ok()
+
+
+def test_a_task_file_is_called_by_its_name_without_the_folder(
+    here: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    write(tmp_path / "own.jsonl", ["What comes after 1?", "What comes after 5?"])
+    write(other / "own.jsonl", ["What comes after 6?"])
+    write(other / "asm.jsonl", ["What comes after 7?"])
+    for name, file in (("one", "own.jsonl"), ("two", "./own.jsonl"), ("three", other / "own.jsonl")):
+        hafs("eval", "--model", tiny_model, "--name", name, "--benchmark", file, "-w", here).ok()
+    data = hafs("compare", "one", "two", "--reference", "one", "-w", here, "--json").ok().json
+    assert [b["name"] for b in data["benchmarks"]] == ["own"]
+    for pair in (["one", "three"], ["three", "one"]):
+        hafs("compare", *pair, "--reference", "one", "-w", here).failed(2, "different prompts under the name own")
+    both = ["--benchmark", "own.jsonl", "--benchmark", other / "own.jsonl"]
+    hafs("eval", "--model", tiny_model, *both, "-w", here).failed(2, "one name in results: own", "rename")
+    hafs("eval", "--model", tiny_model, "--benchmark", other / "asm.jsonl", "-w", here).failed(2, "benchmark asm")
 
 
 # the sealed set
@@ -215,6 +262,32 @@ def test_a_sealed_copy_that_was_changed_is_not_opened(tiny_model: Path, tmp_path
     kept.chmod(0o600)
     kept.write_text(kept.read_text().replace("two", "three"))
     hafs("eval", "open", "s", "--model", f"m={tiny_model}", "-w", root).failed(2, "is not what was sealed")
+
+
+def test_a_sealed_prompt_is_neither_generated_for_nor_trained_on(tiny_model: Path, tmp_path: Path) -> None:
+    root = workspace(tmp_path / "w")
+    final = write(tmp_path / "final.jsonl", ["last question one", "last question two"])
+    some = write(tmp_path / "some.jsonl", ["last question two", "a first question"])
+    hafs("eval", "seal", "final", final, "-w", root).ok()
+    refused = (2, "1 of these prompts are sealed in 'final'", "take them out")
+    hafs("generate", "--model", tiny_model, "--prompts", some, "-w", root).failed(*refused)
+    hafs("sft", "--model", tiny_model, "--data", some, "-w", root).failed(*refused)
+    hafs("train", "ppo", "--sft-model", tiny_model, "--scorer", "exact", "--prompts", some, "-w", root).failed(*refused)
+    with open_workspace(root).open_store() as store:
+        assert not list(store.prompts()) and not (root / "models/sft").exists()
+
+
+def test_a_sealed_set_that_a_model_was_trained_on_stays_sealed(here: Path, tiny_model: Path, tmp_path: Path) -> None:
+    final = write(tmp_path / "f.jsonl", ["last question of all", TAUGHT[4], TAUGHT[5].upper()])
+    hafs("eval", "seal", "mixed", final, "-w", here).ok()
+    argv = ["eval", "open", "mixed", "--model", f"sft={here / 'models/sft/model'}", "-w", here]
+    hafs(*argv).failed(2, "2 of 3 benchmark prompts are in the training data", "stays sealed")
+    with open_workspace(here).open_store() as store:
+        assert not openings(store, "mixed")
+    clean = hafs("eval", "open", "mixed", "--model", f"baseline={tiny_model}", "-w", here, "--json").ok().json
+    assert any("What baseline was trained on is not known" in n for n in clean["notes"]), "it was still to be opened"
+    forced = hafs(*argv, "--again", "--allow-contaminated", "--json").ok().json
+    assert any(n.startswith("Contaminated: 2 of 3") for n in forced["notes"])
 
 
 # people

@@ -221,7 +221,7 @@ class LoopConfig(_Section):
     checkpoint_prompts: int = Field(48, ge=0, description="0: the last checkpoint is taken")
     decision_prompts: int = Field(160, ge=1)
     more_candidates: int = Field(0, ge=0, description="answers a prompt of a family passed 20-80 %; 0: twice as many")
-    max_rounds: int = Field(3, ge=1)
+    max_rounds: int = Field(3, ge=0, description="0: only what comes before the first round")
     target: dict[str, float] = Field({}, description="benchmark = share passed at which the loop stops")
     patience: int = Field(2, ge=1, description="rounds without a gain, or overfitting, before the loop stops")
     min_gain: float = Field(0.0, description="a round gains when the lower bound of its gain is above this")

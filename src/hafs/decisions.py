@@ -190,6 +190,5 @@ def rounds_done(done: int, limits: LoopConfig) -> Ruling | None:
     """Stop after the last round that was asked for."""
     if done < limits.max_rounds:
         return None
-    return Ruling(
-        "stop", ("rounds done",), f"All {done} rounds asked for are done." if done > 1 else "The round is done."
-    )
+    said = {0: "No round was asked for.", 1: "The round is done."}.get(done, f"All {done} rounds asked for are done.")
+    return Ruling("stop", ("rounds done",), said)

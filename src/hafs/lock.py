@@ -204,7 +204,7 @@ class _Loop:
     def row(done: Run) -> dict[str, Any]:
         """Its settings, with as many rounds as it had and no limit of time or money: those are of one machine."""
         settings = dict(done.config["settings"])
-        settings["loop"] = {**settings["loop"], "max_rounds": max(1, len(done.outputs["rounds"])), "max_minutes": 0.0,
+        settings["loop"] = {**settings["loop"], "max_rounds": len(done.outputs["rounds"]), "max_minutes": 0.0,
                             "budget": 0.0, "price_per_hour": 0.0}  # fmt: skip
         return {**done.config, "settings": settings, "model": done.outputs["model"]}
 

@@ -32,6 +32,7 @@ from hafs.decisions import (
 )
 from hafs.errors import HafsError, UsageError
 from hafs.evals import Comparison, EvalResult, compare, failures
+from hafs.evals.contamination import refuse_contaminated
 from hafs.evidence import agreement, facts, judge_cards, sources, training_of
 from hafs.fetch import file_sha256
 from hafs.focus import Ask, Source, plan
@@ -40,6 +41,7 @@ from hafs.pipeline import scorer_for
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.rounds import Asked, LoopReport, RoundReport, Scored, write_loop_report
+from hafs.sealed import refuse_sealed
 from hafs.stages import Say, Stages, check_scorer, no_groups
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
@@ -141,8 +143,8 @@ class _State:
 def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
     """Run the loop in `workspace`, or finish it, or return its outcome at once when it is done.
 
-    Raises UsageError for settings that cannot be followed, HafsError when a tool, the sandbox or the model is missing,
-    or when nothing could be scored.
+    Raises UsageError for settings that cannot be followed, for sealed prompts and for held-out ones that the model was
+    trained on, HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
     """
     if loop.config.loop.budget and not loop.config.loop.price_per_hour:
         raise UsageError("a budget needs to know what an hour costs", "set price_per_hour under [loop]")
@@ -152,9 +154,13 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
             return Outcome.of_record(known.outputs, workspace.root)
         source, reported = prompts_of(loop.config)
+        benchmarks = [p for found in reported.values() for p in found]
+        held = [*source.decision, *source.checkpoint]
+        refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
+        notes = _not_trained_on(loop, workspace, held, benchmarks)
         with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
-            outcome = _Loop(loop, stages, source, reported).run()
+            outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
         store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
@@ -165,7 +171,10 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
 
     Raises UsageError when there are not enough prompts for what `config` asks.
     """
-    reported = dict(_benchmark(b) for b in config.eval.benchmarks)
+    reported = {name: _benchmark(b) for name, b in tasks.benchmark_names(config.eval.benchmarks).items()}
+    if DECIDES in reported:
+        raise UsageError(f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
+                         "rename the file")  # fmt: skip
     return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
 
 
@@ -177,7 +186,11 @@ def _checkpoints(config: Config) -> int:
 class _Loop:
     """One running loop."""
 
-    def __init__(self, loop: Loop, stages: Stages, source: Source, reported: Mapping[str, Sequence[Prompt]]) -> None:
+    def __init__(
+        self, loop: Loop, stages: Stages, source: Source, reported: Mapping[str, Sequence[Prompt]],
+        notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.notes = notes
         self.loop, self.config, self.s, self.source = loop, loop.config, stages, source
         self.limits, self.level = loop.config.loop, loop.config.eval.level
         self.sets: dict[str, Sequence[Prompt]] = {DECIDES: source.decision, **reported}
@@ -239,6 +252,7 @@ class _Loop:
         asks = self._asks(state, config)
         asked = self.source.new(asks, state.used)
         prompts = [p for found in asked.values() for p in found]
+        refuse_sealed(s.store, prompts)
         s.about = {"loop": _lasting(self.loop), "reference": kept.hash, "round": changed,
                    "asked": content_id([[a.family, a.candidates] for a in asks], [p.id for p in prompts])}  # fmt: skip
         sampled = _by_candidates(asks, asked, config)
@@ -396,6 +410,7 @@ class _Loop:
         if self.source.copies:
             lines.append(f"{len(self.source.copies)} prompts are near copies of held-out ones, and were neither taught"
                          " nor asked.")  # fmt: skip
+        lines += self.notes
         watched = sorted(set(self.limits.target) - {DECIDES})
         if watched:
             lines.append(f"The target looks at {', '.join(watched)}: a loop that stops there leans a little in favour"
@@ -418,12 +433,25 @@ def _lasting(loop: Loop) -> dict[str, Any]:
     return {**row, "settings": settings}
 
 
-def _benchmark(name: str) -> tuple[str, list[Prompt]]:
-    """A benchmark and its prompts; a task file is called by its name without the folder."""
-    path = Path(name).expanduser()
-    if name in tasks.BENCHMARKS or not path.is_file():
-        return name, tasks.benchmark(name)
-    return path.stem, tasks.load_tasks(path).rows
+def _benchmark(which: str) -> list[Prompt]:
+    """The prompts of a benchmark by name, or of a task file."""
+    path = Path(which).expanduser()
+    return tasks.benchmark(which) if which in tasks.BENCHMARKS or not path.is_file() else tasks.load_tasks(path).rows
+
+
+def _not_trained_on(
+    loop: Loop, workspace: Workspace, held: Sequence[Prompt], benchmarks: Sequence[Prompt]
+) -> list[str]:
+    """Refuse held-out prompts in what the model was trained on before, and near copies of benchmark prompts.
+
+    A pack's validation prompts have near copies among its training prompts, so of those that decide only the very same
+    prompts are refused. Returns what the page should say.
+    """
+    path = resolve(loop.model)
+    model = {"the model that it began with": [model_hash(path)]}
+    where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
+    refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, **where)
 
 
 def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:

@@ -79,7 +79,7 @@ def scorer_for(config: Config, name: str = "") -> Scorer:
     if judge_of(chosen):
         raise UsageError(
             f"{chosen} is a judge, which compares answers and gives none a value",
-            "a scorer such as `asm` here; `hafs score` and `hafs preferences` take a judge",
+            "a scorer such as `asm` here; for a judge `hafs judge run`, then `hafs judge winrate dpo sft`",
         )
     return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
 
@@ -141,9 +141,9 @@ def checker_of(prompt: Prompt) -> str:
 
 @contextmanager
 def checkers_for(config: Config, prompts: Sequence[Prompt]) -> Iterator[dict[str, Scorer]]:
-    """The scorers of all checkers that `prompts` name, by that name; closed at the end."""
+    """The scorers of all checkers that `prompts` name, by that name, judges left out; closed at the end."""
     with ExitStack() as stack:
-        names = sorted({checker_of(p) for p in prompts})
+        names = sorted({checker_of(p) for p in prompts if not judge_of(p.checker)})
         yield {name: stack.enter_context(closing(scorer_for(config, name))) for name in names}
 
 

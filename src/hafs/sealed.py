@@ -8,12 +8,13 @@ table with the set says how often it was opened: figures that choices were made 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hafs.errors import DataError, UsageError
 from hafs.evals import EvalResult
+from hafs.evals.contamination import refuse_contaminated
 from hafs.jsonl import write_jsonl
 from hafs.models import model_hash, resolve
 from hafs.pipeline import checkers_for, evaluate
@@ -54,14 +55,13 @@ def seal(workspace: Workspace, store: Store, name: str, prompts: Sequence[Prompt
     return path
 
 
-def refuse_sealed(store: Store, prompts: Sequence[Prompt]) -> None:
-    """Raise UsageError when a prompt belongs to a sealed set: only `open_sealed` may ask those."""
+def refuse_sealed(store: Store, prompts: Iterable[Prompt]) -> None:
+    """Raise UsageError when a prompt belongs to a sealed set: only `open_sealed` asks those, nothing learns them."""
     asked = {p.id for p in prompts}
     for name, run in _sealed(store).items():
         if n := len(asked & set(run.outputs["ids"])):
-            raise UsageError(
-                f"{n} of these prompts are sealed in {name!r}", f"hafs eval open {name} --model NAME=MODEL"
-            )
+            raise UsageError(f"{n} of these prompts are sealed in {name!r}: they are asked once, when all is done",
+                             f"take them out, or open the set: hafs eval open {name} --model NAME=MODEL")  # fmt: skip
 
 
 def openings(store: Store, name: str) -> list[Run]:
@@ -72,17 +72,19 @@ def openings(store: Store, name: str) -> list[Run]:
 
 def open_sealed(
     workspace: Workspace, store: Store, name: str, models: Mapping[str, str], *, again: bool = False,
-    progress: Progress = silent,
-) -> dict[str, list[EvalResult]]:  # fmt: skip
+    allow_contaminated: bool = False, progress: Progress = silent,
+) -> tuple[dict[str, list[EvalResult]], list[str]]:  # fmt: skip
     """Evaluate `models` (name -> model) on a sealed set, all in this opening; the same models may be shown again.
 
-    Raises UsageError when there is no such set, when its copy was changed, or when it was opened before with other
-    models and `again` is not set.
+    Returns the results by name and what a table should say of openings and training data. Raises UsageError when there
+    is no such set, when its copy was changed, when it was opened before with other models and `again` is not set, or
+    when one of the models was trained on it and that is not allowed; a refused set stays sealed.
     """
     known = _sealed(store).get(name)
     if known is None:
         raise UsageError(f"no set is sealed under the name {name!r}", f"hafs eval seal {name} FILE")
-    hashes = {who: model_hash(resolve(model)) for who, model in models.items()}
+    paths = {who: resolve(model) for who, model in models.items()}
+    hashes = {who: model_hash(path) for who, path in paths.items()}
     before = openings(store, name)
     same = [r for r in before if r.config["models"] == hashes]
     if before and not same and not again:
@@ -91,6 +93,10 @@ def open_sealed(
             "seal fresh prompts under another name, or force it with --again: every later table will say so",
         )
     prompts = _read(workspace.root / str(known.outputs["file"]), str(known.inputs["prompts"]))
+    notes = refuse_contaminated(
+        {p.id: p.text for p in prompts}, {who: [h] for who, h in hashes.items()}, [workspace.root], paths.values(),
+        allowed=allow_contaminated, fix="open it anyway with --allow-contaminated; it stays sealed now",
+    )  # fmt: skip
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
     with checkers_for(config, prompts) as scorers:
@@ -99,7 +105,7 @@ def open_sealed(
     if not same or same[0].status != "finished":
         store.finish_run(run, "finished", {"passed": {who: r[0].passed for who, r in results.items()},
                                            "opened": _started(store, run)})  # fmt: skip
-    return results
+    return results, [*sealed_notes(store, [name]), *notes]
 
 
 def sealed_notes(store: Store, benchmarks: Sequence[str]) -> list[str]:

@@ -14,8 +14,8 @@ from hafs.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
-    from hafs.evals.contamination import Hit
-    from hafs.store import Run, Workspace
+    from hafs.evals.tables import Table
+    from hafs.store import Run, Store, Workspace
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def compare(
     """
     from rich.console import Group
 
-    from hafs.evals import compare, sampled_table, to_markdown, to_rich
+    from hafs.evals import compare, to_markdown, to_rich
     from hafs.evals.human import human_preference
     from hafs.evals.tables import markdown_table, rich_table
     from hafs.jsonl import atomic_write
@@ -58,21 +58,20 @@ def compare(
     notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
     human: dict[str, tuple[int, int]] = {}
     sampled: dict[str, list[SampledResult]] = {}
-    if (space := _workspace(workspace)) is not None:
+    if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
             human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
             notes += [said] if said else []
             notes += sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
-            sampled = {name: _sampled(store.runs(kind="eval-sampled"), name, rows) for name, rows in results.items()}
+            sampled = sampled_results(store, results)
     comparison = compare(results, reference, human=human, level=level, strict=strict, notes=notes)
-    tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
-    extra = sampled_table({n: r for n, r in sampled.items() if r}, tries, reference, level) if tries else None
+    extra, tries = pass_at_k_table(sampled, reference, level)
     if markdown is not None:
         with atomic_write(markdown) as f:
             f.write(to_markdown(comparison) + (f"\n{markdown_table(extra)}\n" if extra else ""))
     if html is not None:
         with atomic_write(html) as f:
-            f.write(render_html(ReportData(f"Comparison: {', '.join(results)}", comparison=comparison)))
+            f.write(render_html(ReportData(f"Comparison: {', '.join(results)}", comparison=comparison, sampled=extra)))
     data = comparison.to_dict()
     if extra:
         data["sampled"] = {
@@ -84,15 +83,28 @@ def compare(
 
 
 def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | None = None) -> list[EvalResult]:
-    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given."""
+    """The newest result of each benchmark under a name, or the results of a file; only `benchmarks` where given.
+
+    Raises UsageError when there is none, or when they are of different models.
+    """
+    from hafs.tasks import benchmark_name
+
     name, given, file = spec.partition("=")
     if not name:
         raise UsageError(f"{spec!r} names no model", "give a name, or NAME=FILE")
     found = _of_file(Path(file).expanduser()) if given else _newest(name, workspace)
-    wanted = [r for r in found if not benchmarks or r.benchmark in benchmarks]
+    asked = {benchmark_name(b) for b in benchmarks or ()}
+    wanted = [r for r in found if not asked or r.benchmark in asked]
     if not wanted:
         known = ", ".join(r.benchmark for r in found)
         raise UsageError(f"{name} has no result on {', '.join(benchmarks or ())}", f"use some of: {known}")
+    by_model: dict[str, list[str]] = {}
+    for r in wanted:
+        by_model.setdefault(r.model, []).append(r.benchmark)
+    if len(by_model) > 1:
+        said = "; ".join(f"{model[:12]} on {', '.join(on)}" for model, on in by_model.items())
+        raise UsageError(f"{name} was evaluated as {len(by_model)} models: {said}",
+                         "evaluate it again on all benchmarks, or choose some with --benchmark")  # fmt: skip
     return wanted
 
 
@@ -117,46 +129,15 @@ def check_contamination(
 
     Raises UsageError when there are any, unless that is `allowed`.
     """
-    from hafs.evals.contamination import THRESHOLD, Index
+    from hafs.evals.contamination import refuse_contaminated
 
     prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
-    texts, unknown = _training_texts(results, workspace, files)
-    index = Index(prompts)
-    hits = index.hits((where, text) for where, found in texts.items() for text in found)
-    if hits and not allowed:
-        raise UsageError(_contaminated(hits, len(prompts)), "take them out and train again, evaluate on other prompts,"
-                         " or compare anyway with --allow-contaminated")  # fmt: skip
-    notes = [f"Contaminated: {_contaminated(hits, len(prompts))}"] if hits else []
-    if texts and not hits:
-        notes.append(f"No benchmark prompt, nor a near copy (similarity {THRESHOLD:g} or more), is in the training data"
-                     f" that was looked through: {', '.join(texts)}.")  # fmt: skip
-    if unknown:
-        notes.append(f"What {', '.join(unknown)} was trained on is not known here and was not checked.")
-    return notes
-
-
-def _training_texts(
-    results: Mapping[str, Sequence[EvalResult]], workspace: Path | None, files: Sequence[Path]
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Training prompts by where they were trained, and the names of models without a record."""
-    from hafs.lineage import ancestry, training_runs
-
-    space = _workspace(workspace)
-    models = {e.model_path for rows in results.values() for e in rows if e.model_path}
-    runs = training_runs([space.root] if space else [], sorted(models))
-    texts: dict[str, list[str]] = {}
-    unknown = []
-    for name, rows in results.items():
-        made = ancestry(rows[0].model, runs)
-        for run in made:
-            where = f"{run.kind} in {run.directory.name}"
-            if run.recorded and where not in texts:
-                texts[where] = [t.prompt for t in run.trained_on()]
-        if not made or not all(run.recorded for run in made):
-            unknown.append(name)
-    for file in files:
-        texts[str(file)] = _prompts_of(file)
-    return texts, unknown
+    space = workspace_or_none(workspace)
+    return refuse_contaminated(
+        prompts, {name: {e.model for e in rows} for name, rows in results.items()}, [space.root] if space else [],
+        {e.model_path for rows in results.values() for e in rows if e.model_path},
+        more={str(file): _prompts_of(file) for file in files}, allowed=allowed,
+    )  # fmt: skip
 
 
 def _prompts_of(file: Path) -> list[str]:
@@ -174,27 +155,32 @@ def _prompts_of(file: Path) -> list[str]:
     return read_jsonl(file, text).rows
 
 
-def _contaminated(hits: Sequence[Hit], total: int) -> str:
-    first = hits[0]
-    return (f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
-            f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})")  # fmt: skip
-
-
-def _sampled(runs: object, name: str, results: Sequence[EvalResult]) -> list[SampledResult]:
-    """The newest sampled results under a name, of the model and benchmarks that `results` are of."""
+def sampled_results(store: Store, results: Mapping[str, Sequence[EvalResult]]) -> dict[str, list[SampledResult]]:
+    """By name the newest sampled results of the models and benchmarks that `results` are of."""
     from hafs.evals import SampledResult
 
-    wanted = {(r.benchmark, r.model) for r in results}
-    newest: dict[str, SampledResult] = {}
-    for run in sorted(runs, key=lambda r: r.finished or r.started):  # type: ignore[call-overload]
-        if run.outputs and run.config["name"] == name:
+    wanted = {(name, r.benchmark, r.model) for name, rows in results.items() for r in rows}
+    newest: dict[str, dict[str, SampledResult]] = {name: {} for name in results}
+    for run in sorted(store.runs(kind="eval-sampled"), key=lambda r: r.finished or r.started):
+        if run.outputs:
             found = SampledResult.from_dict(run.outputs)
-            if (found.benchmark, found.model) in wanted:
-                newest[found.benchmark] = found
-    return list(newest.values())
+            if (found.name, found.benchmark, found.model) in wanted:
+                newest[found.name][found.benchmark] = found
+    return {name: list(found.values()) for name, found in newest.items()}
 
 
-def _workspace(directory: Path | None) -> Workspace | None:
+def pass_at_k_table(
+    sampled: Mapping[str, Sequence[SampledResult]], reference: str, level: float
+) -> tuple[Table | None, list[int]]:
+    """The table of pass@k for one try and for all, with its k; none where nothing was sampled."""
+    from hafs.evals import sampled_table
+
+    tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
+    found = {name: rows for name, rows in sampled.items() if rows}
+    return (sampled_table(found, tries, reference, level) if tries else None), tries
+
+
+def workspace_or_none(directory: Path | None) -> Workspace | None:
     """The workspace, or None where there is none: results in files need none."""
     try:
         return workspace_at(directory)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, read_prompts, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, note, progress_bars, read_prompts, workspace_at
 from hafs.errors import UsageError
+from hafs.tasks import BENCHMARKS
 
 if TYPE_CHECKING:
     from hafs.config import EvalConfig, GenerateConfig
@@ -42,7 +43,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: str = typer.Option(None, help="The model: HF directory, hub id, or `default`."),
     name: str = typer.Option(None, help="Its name in the comparison (baseline, sft, dpo); else the directory's."),
-    benchmark: list[str] = typer.Option(None, help="asm, rom_hack, demo, or a task file; may be repeated."),
+    benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a task file; may be repeated."),
     max_new_tokens: int = typer.Option(None),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
     temperature: float = typer.Option(0.8, min=0.01, help="Of the sampled answers."),
@@ -58,16 +59,19 @@ def evaluate(
     Answers that cannot be checked stay unscored, with the reason; exit code 1 when that is all of them.
     """
     from hafs.config import override
+    from hafs.evals.results import JUDGED
     from hafs.jsonl import atomic_write
     from hafs.pipeline import checkers_for, evaluate, evaluate_sampled
     from hafs.sealed import refuse_sealed
+    from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
     chosen = space.config.model.name if model is None else model
     settings = override(space.config.eval, max_new_tokens=max_new_tokens)
     sampling, ks = _sampling(settings, samples, temperature, top_p, k)
     title = name or role(chosen)
-    asked = {which: benchmark_prompts(which) for which in benchmark or settings.benchmarks}
+    named = benchmark_names(benchmark or settings.benchmarks)
+    asked = {name: benchmark_prompts(which) for name, which in named.items()}
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
@@ -98,6 +102,9 @@ def evaluate(
         data.append(row)
         lines += text
     emit({"results": data}, "\n".join(lines), json)
+    if n := unscored.pop(JUDGED, 0):
+        note(f"unscored: {n} candidates, {JUDGED}; `hafs judge run --judge NAME --prompts FILE` when all models have"
+             " answered, then `hafs judge winrate dpo sft`")  # fmt: skip
     none_scored(sum(r.scored for r in results), unscored)
 
 
@@ -123,13 +130,18 @@ def open_(
     model: list[str] = typer.Option(help="NAME=MODEL, in the order of the table; repeated for each model."),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
     again: bool = typer.Option(False, help="Open it although it was opened before; every later table says so."),
+    allow_contaminated: bool = typer.Option(
+        False, help="Open it although a model was trained on some of its prompts; the table says so."
+    ),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Open a sealed test set: evaluate all models on it, once, and compare them."""
-    from hafs.cli.compare import check_contamination
+    """Open a sealed test set: evaluate all models on it, once, and compare them.
+
+    Refused, and still sealed, when its prompts, or near copies of them, are in what a model was trained on.
+    """
     from hafs.evals import compare, to_rich
-    from hafs.sealed import open_sealed, sealed_notes
+    from hafs.sealed import open_sealed
 
     pairs = [spec.partition("=") for spec in model]
     if any(not (who and what) for who, _, what in pairs):
@@ -139,13 +151,12 @@ def open_(
         raise UsageError(f"there is no model {reference!r} to compare with", "--reference NAME, one of --model")
     space = workspace_at(workspace)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        results = open_sealed(space, store, name, models, again=again, progress=progress)
-        notes = sealed_notes(store, [name])
+        results, notes = open_sealed(space, store, name, models, again=again, allow_contaminated=allow_contaminated,
+                                     progress=progress)  # fmt: skip
     if len(models) < 2:
         (row, text), *_ = [_summary(r, [], space.config.eval.level) for rows in results.values() for r in rows]
         emit({"results": [row], "notes": notes}, "\n".join([*text, *notes]), json)
         return
-    notes += check_contamination(results, workspace, (), allowed=True)
     comparison = compare(results, reference, level=space.config.eval.level, notes=notes)
     emit(comparison.to_dict(), to_rich(comparison), json)
 
@@ -237,9 +248,10 @@ def _perplexity_summary(e: Estimate) -> tuple[dict[str, Any] | None, list[str]]:
 
 def benchmark_prompts(which: str) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
-    from hafs.tasks import BENCHMARKS, benchmark
+    from hafs.tasks import benchmark
 
-    return benchmark(which) if which in BENCHMARKS or not Path(which).is_file() else read_prompts(Path(which))
+    path = Path(which).expanduser()
+    return benchmark(which) if which in BENCHMARKS or not path.is_file() else read_prompts(path)
 
 
 def role(model: str) -> str:

@@ -32,7 +32,7 @@ def failures(
     from hafs.report.failures import write_failures
 
     chosen = evaluated(model, workspace, benchmark)
-    earlier = {r.benchmark: r for r in evaluated(before, workspace)} if before else {}
+    earlier = {r.benchmark: r for r in evaluated(before, workspace, [r.benchmark for r in chosen])} if before else {}
     reports = [failures(r, earlier.get(r.benchmark)) for r in chosen]
     if markdown is not None:
         with atomic_write(markdown) as f:

@@ -91,7 +91,10 @@ def generate(
 
 def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:
     """The prompts of a file, or the store's of a split; at most `n` of them."""
+    from hafs.sealed import refuse_sealed
+
     found = read_prompts(file) if file is not None else list(store.prompts(split=split))
+    refuse_sealed(store, found)
     if not found:
         raise UsageError(
             f"{store.where} has no prompts of the {split} split", "`hafs tasks generate`, or give --prompts"

@@ -29,7 +29,7 @@ def run(
     sft_model: str = typer.Option(None, help="A fine-tuned model to begin with; without it, SFT comes first."),
     model: str = typer.Option(None, help="What SFT begins with: HF directory, hub id, or `default`."),
     prompts: Path = typer.Option(None, help="A task file in place of the task pack of [loop]."),
-    max_rounds: int = typer.Option(None, min=1),
+    max_rounds: int = typer.Option(None, min=0),
     target: list[str] = typer.Option(None, help="BENCHMARK=SHARE: stop when this share is passed; may be repeated."),
     patience: int = typer.Option(None, min=1, help="Rounds without a gain before it stops."),
     max_minutes: float = typer.Option(None, help="Begin no round that would take it past this."),

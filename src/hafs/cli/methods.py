@@ -36,6 +36,7 @@ def compare(
     from hafs.cli.evaluate import benchmark_prompts
     from hafs.jsonl import atomic_write
     from hafs.methods import Job, compare_methods, to_markdown
+    from hafs.sealed import refuse_sealed
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError("`hafs compare-methods` needs a model, preferences and prompts",
@@ -43,9 +44,11 @@ def compare(
     space = workspace_at(workspace)
     job = Job(sft_model, preference_data.absolute(), prompts.absolute(),
               (output_dir or space.root / "methods").absolute(), scorer, validate or "", minutes)  # fmt: skip
+    asked = benchmark_prompts(benchmark)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
+        refuse_sealed(store, asked)
         sft, found = compare_methods(
-            store, space.config, job, benchmark, benchmark_prompts(benchmark),
+            store, space.config, job, benchmark, asked,
             [m.strip() for m in methods.split(",")], seeds, progress, space.root, jobs,
         )  # fmt: skip
     table = to_markdown(sft, found)

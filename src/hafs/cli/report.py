@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
-from hafs.cli.compare import evaluated
+from hafs.cli.compare import check_contamination, evaluated, pass_at_k_table, sampled_results
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
+    from hafs.evals import EvalResult
     from hafs.store import Workspace
 
 
@@ -26,14 +28,26 @@ def report(
         show_default=False,
     ),
     reference: str = typer.Option("sft", help="Which one the others are compared with."),
+    benchmark: list[str] = typer.Option(None, help="Only these benchmarks; may be repeated."),
+    allow_contaminated: bool = typer.Option(
+        False, help="Show it although benchmark prompts are in the training data; the page says so."
+    ),
     output: Path = typer.Option(None, help="Where the page goes; by default report.html in the workspace."),
     open_page: bool = typer.Option(False, "--open", help="Open it in a browser."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Write the report of an evaluation (table, curves, failures, examples), or find the page of the newest loop."""
+    """Write the report of an evaluation (table, curves, failures, examples), or find the page of the newest loop.
+
+    Refused when benchmark prompts, or near copies of them, are in what a model was trained on.
+    """
     space = workspace_at(workspace)
-    page, twin = _compared(space, models, reference, output, workspace) if models else _newest(space)
+    if models:
+        results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
+        notes = check_contamination(results, workspace, (), allow_contaminated)
+        page, twin = _compared(space, models, results, reference, output, notes)
+    else:
+        page, twin = _newest(space)
     emit({"html": str(page), "markdown": str(twin)}, f"{page}\n{twin}", json)
     if open_page:
         show(page)
@@ -48,11 +62,11 @@ def show(page: Path) -> None:
 
 
 def _newest(space: Workspace) -> tuple[Path, Path]:
-    """The page of the loop or demo that ended last, and its Markdown twin."""
+    """The page of the loop or demo that ended last (or of a loop before its end), and its Markdown twin."""
     with space.open_store() as store:
         ended = [r for r in store.runs(kind=["loop", "recipe"]) if r.status == "finished" and r.outputs.get("report")]
     pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
-    page = next((p for p in pages if p.is_file()), None)
+    page = next((p for p in [*pages, space.root / "loop.html"] if p.is_file()), None)
     if page is None:
         raise UsageError(f"{space.root} has no page of a loop or demo",
                          "name evaluated models, or run the loop (once more: it writes its page again)")  # fmt: skip
@@ -60,7 +74,12 @@ def _newest(space: Workspace) -> tuple[Path, Path]:
 
 
 def _compared(
-    space: Workspace, models: list[str], reference: str, output: Path | None, workspace: Path | None
+    space: Workspace,
+    models: list[str],
+    results: dict[str, list[EvalResult]],
+    reference: str,
+    output: Path | None,
+    notes: list[str],
 ) -> tuple[Path, Path]:
     """Write the page of a comparison; its path and that of its Markdown twin."""
     from hafs.evals import compare
@@ -70,14 +89,19 @@ def _compared(
     from hafs.report import Rerun, write_report
     from hafs.sealed import sealed_notes
 
-    results = {name.partition("=")[0]: evaluated(name, workspace) for name in models}
     with space.open_store() as store:
         groups = newest_groups(store)
+        sampled = sampled_results(store, results)
         human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
-        notes = [*([said] if said else []), *sealed_notes(store, [r.benchmark for r in results.get(reference, ())])]
+        notes = [
+            *notes,
+            *([said] if said else []),
+            *sealed_notes(store, [r.benchmark for r in results.get(reference, ())]),
+        ]
     comparison = compare(results, reference, human=human, notes=notes)
     command = f"hafs report {' '.join(models)} --reference {reference}"
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"
     data = gather_report(title, results, comparison, space.root / "models", groups, rerun=rerun)
-    return write_report(data, output or space.root / "report.html")
+    table, _ = pass_at_k_table(sampled, reference, comparison.level)
+    return write_report(replace(data, sampled=table), output or space.root / "report.html")

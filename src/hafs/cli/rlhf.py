@@ -169,6 +169,7 @@ def ppo(
         eval_steps=eval_steps),
         **common.lora(lora_rank))  # fmt: skip
     chosen = read_prompts(prompts) if prompts else _stored(workspace)
+    common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()
     finished = common.finished(directory)
     with ExitStack() as stack:
@@ -179,6 +180,7 @@ def ppo(
             hooks |= {"rate": rater(judge), "rater": about}
         if validate is not None and not finished:
             hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
+            common.refuse_sealed_in(workspace, check.prompts)
             stack.enter_context(closing(check.scorer))
         tokenizer = load_tokenizer(resolve(sft_model))
         sizes = section.max_new_tokens, section.rollout_batch

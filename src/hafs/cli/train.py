@@ -19,7 +19,7 @@ from hafs.presets import PRESETS
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig
     from hafs.training import TrainResult
-    from hafs.types import PreferenceGroup
+    from hafs.types import PreferenceGroup, Prompt
 
 Output = Annotated[
     Path | None, typer.Option("--output-dir", help="Where the run and its model go.", show_default=False)
@@ -151,11 +151,13 @@ def run_training(
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
+    from hafs.types import Prompt
 
     config, root = settings(workspace)
     section = override(getattr(config, kind), **flags)
     answers = getattr(section, "answers", 0)
     groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
+    refuse_sealed_in(workspace, [Prompt(g.prompt, g.system) for g in groups])
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     if dry_run:
@@ -167,6 +169,7 @@ def run_training(
         hooks: dict[str, Any] = {"allow_uncalibrated": allow_uncalibrated}
         if validate is not None and not done:
             hooks["validate"] = check = pass_rate(config, chosen, validate)
+            refuse_sealed_in(workspace, check.prompts)
             stack.enter_context(closing(check.scorer))
         progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
@@ -228,6 +231,16 @@ def settings(workspace: Path | None) -> tuple[Config, Path]:
     except UsageError:
         return Config(), Path()
     return found.config, found.root
+
+
+def refuse_sealed_in(workspace: Path | None, prompts: Sequence[Prompt]) -> None:
+    """Refuse prompts that are sealed in the workspace, where there is one."""
+    from hafs.cli.compare import workspace_or_none
+    from hafs.sealed import refuse_sealed
+
+    if (space := workspace_or_none(workspace)) is not None:
+        with space.open_store() as store:
+            refuse_sealed(store, prompts)
 
 
 def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:

@@ -40,9 +40,9 @@ from hafs.statistics import (
 __all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "winner"]
 
 METHODS = (
-    "Pass rates, win rates and preferences have Wilson intervals, paired differences Tango's score interval, lengths"
-    " and sampled answers a bootstrap over prompts. Unscored prompts are left out of every figure and never count as"
-    " failed."
+    "Pass rates, pass@k, win rates and preferences have Wilson intervals, paired differences Tango's score interval,"
+    " lengths and changes of pass@k a bootstrap over prompts. Unscored prompts are left out of every figure and never"
+    " count as failed."
 )
 Verdict = Literal["better", "worse", "not distinguishable"]
 Pair = tuple[PromptResult, PromptResult]
@@ -265,14 +265,22 @@ def _by_benchmark(results: Mapping[str, Sequence[EvalResult]], reference: str) -
                          f" {', '.join(results) or 'none yet'}")  # fmt: skip
     if len(results) < 2:
         raise UsageError(f"there is nothing to compare {reference} with", "name at least two evaluated models")
-    tables: dict[str, dict[str, EvalResult]] = {r.benchmark: {} for r in results[reference]}
+    known = {r.benchmark: r for r in results[reference]}
+    tables: dict[str, dict[str, EvalResult]] = {benchmark: {} for benchmark in known}
     for name, rows in results.items():
         found = {r.benchmark: r for r in rows}
         for benchmark, table in tables.items():
             if benchmark not in found:
                 raise UsageError(f"{name} was not evaluated on {benchmark}", f"run hafs eval for {name} first")
             table[name] = found[benchmark]
+            if not _prompts(found[benchmark]) & _prompts(known[benchmark]):
+                raise UsageError(f"{name} and {reference} answered different prompts under the name {benchmark}",
+                                 "evaluate both on the same file; files of other prompts need other names")  # fmt: skip
     return tables
+
+
+def _prompts(result: EvalResult) -> set[str]:
+    return {r.prompt_id for r in result.results}
 
 
 def _benchmark(name: str, row: Mapping[str, EvalResult], reference: str, level: float) -> Benchmark:

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["THRESHOLD", "Hit", "Index", "shingles", "similarity"]
+from hafs.errors import UsageError
+from hafs.lineage import TrainingRun, ancestry, training_runs
+
+__all__ = ["THRESHOLD", "Hit", "Index", "refuse_contaminated", "shingles", "similarity"]
 
 WORDS = 2
 THRESHOLD = 0.58
@@ -79,3 +83,54 @@ class Index:
             near = n / (self._sizes[i] + len(found) - n)
             if near >= self._threshold:
                 yield i, near
+
+
+def refuse_contaminated(
+    prompts: Mapping[str, str], models: Mapping[str, Collection[str]], roots: Sequence[Path] = (),
+    paths: Iterable[str | Path] = (), *, more: Mapping[str, Sequence[str]] | None = None, allowed: bool = False,
+    fix: str = "go on anyway with --allow-contaminated", threshold: float = THRESHOLD,
+) -> list[str]:  # fmt: skip
+    """Look for `prompts` (id -> text) in what models were trained on; returns what a table should say of it.
+
+    `models` maps names to content hashes. The training runs that made them are looked for below `roots` and around the
+    models' directories `paths`; `more` has further training prompts by where they come from. Raises UsageError when any
+    is found, unless that is `allowed`; `fix` says what to do beside training or evaluating on other prompts. From the
+    similarity `threshold` on a prompt counts as a copy, from 1 on only the same words do.
+    """
+    texts, unknown = _training_texts(models, training_runs(roots, sorted(map(str, paths))))
+    texts.update({where: list(found) for where, found in (more or {}).items()})
+    hits = Index(prompts, threshold).hits((where, text) for where, found in texts.items() for text in found)
+    if hits and not allowed:
+        raise UsageError(
+            _told(hits, len(prompts)), f"take them out and train again, evaluate on other prompts, or {fix}"
+        )
+    notes = [f"Contaminated: {_told(hits, len(prompts))}"] if hits else []
+    if texts and not hits:
+        notes.append(f"No benchmark prompt, nor a near copy (similarity {threshold:g} or more), is in the training data"
+                     f" that was looked through: {', '.join(texts)}.")  # fmt: skip
+    if unknown:
+        notes.append(f"What {', '.join(unknown)} was trained on is not known here and was not checked.")
+    return notes
+
+
+def _training_texts(
+    models: Mapping[str, Collection[str]], runs: Sequence[TrainingRun]
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Training prompts by where they were trained, and the names of models without a full record."""
+    texts: dict[str, list[str]] = {}
+    unknown = []
+    for name, hashes in models.items():
+        for made in (ancestry(model, runs) for model in sorted(hashes)):
+            for run in made:
+                where = f"{run.kind} in {run.directory.name}"
+                if run.recorded and where not in texts:
+                    texts[where] = [t.prompt for t in run.trained_on()]
+            if (not made or not all(run.recorded for run in made)) and name not in unknown:
+                unknown.append(name)
+    return texts, unknown
+
+
+def _told(hits: Sequence[Hit], total: int) -> str:
+    first = hits[0]
+    return (f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
+            f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})")  # fmt: skip

@@ -57,9 +57,9 @@ def reference_nll(
     return out
 
 
-def perplexity(nll: Sequence[float], level: float = 0.95) -> Estimate:
-    """Perplexity from the prompts' mean negative log-probabilities (nats), with its interval."""
-    e = bootstrap_mean(nll, level=level)
+def perplexity(nll: Sequence[float], level: float = 0.95, *, draws: int = 4000, seed: int = 0) -> Estimate:
+    """Perplexity from the prompts' mean negative log-probabilities (nats), with its interval (`draws` resamples)."""
+    e = bootstrap_mean(nll, level=level, draws=draws, seed=seed)
     if e.value is None or e.low is None or e.high is None:
         return e
     return replace(e, value=math.exp(e.value), low=math.exp(e.low), high=math.exp(e.high))

@@ -13,11 +13,15 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from hafs.errors import DataError
+from hafs.judge.clients import judge_of
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["EvalResult", "PromptResult", "eval_result", "parse"]
+__all__ = ["JUDGED", "EvalResult", "PromptResult", "eval_result", "parse"]
 
 T = TypeVar("T")
+
+JUDGED = "its checker is a judge, which compares answers"
+"""Why the answer to a prompt that names a judge has no score."""
 
 # How a checker's cause begins when an answer never became a program that could be run.
 _NOT_BUILT = ("no code", "screened", "does not assemble")
@@ -163,7 +167,7 @@ def _row(prompt: Prompt, answer: Candidate | None, score: Score | None) -> Promp
     if answer is None:
         return PromptResult(**about, reason="no answer was generated")
     if score is None:
-        return PromptResult(**about, reason="the answer was not scored")
+        return PromptResult(**about, reason=JUDGED if judge_of(prompt.checker) else "the answer was not scored")
     if score.value is None:
         return PromptResult(**about, reason=score.reason, cause=score.cause, details=score.details)
     return PromptResult(

@@ -1,8 +1,8 @@
 """What a model reaches when it may try several times: sampled answers to each prompt, and pass@k from them.
 
 pass@k of a prompt is the unbiased estimate of Chen et al. (2021) from the answers that were scored; of a benchmark it
-is the mean over prompts, with an interval that resamples prompts. A prompt with fewer than k scored answers has no
-pass@k: it is left out and counted.
+is the mean over prompts, with Wilson's interval at the effective number of prompts. A prompt with fewer than k scored
+answers has no pass@k: it is left out and counted.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.evals.results import parse
+from hafs.evals.results import JUDGED, parse
 from hafs.evals.tables import Cell, Table
 from hafs.evals.words import interval, model_title, percent, points, title
-from hafs.statistics import Estimate, bootstrap_mean, paired_bootstrap, pass_at_k
+from hafs.judge.clients import judge_of
+from hafs.statistics import Estimate, paired_bootstrap, paired_difference, pass_at_k, wilson_mean
 from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["SampledPrompt", "SampledResult", "sampled_result", "sampled_table"]
@@ -63,7 +64,7 @@ class SampledResult:
         if k > self.samples:
             raise UsageError(f"pass@{k} needs at least {k} answers a prompt, here are {self.samples}",
                              "raise --samples or lower --k")  # fmt: skip
-        return bootstrap_mean(list(self.by_prompt(k).values()), level=level)
+        return wilson_mean(list(self.by_prompt(k).values()), level)
 
     def unscored(self) -> dict[str, int]:
         """How many answers are unscored, by reason."""
@@ -98,7 +99,8 @@ def sampled_result(
         for c in answers[p.id]:
             score = scores.get(c.id)
             if score is None or score.passed is None:
-                unscored[(score.reason if score else "") or "the answer was not scored"] += 1
+                why = JUDGED if judge_of(p.checker) else "the answer was not scored"
+                unscored[(score.reason if score else "") or why] += 1
             else:
                 n, passed = n + 1, passed + score.passed
         rows.append(SampledPrompt(p.id, p.category, p.family, n, passed, dict(unscored)))
@@ -140,8 +142,16 @@ def _cell(result: SampledResult | None, reference: SampledResult | None, k: int,
     return Cell(percent(e.value), sub)
 
 
-def paired_change(new: SampledResult, old: SampledResult, k: int, level: float = 0.95) -> Estimate:
-    """The change of pass@k from `old` to `new` over the prompts that have it in both, resampled by prompt."""
+def paired_change(
+    new: SampledResult, old: SampledResult, k: int, level: float = 0.95, *, draws: int = 4000
+) -> Estimate:  # fmt: skip
+    """The change of pass@k from `old` to `new` over the prompts that have it in both.
+
+    Where every prompt's pass@k is 0 or 1, as for k of all answers, it is that of passes (Tango's interval); else it is
+    resampled by prompt, `draws` times.
+    """
     ours, theirs = new.by_prompt(k), old.by_prompt(k)
-    shared = [p for p in theirs if p in ours]
-    return paired_bootstrap([ours[p] for p in shared], [theirs[p] for p in shared], level=level)
+    pairs = [(ours[p], theirs[p]) for p in theirs if p in ours]
+    if {x for pair in pairs for x in pair} <= {0.0, 1.0}:
+        return paired_difference(pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0)), len(pairs), level)
+    return paired_bootstrap([a for a, _ in pairs], [b for _, b in pairs], level=level, draws=draws)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hafs.evals.compare import Comparison, Pair, pair_up, winner
 from hafs.evals.results import EvalResult, PromptResult, parse
+from hafs.evals.tables import Table
 from hafs.evals.words import model_title, title
 
 
@@ -107,11 +108,13 @@ class Rerun:
 
 @dataclass(frozen=True)
 class ReportData:
-    """A whole report. `summary` opens it; without one the comparison's own sentence does."""
+    """A whole report. `summary` opens it; without one the comparison's own sentence does. `sampled` is the table of
+    pass@k."""
 
     title: str
     summary: str = ""
     comparison: Comparison | None = None
+    sampled: Table | None = None
     training: tuple[Training, ...] = ()
     pairs: Pairs | None = None
     failures: Failures | None = None

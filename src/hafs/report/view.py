@@ -48,7 +48,7 @@ def build_page(data: ReportData) -> Page:
     """Everything the report shows; a section without data is left out."""
     c = data.comparison
     sections = [
-        _result(c) if c else None,
+        _result(c, data.sampled) if c else None,
         _categories(c) if c else None,
         failures_section(data.failures) if data.failures and data.failures.causes else None,
         examples_section(data.examples) if data.examples else None,
@@ -112,7 +112,7 @@ def _figures(c: Comparison) -> tuple[Figure, ...]:
     )
 
 
-def _result(c: Comparison) -> Section:
+def _result(c: Comparison, sampled: Table | None) -> Section:
     blocks: list[Block] = [Grid(main_table(c))]
     blocks += [Text(c.decisions[m].sentence) for m in c.candidates]
     forest = change_forest(c)
@@ -127,6 +127,8 @@ def _result(c: Comparison) -> Section:
             small=True,
         )
     )
+    if sampled:
+        blocks.append(Grid(sampled))
     return Section("result", "Result", tuple(blocks))
 
 

@@ -27,6 +27,7 @@ from hafs.statistics.intervals import (
     paired_difference,
     pass_at_k,
     wilson,
+    wilson_mean,
 )
 from hafs.statistics.ppi import Regression, Rows, ppi_logistic, ppi_mean
 from hafs.statistics.ranking import Strengths, bradley_terry, plackett_luce
@@ -60,4 +61,5 @@ __all__ = [
     "prompts_needed",
     "symmetric_platt",
     "wilson",
+    "wilson_mean",
 ]

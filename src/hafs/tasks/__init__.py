@@ -9,7 +9,7 @@ seen, in the same words or in others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,10 @@ from hafs.errors import UsageError
 from hafs.jsonl import Loaded, read_jsonl
 from hafs.types import Prompt
 
-__all__ = ["BENCHMARKS", "SPLITS", "TaskPack", "benchmark", "generate", "load_tasks", "split_of"]
+__all__ = [
+    "BENCHMARKS", "SPLITS", "TaskPack", "benchmark", "benchmark_name", "benchmark_names", "generate", "load_tasks",
+    "split_of",
+]  # fmt: skip
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,6 +81,33 @@ def benchmark(name: str) -> list[Prompt]:
         raise UsageError(f"there is no benchmark {name!r}", f"use one of: {', '.join(BENCHMARKS)}")
     pack, n, tags = BENCHMARKS[name]
     return generate(pack, "test", n, seed=1, tags=tags)
+
+
+def benchmark_name(which: str) -> str:
+    """What a benchmark is called in results: a task file by its name without folder and ending, another as it is.
+
+    Raises UsageError for a task file that would be called as a benchmark that hafs brings.
+    """
+    path = Path(which).expanduser()
+    if which in BENCHMARKS or not path.is_file():
+        return which
+    if path.stem in BENCHMARKS:
+        raise UsageError(f"{path} would have the name of the benchmark {path.stem} in results", "rename the file")
+    return path.stem
+
+
+def benchmark_names(which: Iterable[str]) -> dict[str, str]:
+    """Benchmarks and task files by what they are called; one that comes twice is taken once.
+
+    Raises UsageError for two files of one name: their results could not be told apart.
+    """
+    found: dict[str, str] = {}
+    for one in which:
+        other = found.setdefault(benchmark_name(one), one)
+        if Path(other).expanduser().resolve() != Path(one).expanduser().resolve():
+            raise UsageError(f"{other} and {one} would have one name in results: {benchmark_name(one)}",
+                             "rename one of the files")  # fmt: skip
+    return found
 
 
 def load_tasks(path: str | Path) -> Loaded[Prompt]:
