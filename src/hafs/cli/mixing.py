@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +32,8 @@ def read(file: Path, format: str = "") -> Preferences:
     from hafs.preferences import read_preferences, set_aside
 
     found = read_preferences(file, format)
-    bad_lines(file, found.bad)
+    for name, rows in groupby(found.bad_rows, lambda row: row.file):
+        bad_lines(file / name, [(row.line, row.reason) for row in rows])
     try:
         beside = set_aside(file, found)
     except HafsError as e:

@@ -21,8 +21,10 @@ from hafs.preferences.pairs import (
     messages,
     parse_group,
     parse_pair,
+    text_of,
     to_pairs,
     turns_of,
+    weight_of,
 )
 from hafs.types import PreferenceGroup
 
@@ -88,7 +90,7 @@ def read_unpaired(row: Row) -> Said:
     text = answer_of(row["completion"], "completion", asked)
     if not isinstance(row["label"], bool):
         raise ValueError(f"the label is {row['label']!r}, not true or false")
-    return [Label(asked, text, row["label"], _weight(row), str(row.get("source") or ""))]
+    return [Label(asked, text, row["label"], weight_of(row.get("weight")), text_of(row.get("source"), "source"))]
 
 
 def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
@@ -103,13 +105,6 @@ def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"prompt": messages(group), "completion": assistant(candidate.text), "label": net > 0}
             rows.append({**row, **({"tools": [dict(t) for t in group.tools]} if group.tools else {})})
     return rows
-
-
-def _weight(row: Row) -> float:
-    weight = row.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-        raise ValueError(f"the weight is {weight!r}, not a number above 0")
-    return float(weight)
 
 
 # ---- ranked lists (NeMo-RL)
