@@ -203,9 +203,12 @@ def _aside(bad: BadRow) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Written:
-    """What an export did: rows written, what the format could not hold (with how often), groups left out (by why)."""
+    """What an export did: rows, and the groups and edges that they say; what the format could not hold (with how
+    often); groups left out (by why)."""
 
     rows: int
+    groups: int
+    edges: int
     lost: Mapping[str, int]
     left_out: Mapping[str, int]
 
@@ -229,7 +232,7 @@ def write_preferences(path: str | Path, groups: Iterable[PreferenceGroup], forma
         why = next(iter(left_out), "there are no groups")
         raise DataError(f"nothing could be written as {format}: {why}", "choose another --format")
     write_rows(Path(path).expanduser(), rows)
-    return Written(len(rows), lost(kept, format), left_out)
+    return Written(len(rows), len(kept), sum(len(g.edges) for g in kept), lost(kept, format), left_out)
 
 
 def lost(groups: Iterable[PreferenceGroup], format: str) -> dict[str, int]:
