@@ -138,6 +138,22 @@ def test_labels_pair_every_good_answer_with_every_bad_one(tmp_path: Path) -> Non
     assert (found.unpaired, [n for n, _ in found.bad]) == (2, [6])
 
 
+def test_a_choice_that_does_not_say_between_which_texts(tmp_path: Path) -> None:
+    """Of more than two texts without a `to_name` none is guessed; with one, the two that it names are compared."""
+    more = {"data": {"title": "about", "prompt": "q", "answer1": "bad", "answer2": "good"}}
+    result = {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": "right"}}
+    named = EXAMPLES["label-studio"] | more | {"annotations": [{"result": [result]}]}
+    found = read_preferences(write(tmp_path / "x.jsonl", named, EXAMPLES["label-studio"] | more))
+    assert [(a, b) for g in found.groups for a, b, _ in g.pairs()] == [("good", "bad")]
+    assert found.bad == [(2, "the result has no 'to_name' that says which two of 3 texts it compares")]
+
+
+def test_a_flattened_record_of_argilla_is_named(tmp_path: Path) -> None:
+    flat = {"prompt": "q", "a": "x", "b": "y", "rank.responses": [["a", "b"]], "rank.responses.users": ["ann"]}
+    found = read_preferences(write(tmp_path / "x.jsonl", flat, EXAMPLES["argilla"]))
+    assert found.formats == {"argilla": 1} and "to_json" in found.bad[0][1]
+
+
 def test_what_our_rows_say_trl_reads(tmp_path: Path) -> None:
     datasets, trl = pytest.importorskip("datasets"), pytest.importorskip("trl")
     group = group_of(Asked("sys", json.dumps(EARLIER), "q"), map(GroupCandidate, ("a", "b")), (Edge(0, 1),))

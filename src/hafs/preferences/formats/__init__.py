@@ -90,7 +90,7 @@ FORMATS: dict[str, Format] = {
     ),
     "argilla": Format(
         "records of Argilla",
-        _has("fields", "responses"),
+        lambda r: ("fields" in r and "responses" in r) or any(name.endswith(".responses") for name in r),
         shapes.read_argilla,
         shapes.write_argilla,
         frozenset({"annotators", "system texts", "earlier turns"}),

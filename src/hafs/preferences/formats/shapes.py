@@ -292,6 +292,8 @@ def read_argilla(row: Row) -> Said:
 
     A ranking names fields, best first (or as `{"value", "rank"}`); a label names the better of two fields.
     """
+    if "fields" not in row:
+        raise ValueError("the record is flattened, which hides its fields: export it with `records.to_json(FILE)`")
     fields, responses = row["fields"], row["responses"]
     names = [n for n in ("prompt", "instruction", "question", "chat") if n in fields]
     if not names:
@@ -363,12 +365,18 @@ def _compared(result: Row, names: list[str]) -> list[tuple[str, str]]:
     value = result.get("value", {})
     if result.get("type") == "pairwise" and value.get("selected") in ("left", "right"):
         to = str(result.get("to_name", "")).split(",")
-        left, right = to if len(to) == 2 else names[:2]
+        left, right = to if len(to) == 2 else _only_two(names)
         return [(left, right)] if value["selected"] == "left" else [(right, left)]
     if result.get("type") == "ranker":
         orders = [order for order in value.get("ranker", {}).values() if isinstance(order, list)]
         return [(str(a), str(b)) for order in orders for i, a in enumerate(order) for b in order[i + 1 :]]
     return []
+
+
+def _only_two(names: list[str]) -> list[str]:
+    if len(names) != 2:
+        raise ValueError(f"the result has no 'to_name' that says which two of {len(names)} texts it compares")
+    return names
 
 
 def write_labelstudio(group: PreferenceGroup) -> list[dict[str, Any]]:
