@@ -42,8 +42,6 @@ def _parser(kind: str, parent: Parent | None) -> Callable[[dict[str, Any]], Any]
     def parse(row: dict[str, Any]) -> Any:
         check_fields(cls, row)
         item = cls.from_dict(row)
-        if isinstance(item, Score) and (problem := value_problem(item)):
-            raise ValueError(problem)
         if parent is not None and (of := getattr(item, parent.field)) not in parent.ids:
             word = parent.word
             raise ValueError(f"its {word} {of} is not in the workspace: import {word}s first")
