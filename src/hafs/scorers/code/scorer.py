@@ -266,9 +266,9 @@ def _parse(argument: str) -> Settings:
         key, given, value = part.partition("=")
         if not given:
             raise UsageError(f"the scorer code: there is no language {part!r}", f"use one of: {', '.join(LANGUAGES)}")
-        kind = {"seconds": float, "memory_mb": int, "read": lambda text: text.split(":")}.get(key, str)
+        kinds: dict[str, Any] = {"seconds": float, "memory_mb": int, "read": lambda text: text.split(":")}
         try:
-            data[key] = kind(value)
+            data[key] = kinds.get(key, str)(value)
         except ValueError as e:
             raise UsageError(f"the scorer code: {key} is {value!r}, no number", FIX) from e
     return _checked(data, "the scorer code", Settings())
