@@ -4,12 +4,14 @@ Same weights, precision, temperature and token limit; the peer's batch size is t
 count what was sampled up to and including the end of each answer. Then what the scorers check in a second, and what a
 million candidates take (scale.py).
 
-    benchmarks/generate.py [decode] [score] [scale]     all three by default
+    benchmarks/generate.py [decode] [score] [scale] [--prompts N]     all three by default, of 256 prompts
+
+With fewer prompts the decoding is measured sooner: `benchmarks/generate.py decode --prompts 32`.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from contextlib import closing
 
 import torch
@@ -25,19 +27,25 @@ from hafs.tasks import benchmark, generate
 from hafs.types import Candidate
 from scale import scale
 
-PROMPTS, ANSWERS, TOKENS = 32, 4, 64
+ANSWERS, TOKENS = 4, 64
 
 
 def main() -> None:
-    parts = {"decode": decode, "score": score, "scale": scale}
-    result(**{key: value for name in sys.argv[1:] or parts for key, value in parts[name]().items()})
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="decode|score|scale")
+    parser.add_argument("--prompts", type=int, default=256)
+    asked = parser.parse_args()
+    parts = {"decode": lambda: decode(asked.prompts), "score": score, "scale": scale}
+    if unknown := set(asked.parts) - set(parts):
+        parser.error(f"there is no part {min(unknown)!r}: use some of {', '.join(parts)}")
+    result(**{key: value for name in asked.parts or parts for key, value in parts[name]().items()})
 
 
-def decode() -> dict[str, float]:
-    """How much faster hafs samples than `model.generate`."""
+def decode(n: int) -> dict[str, float]:
+    """How much faster hafs samples answers to `n` prompts than `model.generate`."""
     quiet()
     backend = TransformersBackend("default")
-    prompts = generate("asm", "train", PROMPTS, tags=("easy",))
+    prompts = generate("asm", "train", n, tags=("easy",))
     config = GenerateConfig(candidates=ANSWERS, temperature=1.0, max_new_tokens=TOKENS, batch_size=128)
     requests = [Request(p.id, p.text, n=ANSWERS) for p in prompts]
     ids = [encode_prompt(backend.tokenizer, p.text) for p in prompts]
@@ -66,7 +74,7 @@ def decode() -> dict[str, float]:
                 )
 
     best = min((8, 16, 32), key=lambda b: seconds(lambda: theirs(b)))
-    print(f"{PROMPTS} prompts x {ANSWERS} answers of at most {TOKENS} tokens; the peer's best batch: {best} prompts")
+    print(f"{n} prompts x {ANSWERS} answers of at most {TOKENS} tokens; the peer's best batch: {best} prompts")
     a, b, ratio = alternate(ours, lambda: theirs(best))
     print(f"  hafs {a:.1f} s, model.generate {b:.1f} s")
     return {"generate_speed_vs_hf": ratio}

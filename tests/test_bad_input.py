@@ -18,7 +18,20 @@ from typing import Any
 import pytest
 
 from hafs import tasks
-from hafs.types import Candidate, Prompt
+from hafs.store import open_store
+from hafs.store.rows import Run
+from hafs.types import (
+    Annotation,
+    Candidate,
+    Edge,
+    GroupCandidate,
+    PreferenceGroup,
+    Prompt,
+    Ranking,
+    Reference,
+    Score,
+    Verdict,
+)
 from run_hafs import SETTINGS, Ran, hafs, hafs_process, lines, own_cache, workspace
 
 EASY = tasks.generate("asm", "train", 4, tags=("easy",))
@@ -185,6 +198,46 @@ def test_broken_lines_of_every_kind_of_file(inside: Path, tiny_model: Path) -> N
     write("candidates.jsonl", {"prompt_id": "nope", "text": "x"}, {"text": "x"}, "xx")
     hafs("data", "import", "candidates", "candidates.jsonl").failed(2, "has no usable row", "line 1")
     assert counts()["candidates"] == 0
+
+
+HOSTILE: list[Any] = [
+    None, True, 7, 0.0, 10**25, -(10**400), float("nan"), float("inf"), "", "\ud800\0", [], [5], [[]], {}, {"a": 1},
+]  # fmt: skip
+
+
+def test_hostile_values_in_every_column_of_every_kind(tmp_path: Path) -> None:
+    """Whatever a column holds, its line is stored or named, and what is stored can be written again."""
+    prompt = Prompt("p", references=(Reference("r", "text"),), tags=("t",))
+    one, two = (Candidate(prompt.id, text, logprob=-1.0, n_tokens=3) for text in "ab")
+    tiers, texts = ((one.id,), (two.id,)), (GroupCandidate("a", "1"), GroupCandidate("b"))
+    kinds: dict[str, Any] = {
+        "prompts": prompt,
+        "candidates": one,
+        "scores": Score(one.id, "s", "1", value=0.5, key=(0.5,), passed=True),
+        "rankings": Ranking(prompt.id, tiers, "human:a"),
+        "verdicts": Verdict(prompt.id, "j", "pairwise@1", (one.id, two.id), "ranked", tiers, value=0.5),
+        "annotations": Annotation(prompt.id, "a", (one.id, two.id), "ranked", tiers, value=0.5, seconds=1.0),
+        "groups": PreferenceGroup("p", texts, (Edge(0, 1, margin=1.0, calibrated=True),)),
+        "runs": Run("sft", {"a": 1}, finished=1.0),
+    }
+    wrong = {(column, repr(10**25)) for column in ("seed", "index", "n_tokens", "serial")} | {("winner", "0.0")}
+    with open_store(tmp_path / "a.db") as store:
+        store.add_prompts([prompt])
+        store.add_candidates([one, two])
+        for kind, item in kinds.items():
+            row = json.loads(json.dumps(item.to_dict()))
+            changes = [(column, value, {**row, column: value}) for column in row for value in HOSTILE]
+            for part in ("candidates", "edges") if kind == "groups" else ():
+                first, *rest = row[part]
+                changes += [(c, v, {**row, part: [{**first, c: v}, *rest]}) for c in first for v in HOSTILE]
+            file = tmp_path / "rows.jsonl"
+            file.write_text("".join(json.dumps(r) + "\n" for r in (*(changed for *_, changed in changes), row)))
+            got = store.import_jsonl(kind, file)
+            bad = dict(got.bad)
+            assert got.read + len(bad) == len(changes) + 1 and len(changes) + 1 not in bad, kind
+            for n, (column, value, _) in enumerate(changes, 1):
+                assert n in bad or (column, repr(value)) not in wrong, (kind, column, value)
+            assert store.export_jsonl(kind, tmp_path / "out.jsonl") > 0
 
 
 @pytest.mark.tools

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
-from hafs.preferences import FORMATS, read_preferences, same_text, set_aside, to_pairs, write_preferences
+from hafs.pipeline import keep_groups, newest_groups
+from hafs.preferences import (
+    FORMATS,
+    Mixing,
+    mix,
+    read_preferences,
+    same_text,
+    set_aside,
+    to_pairs,
+    write_preferences,
+)
 from hafs.preferences.formats import FEATURES, detect, lost
 from hafs.preferences.pairs import Asked, group_of, messages
+from hafs.store import open_store
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 from run_hafs import hafs, lines, workspace
 
@@ -124,6 +136,22 @@ def test_labels_pair_every_good_answer_with_every_bad_one(tmp_path: Path) -> Non
     )
     assert {(a, b) for g in found.groups for a, b, _ in g.pairs()} == {("a", "b"), ("a", "c")}
     assert (found.unpaired, [n for n, _ in found.bad]) == (2, [6])
+
+
+def test_a_choice_that_does_not_say_between_which_texts(tmp_path: Path) -> None:
+    """Of more than two texts without a `to_name` none is guessed; with one, the two that it names are compared."""
+    more = {"data": {"title": "about", "prompt": "q", "answer1": "bad", "answer2": "good"}}
+    result = {"type": "pairwise", "to_name": "answer1,answer2", "value": {"selected": "right"}}
+    named = EXAMPLES["label-studio"] | more | {"annotations": [{"result": [result]}]}
+    found = read_preferences(write(tmp_path / "x.jsonl", named, EXAMPLES["label-studio"] | more))
+    assert [(a, b) for g in found.groups for a, b, _ in g.pairs()] == [("good", "bad")]
+    assert found.bad == [(2, "the result has no 'to_name' that says which two of 3 texts it compares")]
+
+
+def test_a_flattened_record_of_argilla_is_named(tmp_path: Path) -> None:
+    flat = {"prompt": "q", "a": "x", "b": "y", "rank.responses": [["a", "b"]], "rank.responses.users": ["ann"]}
+    found = read_preferences(write(tmp_path / "x.jsonl", flat, EXAMPLES["argilla"]))
+    assert found.formats == {"argilla": 1} and "to_json" in found.bad[0][1]
 
 
 def test_what_our_rows_say_trl_reads(tmp_path: Path) -> None:
@@ -311,6 +339,95 @@ def test_bad_rows_are_named_counted_and_kept(tmp_path: Path, name: str) -> None:
     assert set_aside(tmp_path / "x.jsonl", read_preferences(write(tmp_path / "x.jsonl", EXAMPLES["trl"]))) is None
 
 
+HOSTILE: list[Any] = [
+    None, True, 7, -1, 0.0, 1e308, 10**30, -(10**400), float("nan"), float("inf"), "", "x", "\ud800\0", "[{", [], [5],
+    ["x"], [[0]], {}, {"a": 1}, [{"role": 5, "content": "x"}], [{"role": "user"}], json.loads("[" * 300 + "]" * 300),
+]  # fmt: skip
+RICH = PreferenceGroup(
+    "q", (GroupCandidate("good", "1"), GroupCandidate("bad", "2", True)),
+    (Edge(0, 1, 2.0, 0.8, "judge:m@1", calibrated=True, margin=0.5),), "s", "id", "family", "train",
+    tuple(EARLIER), (TOOL,),
+)  # fmt: skip
+FULL = EXAMPLES | {
+    "trl": EXAMPLES["trl"] | {"weight": 2, "p": 0.8, "source": "x", "margin": 1.0, "system": "s", "calibrated": True},
+    "unpaired": {"prompt": "q", "completion": "good", "label": True, "weight": 2.0, "source": "x", "system": "s"},
+    "groups": RICH.to_dict(),
+}
+
+
+def spoiled(value: Any) -> Iterator[Any]:
+    """`value` with every part of it replaced by every hostile value, one at a time, or missing."""
+    yield from HOSTILE
+    if isinstance(value, dict):
+        for key in value:
+            yield {k: v for k, v in value.items() if k != key}
+            yield from ({**value, key: other} for other in spoiled(value[key]))
+    elif isinstance(value, list):
+        for i in range(len(value)):
+            yield from ([*value[:i], other, *value[i + 1 :]] for other in spoiled(value[i]))
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_hostile_values_in_every_column_cost_their_row_alone(tmp_path: Path, name: str) -> None:
+    good = {"prompt": "kept", "chosen": "a", "rejected": "b"}
+    rows = list(spoiled(FULL[name]))
+    file = write(tmp_path / "x.jsonl", *(json.dumps(row) for row in rows), good)
+    found = read_preferences(file)
+    assert "kept" in [g.prompt for g in found.groups]
+    assert sum(found.formats.values()) + len(found.bad) == len(rows) + 1 and found.bad
+    kept = lines(set_aside(file, found))  # type: ignore[arg-type]
+    assert [row["line"] for row in kept] == [n for n, _ in found.bad] and all(row["reason"] for row in kept)
+    mixed = mix({"x": found.groups}, Mixing(balance=("family", "source"), match_lengths=True))
+    with open_store(tmp_path / "a.db") as store:
+        for n, groups in enumerate((found.groups, mixed.groups)):
+            keep_groups(store, groups, {"n": n}, dict)
+            assert {g.id for g in newest_groups(store)} == {g.id for g in groups}
+    named = read_preferences(write(tmp_path / "y.jsonl", *(json.dumps(row) for row in rows), FULL[name]), name)
+    assert sum(named.formats.values()) + len(named.bad) == len(rows) + 1
+
+
+def edge(**change: Any) -> dict[str, Any]:
+    row = RICH.to_dict()
+    return {**row, "edges": [{**row["edges"][0], **change}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (edge(margin="x"), "'edges[0].margin' is str, not float"),
+        (edge(margin=float("nan")), "'edges[0].margin' is no finite number"),
+        (edge(weight=float("inf")), "'edges[0].weight' is no finite number"),
+        (edge(weight=1e300), "not a number of at most 1e+100"),
+        (edge(winner=0.0), "'edges[0].winner' is float, not int"),
+        (edge(winner=False), "'edges[0].winner' is bool, not int"),
+        (edge(source=5), "'edges[0].source' is int, not str"),
+        (RICH.to_dict() | {"family": ["x"]}, "'family' is list, not str"),
+        (RICH.to_dict() | {"split": 7}, "'split' is int, not str"),
+        (RICH.to_dict() | {"system": 5}, "'system' is int, not str"),
+        (RICH.to_dict() | {"context": [5]}, "'context[0]' is int, not object"),
+        (RICH.to_dict() | {"context": "abc"}, "'context' is str, not list"),
+        (RICH.to_dict() | {"candidates": [{"text": 5}]}, "'candidates[0].text' is int, not str"),
+        (EXAMPLES["trl"] | {"weight": int("9" * 401)}, "'weight' is '9999"),
+        (EXAMPLES["trl"] | {"source": ["x"]}, "'source' is list, not a text"),
+        (FULL["unpaired"] | {"weight": float("inf")}, "'weight' is 'inf', not a number"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(tmp_path: Path, row: dict[str, Any], why: str) -> None:
+    found = read_preferences(write(tmp_path / "x.jsonl", row, EXAMPLES["trl"]))
+    assert found.formats == {"trl": 1}
+    ((line, reason),) = found.bad
+    assert line == 1 and why in reason
+
+
+def test_an_edge_has_whole_places_and_finite_numbers() -> None:
+    for wrong in (
+        {"winner": 0.0}, {"loser": True}, {"weight": float("inf")}, {"weight": float("nan")}, {"weight": 10**400},
+        {"margin": float("nan")}, {"margin": -(10**400)}, {"p": float("nan")},
+    ):  # fmt: skip
+        with pytest.raises(ValueError):
+            Edge(**{"winner": 0, "loser": 1, **wrong})  # type: ignore[arg-type]
+
+
 def test_a_format_that_is_named_is_the_one_that_is_used(tmp_path: Path) -> None:
     file = write(tmp_path / "x.jsonl", EXAMPLES["ultrafeedback"])
     assert read_preferences(file, "trl").formats == {"trl": 1}
@@ -332,6 +449,109 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "array.json").write_text(json.dumps([EXAMPLES["trl"], 5, EXAMPLES["openai"]]))
     found = read_preferences(tmp_path / "array.json")
     assert found.bad == [(2, "not a JSON object but int")] and sum(found.formats.values()) == 2
+
+
+def test_a_quoting_error_in_csv_costs_its_record_alone(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text('prompt,chosen,rejected\nq,a,b\n"r\nx","c"y,d\ns,e,f\n"t\nu",g\nv,h,i\nw,"j,k\nx,l,m\ny,n,o\n')
+    found = read_preferences(file)
+    assert [g.prompt for g in found.groups] == ["q", "s", "v"]
+    assert [n for n, _ in found.bad] == [3, 6, 9] and "takes up 3 lines" in found.bad[2][1]
+    kept = lines(set_aside(file, found))  # type: ignore[arg-type]
+    assert [row["row"] for row in kept] == ['"r\nx","c"y,d', '"t\nu",g', 'w,"j,k\nx,l,m\ny,n,o']
+
+
+SPOKEN = [
+    '{"type": "move"}', '{"role": "user"}', '[{"function": "f"}]', '[{"role": "user", "n": 1}]', '{"from": "a"}', "[{",
+    '{"from": "a", "value": "b", "c": 1}', "[]", "", " ", "1", "true", '"', ",", "a\nb", "a\r\nb", "\t",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("end", [".csv", ".tsv.gz", ".jsonl"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    texts=st.lists(st.sampled_from(SPOKEN) | words, min_size=2, max_size=2, unique_by=same_text),
+    prompt=st.sampled_from([t for t in SPOKEN if t.strip()]) | words,
+)
+def test_texts_that_look_like_something_else_come_back(tmp_path: Path, end: str, texts: list[str], prompt: str) -> None:
+    made = group_of(Asked("", "[]", prompt), map(GroupCandidate, texts), (Edge(0, 1),))
+    write_preferences(tmp_path / f"x{end}", [made], "trl")
+    (back,) = read_preferences(tmp_path / f"x{end}").groups
+    assert [c.text for c in back.candidates] == texts and back.prompt == prompt
+
+
+def test_what_csv_cannot_hold_is_refused(tmp_path: Path) -> None:
+    for text, why in ((json.dumps([ASSISTANT]), "would come back as messages"), ("\ud800", "half a character")):
+        made = group_of(Asked("", "[]", "q"), map(GroupCandidate, (text, "b")), (Edge(0, 1),))
+        with pytest.raises(DataError, match=why):
+            write_preferences(tmp_path / "x.csv", [made], "trl")
+        assert not (tmp_path / "x.csv").exists()
+
+
+def test_messages_in_csv_are_read(tmp_path: Path) -> None:
+    made = group_of(Asked("s", json.dumps(EARLIER, sort_keys=True), "q"), map(GroupCandidate, "ab"), (Edge(0, 1),))
+    for name in ("trl", "trl-chat", "sharegpt"):
+        write_preferences(tmp_path / "x.csv", [made], name)
+        found = read_preferences(tmp_path / "x.csv")
+        assert not found.bad and meaning(found.groups[0]) == meaning(made)
+
+
+def test_bad_rows_keep_their_text_and_their_file(tmp_path: Path) -> None:
+    """In gzip, in a directory, in Parquet: the side file has the row, its number in its file, and the file's name."""
+    good = json.dumps(EXAMPLES["trl"])
+    (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(f"{{broken\n{good}\n".encode()))
+    found = read_preferences(tmp_path / "x.jsonl.gz")
+    assert lines(set_aside(tmp_path / "x.jsonl.gz", found))[0]["row"] == "{broken"  # type: ignore[arg-type]
+    folder = tmp_path / "folder"
+    (folder / "in").mkdir(parents=True)
+    write(folder / "a.jsonl", EXAMPLES["trl"], EXAMPLES["trl"])
+    write(folder / "in" / "b.jsonl", EXAMPLES["trl"], "{broken")
+    found = read_preferences(folder)
+    (kept,) = lines(set_aside(folder, found))  # type: ignore[arg-type]
+    assert (kept["file"], kept["line"], kept["row"]) == ("in/b.jsonl", 2, "{broken") and found.pairs == 3
+
+
+def test_bytes_that_are_not_utf8_are_bad_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "chosen": "ä", "rejected": "b"}, {"prompt": "r", "chosen": "ä", "rejected": "b"}]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    contents = {
+        "x.jsonl": text,
+        "x.json": f"[{text}]".replace("}\n{", "},\n{"),
+        "x.csv": "prompt,chosen,rejected\nq,ä,b\nr,ä,b\n",
+    }
+    for name, content in contents.items():
+        data = content.encode()
+        at = data.rindex("ä".encode())
+        (tmp_path / name).write_bytes(data[:at] + b"\xe4" + data[at + 2 :])
+        found = read_preferences(tmp_path / name)
+        assert [g.prompt for g in found.groups] == ["q"]
+        assert found.bad == [(3 if name == "x.csv" else 2, "it has bytes that are not UTF-8")]
+        assert "\\udce4" in set_aside(tmp_path / name, found).read_text()  # type: ignore[union-attr]
+
+
+def test_parquet_with_values_that_are_no_json(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet
+
+    when = datetime(2020, 1, 1)
+    rows = [{**EXAMPLES["trl"], "made": when}, {"prompt": "q", "chosen": "a", "rejected": "a", "made": when}]
+    for name in ("x.parquet", "X.PARQUET"):
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
+        found = read_preferences(tmp_path / name)
+        assert found.pairs == 1 and [n for n, _ in found.bad] == [2]
+        (kept,) = lines(set_aside(tmp_path / name, found))  # type: ignore[arg-type]
+        assert kept["row"]["made"].startswith("2020-01-01")
+    group = RICH.to_dict() | {"tools": [{"made": when}]}
+    pyarrow.parquet.write_table(pa.Table.from_pylist([group]), tmp_path / "g.parquet")
+    with pytest.raises(DataError, match=r"line 1: .*datetime"):
+        read_preferences(tmp_path / "g.parquet")
+
+
+def test_a_broken_list_of_splits_is_named(tmp_path: Path) -> None:
+    for content in (b"{", b"[]", b"{}", b"\xff"):
+        (tmp_path / "dataset_dict.json").write_bytes(content)
+        with pytest.raises(DataError, match=r"dataset_dict.json is damaged"):
+            read_preferences(tmp_path)
 
 
 # ---- the verbs

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -147,6 +149,47 @@ def test_balance_gives_equal_weight_and_matching_no_bonus_to_length(rows: list[t
     assert gap == pytest.approx(0)
 
 
+@given(lengths, st.integers(2, 5), st.booleans())
+def test_matched_lengths_stay_matched_when_sources_have_weights(
+    rows: list[tuple[int, int, str, str]], weight: int, duplicate: bool
+) -> None:
+    groups = [group(f"p{i}", f"{'a' * n} {'b' * m}", (0, 1), source=s) for i, (n, m, _, s) in enumerate(rows)]
+    human = {"human": weight} if any(s == "human" for *_, s in rows) else {}
+    how = Mixing(match_lengths=True, weights=human, duplicate=duplicate, balance=("source",))
+    pairs = [pair for g in mix({"x": groups}, how).groups for pair in g.pairs()]
+    assert sum(e.weight * ((len(a) > len(b)) - (len(a) < len(b))) for a, b, e in pairs) == pytest.approx(0)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 4), st.sampled_from(["", "f", "g"])), min_size=1),
+    st.permutations("xyz"),
+    st.sampled_from([("family",), ("source",), ("family", "source")]),
+)
+def test_the_order_of_the_files_does_not_matter(
+    rows: list[tuple[str, int, str]], order: list[str], balance: tuple[str, ...]
+) -> None:
+    files = {
+        name: [group(f"p{i}", "a b", (0, 1), family=f, source=f"{name}@1") for file, i, f in rows if file == name]
+        for name in "xyz"
+    }
+
+    def said(names: Iterable[str]) -> dict[tuple[str, str, str], Any]:
+        mixed = mix({name: files[name] for name in names}, Mixing(balance=balance))
+        return {(g.prompt, g.family, e.source): pytest.approx(e.weight) for g in mixed.groups for e in g.edges}
+
+    assert said(order) == said("xyz")
+
+
+def test_a_family_that_a_later_file_names_is_balanced() -> None:
+    one = [group(f"p{i}", "a b", (0, 1), source="asm@1") for i in range(4)]
+    two = [group(f"p{i}", "c d", (0, 1), source="human", family="f" if i else "g") for i in range(4)]
+    for files in ({"one": one, "two": two}, {"two": two, "one": one}):
+        totals: Counter[str] = Counter()
+        for g in mix(files, Mixing(balance=("family",))).groups:
+            totals[g.family] += sum(e.weight for e in g.edges)  # type: ignore[assignment]
+        assert totals == {"f": pytest.approx(4), "g": pytest.approx(4)}
+
+
 def test_statistics_survive_the_store_and_are_those_of_the_groups(tmp_path: Path) -> None:
     mixed = mix(FILES, Mixing(weights={"human": 5})).groups
     stats = Stats()
@@ -189,6 +232,20 @@ def test_combine_as_the_guide_does(inside: Path) -> None:
     hafs("preferences", "combine", *NAMES, "--weight", "human", "--output", "x.jsonl").failed(2, "SOURCE=NUMBER")
     hafs("preferences", "combine", NAMES[0], NAMES[0], "--output", "x.jsonl").failed(2, "one name")
     hafs("preferences", "combine", NAMES[0], "--output", "x.jsonl", "--max-length-ratio", "1", "--min-margin", "1").ok()
+
+
+def test_groups_that_a_format_cannot_hold_are_named_and_not_counted(inside: Path) -> None:
+    circle = group("z", "a b", (0, 1), (1, 0), source="asm@1")
+    write_jsonl(inside / "circle.jsonl", [circle, *HUMAN])
+    what = ["preferences", "combine", "circle.jsonl", "--format", "ranked", "--output", "x.jsonl"]
+    why = "its edges run in a circle, which no ranking can say"
+    ran = hafs(*what, "--json").ok()
+    assert f"left out: 1 groups, {why}" in ran.err
+    assert ran.json["left_out_groups"] == {why: 1}
+    assert (ran.json["rows"], ran.json["groups"], ran.json["edges"]) == (2, 2, 2)
+    assert "2 rows of ranked in x.jsonl, of 2 groups with 2 edges" in hafs(*what).ok().out
+    ran = hafs("preferences", "export", "y.jsonl", "--input", "circle.jsonl", "--format", "ranked", "--json").ok()
+    assert f"left out: 1 groups, {why}" in ran.err and ran.json["left_out"] == {why: 1} and ran.json["rows"] == 2
 
 
 def test_statistics_of_files_and_of_the_workspace(inside: Path) -> None:

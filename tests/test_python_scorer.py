@@ -271,7 +271,7 @@ class Returns(ast.NodeTransformer):
 def test_every_solution_of_human_eval_passes_and_fails_when_its_value_is_wrong(scorer: PythonScorer) -> None:
     items = [(prompt, Candidate(prompt.id, solution)) for prompt, solution in humans()]
     spoilt = []
-    for prompt, solution in humans()[::4]:
+    for prompt, solution in humans():
         tree = Spoil(str(prompt.check["entry"])).visit(ast.parse(str(prompt.check["prefix"]) + solution))
         spoilt.append((prompt, Candidate(prompt.id, f"{WRONG}{ast.unparse(ast.fix_missing_locations(tree))}\n")))
     assert len(items) == 164

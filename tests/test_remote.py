@@ -198,13 +198,14 @@ def test_where_nothing_is_answered_the_run_ends_with_the_reason(
 
 def test_no_more_requests_are_under_way_than_asked_for() -> None:
     now, most, lock = 0, 0, threading.Lock()
+    three = threading.Barrier(3)  # opens when three are under way at once, four times
 
     def chat(text: str) -> Reply:
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.05)
+        three.wait(timeout=60)
         with lock:
             now -= 1
         return 200, completion(text)

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
+from hafs.jsonl import write_jsonl
 from hafs.preferences import rank
 from hafs.scorers import open_scorer
 from hafs.scorers.code.scorer import LANGUAGES, find
 from hafs.scorers.compose import parse
 from hafs.scorers.text.measures import found, length, repetition
 from hafs.types import Candidate, Prompt, Score
+from run_hafs import hafs, workspace
 
 PROMPT = Prompt("Say something.")
 
@@ -73,6 +75,18 @@ def test_unknown_names_and_arguments_are_named() -> None:
         "python:x": "no argument",
         "text:regex=(": "regex",
         "code:run='": "cannot be read",
+        "code:language=c,seconds=abc": "seconds is 'abc', no number",
+        "code:language=c,seconds=nan": "above 0",
+        "code:language=c,memory_mb=0": "above 0",
+        "code:language=c,memory_mb=1.5": "memory_mb is '1.5', no number",
+        "code:language=klingon": "no language 'klingon'",
+        "code:colour=1": "colour",
+        "text:language=english": "no language 'english'",
+        "text:language=": "language is empty",
+        "text:min_words=50,max_words=5": "no text has 50 to 5 words",
+        "text:model=": "model is empty",
+        "text:model": "names no model",
+        "text+text:regex=": "regex is empty",
     }.items():
         with pytest.raises(UsageError, match=words):
             open_scorer(spec)
@@ -328,3 +342,27 @@ def test_a_command_sees_its_files_and_nothing_else(tmp_path: Path) -> None:
 def test_scores_are_plain_data() -> None:
     for got in scores("text*2+code:c>text:regex=int", "int x;", "int x"):
         assert Score.from_dict(json.loads(json.dumps(got.to_dict()))).value == got.value
+
+
+def test_limits_of_a_command_are_numbers() -> None:
+    with closing(open_scorer("code:language=c,seconds=2.5,memory_mb=512,run=/bin/true")) as scorer:
+        asked = dict(scorer.arguments)
+    assert (asked["seconds"], asked["memory_mb"], asked["run"]) == (2.5, 512, "/bin/true")
+
+
+def test_a_prompt_and_the_scorer_may_not_contradict_each_other() -> None:
+    prompt = Prompt("Say it shortly.", checker="text", check={"max_words": 5})
+    with pytest.raises(DataError, match=f"the check of prompt {prompt.id}: no text has 50 to 5 words"):
+        scores("text:min_words=50", "word " * 60, prompt=prompt)
+    assert scores("text:min_words=2", "three words here", prompt=prompt)[0].passed
+
+
+def test_the_summary_is_of_the_arguments_that_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workspace(tmp_path))
+    write_jsonl(tmp_path / "p.jsonl", [PROMPT])
+    write_jsonl(tmp_path / "c.jsonl", [Candidate(PROMPT.id, text) for text in ("one", "one two three")])
+    hafs("data", "import", "prompts", "p.jsonl").ok()
+    hafs("data", "import", "candidates", "c.jsonl").ok()
+    for spec, passed in (("text:min_words=1", 2), ("text:min_words=2", 1), ("text:min_words=1", 2)):
+        (total,) = hafs("score", "--scorer", spec, "--json").ok().json["totals"]
+        assert (total["scored"], total["passed"], total["unscored"]) == (2, passed, 0), spec

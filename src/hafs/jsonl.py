@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from types import UnionType
+from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 from hafs.errors import DataError, HafsError, UsageError
 
 T = TypeVar("T")
+
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""Finds what a file opened with `errors="surrogateescape"` could not decode."""
+NOT_UTF8 = "it has bytes that are not UTF-8"
 
 
 @dataclass
@@ -77,13 +85,15 @@ def read_jsonl(path: str | Path, parse: Callable[[dict[str, Any]], T]) -> Loaded
             if not line.strip():
                 continue
             try:
+                if UNDECODED.search(line):
+                    raise ValueError(NOT_UTF8)
                 row = json.loads(line)
                 if not isinstance(row, dict):
                     raise ValueError(f"not a JSON object but {type(row).__name__}")
                 out.rows.append(parse(row))
             except KeyError as e:
                 out.bad.append((number, f"the column {e.args[0]!r} is missing"))
-            except (ValueError, TypeError, RecursionError) as e:
+            except (ValueError, TypeError, OverflowError, RecursionError) as e:
                 out.bad.append((number, str(e)))
     if not out.rows:
         why = f"line {out.bad[0][0]}: {out.bad[0][1]}" if out.bad else "it is empty"
@@ -93,6 +103,47 @@ def read_jsonl(path: str | Path, parse: Callable[[dict[str, Any]], T]) -> Loaded
 
 def _opened(path: Path) -> IO[str]:
     try:
-        return path.open(encoding="utf-8-sig", errors="replace")
+        return path.open(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as e:
         raise UsageError(f"could not read {path}: {e.strerror}", "check who may read the file") from e
+
+
+def check_fields(cls: Any, row: Mapping[str, Any], where: str = "") -> None:
+    """Check a row of JSON against the fields of a dataclass, those of the dataclasses in it too.
+
+    `where` is what the names of columns begin with. Raises KeyError for a missing column, ValueError for a value of the
+    wrong JSON type, a whole number of more than 64 bits, or a number that is not finite.
+    """
+    hints = _hints(cls)
+    for f in fields(cls):
+        if f.name in row:
+            _check(row[f.name], hints[f.name], where + f.name)
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise KeyError(where + f.name)
+
+
+@cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _check(value: Any, wanted: Any, name: str) -> None:
+    if get_origin(wanted) is UnionType:  # of a type and None
+        if value is None:
+            return
+        wanted = get_args(wanted)[0]
+    listed, given = get_origin(wanted) is tuple, type(value)
+    if listed and given is list:
+        for i, one in enumerate(value):
+            _check(one, get_args(wanted)[0], f"{name}[{i}]")
+    elif is_dataclass(wanted) and given is dict:
+        check_fields(wanted, value, f"{name}.")
+    elif wanted is float and given in (int, float):
+        if not abs(value) <= sys.float_info.max:
+            raise ValueError(f"the column {name!r} is no finite number")
+    elif wanted is int and given is int:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"the column {name!r} is a number of more than 64 bits")
+    elif given is not (list if listed else dict if get_origin(wanted) or is_dataclass(wanted) else wanted):
+        called = "list" if listed else "object" if get_origin(wanted) or is_dataclass(wanted) else wanted.__name__
+        raise ValueError(f"the column {name!r} is {given.__name__}, not {called}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -42,6 +43,7 @@ def silent(what: str, done: int, total: int, figures: Mapping[str, float]) -> No
     """The progress of work that nobody watches."""
 
 
+_LARGEST = sys.float_info.max  # compared with, as math.isfinite fails for an int that is larger
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=list)
 
 
@@ -343,10 +345,14 @@ class Edge(_Row):
     margin: float | None = None
 
     def __post_init__(self) -> None:
+        if not (type(self.winner) is int and type(self.loser) is int):
+            raise ValueError("an edge names its candidates by whole numbers")
         if self.winner == self.loser:
             raise ValueError("an edge needs two different candidates")
-        if not (self.weight > 0 and 0.0 <= self.p <= 1.0):
-            raise ValueError("an edge needs a weight above 0 and a probability in [0, 1]")
+        if not (0 < self.weight <= _LARGEST and 0.0 <= self.p <= 1.0):
+            raise ValueError("an edge needs a finite weight above 0 and a probability in [0, 1]")
+        if self.margin is not None and not abs(self.margin) <= _LARGEST:
+            raise ValueError("the margin of an edge is a finite number")
 
     @cached_property
     def encoded(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
     from hafs.preferences import Mixed, Preferences, Stats
+    from hafs.preferences.formats import Written
+    from hafs.types import PreferenceGroup
 
 FormatName = Annotated[
     str, typer.Option("--format", help="A format of `hafs preferences formats`.", show_default=False)
@@ -31,7 +34,8 @@ def read(file: Path, format: str = "") -> Preferences:
     from hafs.preferences import read_preferences, set_aside
 
     found = read_preferences(file, format)
-    bad_lines(file, found.bad)
+    for name, rows in groupby(found.bad_rows, lambda row: row.file):
+        bad_lines(file / name, [(row.line, row.reason) for row in rows])
     try:
         beside = set_aside(file, found)
     except HafsError as e:
@@ -89,7 +93,6 @@ def export(
 ) -> None:
     """Write preferences in a format; what the format has no place for is named."""
     from hafs.pipeline import newest_groups
-    from hafs.preferences import write_preferences
 
     if input is not None:
         groups = read(input).groups
@@ -98,11 +101,7 @@ def export(
             groups = newest_groups(store)
         if not groups:
             raise UsageError(f"{store.where} has no preference groups", "`hafs preferences build`, or give --input")
-    written = write_preferences(output, groups, format)
-    for name, n in written.lost.items():
-        note(f"{format} cannot hold: {name} ({n} times)")
-    for why, n in written.left_out.items():
-        note(f"left out: {n} groups, {why}")
+    written = _written(output, groups, format)
     data = {
         "rows": written.rows,
         "file": str(output),
@@ -147,7 +146,7 @@ def combine(
 
     Says how far the sources agree on the pairs that both have judged.
     """
-    from hafs.preferences import Mixing, mix, write_preferences
+    from hafs.preferences import Mixing, mix
 
     how = Mixing(
         weights=dict(_weight(w) for w in weight or ()),
@@ -168,19 +167,32 @@ def combine(
     mixed = mix(named, how)
     if not mixed.groups:
         raise HafsError("no edge is left", "loosen the filters")
-    written = write_preferences(output, mixed.groups, format)
-    for name, n in written.lost.items():
-        note(f"{format} cannot hold: {name} ({n} times)")
+    written = _written(output, mixed.groups, format)
     data = {
-        "groups": len(mixed.groups),
-        "edges": mixed.edges,
+        "rows": written.rows,
+        "groups": written.groups,
+        "edges": written.edges,
         "weights": mixed.weights,
         "output": str(output),
         "left_out": dict(+mixed.left_out),
         "conflicts": mixed.conflicts,
+        "left_out_groups": dict(written.left_out),
         "lost": dict(written.lost),
     }
-    emit(data, _mixed_text(mixed, output), json)
+    wrote = f"{written.rows} rows of {format} in {output}, of {written.groups} groups with {written.edges} edges"
+    emit(data, f"{wrote}\n{_mixed_text(mixed)}", json)
+
+
+def _written(output: Path, groups: list[PreferenceGroup], format: str) -> Written:
+    """Write groups; what the format has no place for, and the groups that it cannot hold, are named."""
+    from hafs.preferences import write_preferences
+
+    written = write_preferences(output, groups, format)
+    for name, n in written.lost.items():
+        note(f"{format} cannot hold: {name} ({n} times)")
+    for why, n in written.left_out.items():
+        note(f"left out: {n} groups, {why}")
+    return written
 
 
 def _weight(text: str) -> tuple[str, float]:
@@ -196,10 +208,9 @@ def _name(file: Path) -> str:
     return file.name.partition(".")[0].removeprefix("preferences").strip("_-") or "preferences"
 
 
-def _mixed_text(mixed: Mixed, output: Path) -> str:
+def _mixed_text(mixed: Mixed) -> str:
     total = sum(mixed.weights.values())
-    lines = [f"{len(mixed.groups)} groups with {mixed.edges} edges in {output}"]
-    lines += [f"  {kind:<12} {w / total:6.1%} of the weight" for kind, w in sorted(mixed.weights.items())]
+    lines = [f"  {kind:<12} {w / total:6.1%} of the weight" for kind, w in sorted(mixed.weights.items())]
     lines += [f"left out: {n} edges, {why}" for why, n in (+mixed.left_out).items()]
     for row in mixed.conflicts:
         a, b = row["between"]

@@ -64,7 +64,8 @@ def score(
             done = score_candidates(store, judge, progress, split=split)
         if output is not None:
             store.export_jsonl("scores", output, scorer=judge.name)
-        totals = [s for s in store.scorers() if s["scorer"] == judge.name and s["version"] == judge.version]
+        found = store.scorers(arguments=judge.arguments)
+        totals = [s for s in found if s["scorer"] == judge.name and s["version"] == judge.version]
     data = {"scored": done.scored, "unscored": dict(done.unscored), "coverage": done.coverage, "totals": totals}
     lines = [f"{done.scored} candidates scored now, {sum(done.unscored.values())} unscored"]
     lines += [f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored,"

@@ -97,7 +97,6 @@ class _Claim:
     loser: str
     edge: Edge
     file: str
-    family: str
     times: int = 1
 
     @property
@@ -123,11 +122,12 @@ def mix(files: Mapping[str, Iterable[PreferenceGroup]], how: Mixing | None = Non
     out.conflicts = _conflicts(claims, list(merged.values()))
     claims = _resolved(claims, how.conflicts, out.left_out)
     claims = _filtered(claims, how, out.left_out)
+    families = [m.family for m in merged.values()]
     for part in how.balance:
-        _balance(claims, (lambda c: c.family) if part == "family" else (lambda c: kind_of(c.edge.source)))
+        _balance(claims, (lambda c: families[c.group]) if part == "family" else (lambda c: kind_of(c.edge.source)))
+    _weigh(claims, how)
     if how.match_lengths:
         claims = _length_matched(claims, out.left_out)
-    _weigh(claims, how)
     by_group: dict[int, list[_Claim]] = defaultdict(list)
     for claim in claims:
         by_group[claim.group].append(claim)
@@ -152,15 +152,13 @@ class _Merged:
             known = self.candidates.setdefault(key, candidate)
             if candidate.id and not known.id:
                 self.candidates[key] = candidate
-        self.family = self.family or group.family
+        self.family = min(filter(None, (self.family, group.family)), default="")
         if "test" in (self.split, group.split):
             self.split = "test"
         elif "validation" in (self.split, group.split):
             self.split = "validation"
         return [
-            _Claim(
-                self.place, keys[e.winner], keys[e.loser], e if e.source else replace(e, source=file), file, self.family
-            )
+            _Claim(self.place, keys[e.winner], keys[e.loser], e if e.source else replace(e, source=file), file)
             for e in group.edges
             if keys[e.winner] != keys[e.loser]
         ]
@@ -277,7 +275,7 @@ def _length_matched(claims: list[_Claim], left_out: Counter[str]) -> list[_Claim
     bins = [next(i for i, edge in enumerate(LENGTH_BINS) if abs(_ratio(c)) <= edge) for c in claims]
     for c, bin in zip(claims, bins, strict=True):
         if _ratio(c):
-            sums[bin, _ratio(c) > 0] += c.edge.weight
+            sums[bin, _ratio(c) > 0] += c.edge.weight * c.times
     kept = []
     for c, bin in zip(claims, bins, strict=True):
         longer = _ratio(c) > 0

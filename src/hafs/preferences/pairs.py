@@ -19,29 +19,46 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hafs.jsonl import check_fields
 from hafs.preferences.ranking import same_text
 from hafs.types import Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
+
+LARGEST = 1e100
+"""Weights and margins are no larger, and weights no smaller than one by it: their sums and products stay finite."""
+
+
+class BadRow(NamedTuple):
+    """A row that cannot be used: its number (of its file, when it is one of a directory), why, and the row itself."""
+
+    line: int
+    reason: str
+    row: Any = None
+    file: str = ""
 
 
 @dataclass
 class Preferences:
-    """Groups from rows: bad rows by number with the reason, and what became of rows about the same two texts.
+    """Groups from rows: the bad rows, and what became of rows about the same two texts.
 
     `pairs` counts usable rows of pairs, `repeated` those that an earlier row already said, `contradictions`
     the edges with rows on both sides, `draws` the pairs of texts left out because both sides weigh the same.
     `unpaired` counts answers labelled good or bad whose prompt has none of the other label. `formats` counts rows by
-    the format that they were read as; `rows` are the bad rows themselves, by number.
+    the format that they were read as.
     """
 
     groups: list[PreferenceGroup]
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    bad_rows: list[BadRow] = field(default_factory=list)
     pairs: int = 0
     repeated: int = 0
     contradictions: int = 0
     draws: int = 0
     unpaired: int = 0
     formats: Counter[str] = field(default_factory=Counter)
-    rows: dict[int, Any] = field(default_factory=dict)
+
+    @property
+    def bad(self) -> list[tuple[int, str]]:
+        """The numbers of the bad rows, with the reasons."""
+        return [(row.line, row.reason) for row in self.bad_rows]
 
 
 class Asked(NamedTuple):
@@ -129,21 +146,25 @@ def from_pairs(rows: Iterable[Mapping[str, Any]]) -> Preferences:
         try:
             pairs.append(parse_pair(row))
         except KeyError as e:
-            bad.append((number, f"the column {e.args[0]!r} is missing"))
+            bad.append(BadRow(number, f"the column {e.args[0]!r} is missing", row))
         except (ValueError, TypeError) as e:
-            bad.append((number, str(e)))
+            bad.append(BadRow(number, str(e), row))
     found = grouped(pairs)
-    found.bad = bad
+    found.bad_rows = bad
     return found
 
 
 def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
-    """A preference group from its own row; raises ValueError for one without an edge."""
-    if not isinstance(row["prompt"], str):
-        raise ValueError("the prompt of a group is a text")
+    """A preference group from its own row; raises KeyError for a missing column, ValueError or TypeError for one that
+    cannot be used, or when there is no edge."""
+    check_fields(PreferenceGroup, row)
+    json.dumps([row.get("context"), row.get("tools")])  # of Parquet they may hold what is no JSON
     group = PreferenceGroup.from_dict(row)
     if not group.edges:
         raise ValueError("the group has no edge")
+    for edge in group.edges:
+        weight_of(edge.weight)
+        _number(edge.margin, "margin")
     return group
 
 
@@ -159,24 +180,37 @@ def checked_pair(asked: Asked, chosen: str, rejected: str, row: Mapping[str, Any
     """A pair with weight, p, source and margin from the columns of a row; raises ValueError for wrong ones."""
     if same_text(chosen) == same_text(rejected):
         raise ValueError("chosen and rejected are the same text")
-    weight, p = (_number(row.get(name), name) for name in ("weight", "p"))
-    if weight <= 0:
-        raise ValueError(f"the weight is {weight}, not above 0")
+    weight, p = weight_of(row.get("weight")), _number(row.get("p"), "p")
     if not 0 <= p <= 1:
         raise ValueError(f"the probability p is {p}, not in [0, 1]")
     margin, calibrated = row.get("margin"), row.get("calibrated")
     margin = None if margin is None else _number(margin, "margin")
     if calibrated is not None and not isinstance(calibrated, bool):
         raise ValueError(f"the column 'calibrated' is {calibrated!r}, not true or false")
-    return Pair(asked, chosen, rejected, weight, p, str(row.get("source") or ""), margin, calibrated)
+    return Pair(asked, chosen, rejected, weight, p, text_of(row.get("source"), "source"), margin, calibrated)
 
 
 def _number(value: Any, name: str) -> float:
     if value is None:
         return 1.0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"the column {name!r} is {value!r}, not a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
+        raise ValueError(f"the column {name!r} is {str(value)[:40]!r}, not a number of at most {LARGEST:g}")
     return float(value)
+
+
+def weight_of(value: Any) -> float:
+    """The weight that a column holds, 1 when it is empty; raises ValueError for anything else."""
+    weight = _number(value, "weight")
+    if weight < 1 / LARGEST:
+        raise ValueError(f"the weight is {weight}, not above 0")
+    return weight
+
+
+def text_of(value: Any, name: str) -> str:
+    """The text in a column that may be empty; raises ValueError for anything else."""
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"the column {name!r} is {type(value).__name__}, not a text")
+    return value or ""
 
 
 def asked_of(value: Any, system: Any = None, tools: Any = None) -> Asked:
@@ -186,7 +220,7 @@ def asked_of(value: Any, system: Any = None, tools: Any = None) -> Asked:
     if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
         raise ValueError("the column 'tools' is no list of objects")
     listed = json.dumps(tools or [], sort_keys=True)
-    given = str(system or "")
+    given = text_of(system, "system")
     if isinstance(value, str):
         if not value.strip():
             raise ValueError("the prompt is empty")
@@ -230,8 +264,10 @@ def turns_of(value: Any, name: str) -> list[dict[str, Any]]:
             text = ""
         if not isinstance(text, str):
             raise ValueError(f"the column {name!r} has a message without a text as its 'content'")
+        if not isinstance(message.get("role"), str):
+            raise ValueError(f"the column {name!r} has a message without a text as its 'role'")
         kept = {k: v for k, v in message.items() if v is not None and k not in ("role", "content", "weight")}
-        turns.append({"role": str(message.get("role")), "content": text, **kept})
+        turns.append({"role": message["role"], "content": text, **kept})
     return turns
 
 

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hafs.jsonl import Loaded, read_jsonl
+from hafs.jsonl import Loaded, check_fields, read_jsonl
 from hafs.store.rows import KINDS
 from hafs.types import Score
-
-_NONE = type(None)
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "int | None": (int, _NONE),
-    "float": (int, float),
-    "float | None": (int, float, _NONE),
-    "bool | None": (bool, _NONE),
-    "Mapping[str, Any]": (dict,),
-}
 
 
 @dataclass(frozen=True)
@@ -51,26 +40,14 @@ def _parser(kind: str, parent: Parent | None) -> Callable[[dict[str, Any]], Any]
     cls = KINDS[kind].cls
 
     def parse(row: dict[str, Any]) -> Any:
-        _check_fields(cls, row)
+        check_fields(cls, row)
         item = cls.from_dict(row)
-        if isinstance(item, Score) and (problem := value_problem(item)):
-            raise ValueError(problem)
         if parent is not None and (of := getattr(item, parent.field)) not in parent.ids:
             word = parent.word
             raise ValueError(f"its {word} {of} is not in the workspace: import {word}s first")
         return item
 
     return parse
-
-
-def _check_fields(cls: Any, row: Mapping[str, Any]) -> None:
-    """Raise KeyError for a missing column, ValueError for a value of the wrong JSON type."""
-    for f in fields(cls):
-        if f.name not in row:
-            if f.default is MISSING and f.default_factory is MISSING:
-                raise KeyError(f.name)
-        elif not isinstance(row[f.name], _JSON_TYPES.get(str(f.type), (list,))):
-            raise ValueError(f"the column {f.name!r} is {type(row[f.name]).__name__}, not {f.type}")
 
 
 def value_problem(score: Score) -> str:

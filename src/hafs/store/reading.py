@@ -280,8 +280,9 @@ class Reader:
         with self._reading() as conn:
             return {name: int(conn.execute(query).scalar_one()) for name, query in queries.items()}
 
-    def scorers(self) -> list[dict[str, Any]]:
-        """For each scorer and version: the number of candidates scored, left unscored, and passed."""
+    def scorers(self, *, arguments: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """For each scorer and version: the number of candidates scored, left unscored, and passed; of all arguments
+        together, or with these `arguments`."""
         t = schema.scores.c
         figures = {
             "scored": func.count(t.value),
@@ -289,6 +290,8 @@ class Reader:
             "passed": func.count().filter(t.passed.is_(True)),
         }
         query = select(t.scorer, t.version, *(f.label(name) for name, f in figures.items()))
+        if arguments is not None:
+            query = query.where(t.arguments == arguments)
         with self._reading() as conn:
             found = conn.execute(query.group_by(t.scorer, t.version).order_by(t.scorer, t.version))
             return [dict(row) for row in found.mappings()]

@@ -6,6 +6,7 @@ named by `lost`; a row that cannot be used is kept with its number and the reaso
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from hafs.jsonl import write_jsonl
 from hafs.preferences.formats import shapes
 from hafs.preferences.formats.files import read_rows, write_rows
 from hafs.preferences.formats.shapes import Row, Said
-from hafs.preferences.pairs import Preferences, said
+from hafs.preferences.pairs import BadRow, Preferences, said
 from hafs.types import PreferenceGroup
 
 __all__ = ["FORMATS", "Format", "Written", "detect", "lost", "read_preferences", "set_aside", "write_preferences"]
@@ -89,7 +90,7 @@ FORMATS: dict[str, Format] = {
     ),
     "argilla": Format(
         "records of Argilla",
-        _has("fields", "responses"),
+        lambda r: ("fields" in r and "responses" in r) or any(name.endswith(".responses") for name in r),
         shapes.read_argilla,
         shapes.write_argilla,
         frozenset({"annotators", "system texts", "earlier turns"}),
@@ -163,59 +164,51 @@ def read_preferences(path: str | Path, format: str = "") -> Preferences:
     path = Path(path).expanduser()
     good: list[Any] = []
     formats: Counter[str] = Counter()
-    bad: list[tuple[int, str]] = []
-    rows: dict[int, Any] = {}
-    for number, row in read_rows(path):
+    bad: list[BadRow] = []
+    for row in read_rows(path):
         try:
-            if isinstance(row, str):
-                raise ValueError(row)
-            name = format or detect(row)
-            good += FORMATS[name].read(row)
+            if row.problem:
+                raise ValueError(row.problem)
+            name = format or detect(row.value)
+            good += FORMATS[name].read(row.value)
             formats[name] += 1
             continue
         except KeyError as e:
-            bad.append((number, f"the column {e.args[0]!r} is missing"))
-        except (ValueError, TypeError, AttributeError, RecursionError) as e:
-            bad.append((number, str(e)))
-        rows[number] = None if isinstance(row, str) else row
+            why = f"the column {e.args[0]!r} is missing"
+        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
+            why = str(e)
+        bad.append(BadRow(row.number, why, row.value, row.file))
     if not good:
-        why = f"line {bad[0][0]}: {bad[0][1]}" if bad else "it is empty"
-        raise DataError(f"{path} has no usable row ({why})", "give rows of a format of `hafs preferences formats`")
+        first = f"{bad[0].file} line {bad[0].line}: {bad[0].reason}".strip() if bad else "it is empty"
+        raise DataError(f"{path} has no usable row ({first})", "give rows of a format of `hafs preferences formats`")
     found = said(good)
-    found.bad, found.formats, found.rows = bad, formats, rows
+    found.bad_rows, found.formats = bad, formats
     return found
 
 
 def set_aside(path: str | Path, found: Preferences) -> Path | None:
     """Write the bad rows of a file beside it, each with its number and what is wrong; returns where, None for none."""
-    if not found.bad:
+    if not found.bad_rows:
         return None
     path = Path(path).expanduser()
     beside = path.with_name(f"{path.name}.bad.jsonl")
-    lines = _lines(path, {n for n, _ in found.bad if found.rows.get(n) is None})
-    write_jsonl(
-        beside,
-        (
-            {"line": n, "reason": why, "row": lines.get(n) if found.rows.get(n) is None else found.rows[n]}
-            for n, why in found.bad
-        ),
-    )
+    write_jsonl(beside, (json.loads(json.dumps(_aside(row), default=str)) for row in found.bad_rows))
     return beside
 
 
-def _lines(path: Path, wanted: set[int]) -> dict[int, str]:
-    """The text of lines that could not even be parsed."""
-    if not wanted or path.is_dir() or path.suffix in (".gz", ".parquet", ".arrow"):
-        return {}
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as f:
-        return {n: line.rstrip("\r\n") for n, line in enumerate(f, 1) if n in wanted}
+def _aside(bad: BadRow) -> dict[str, Any]:
+    file = {"file": bad.file} if bad.file else {}
+    return {**file, "line": bad.line, "reason": bad.reason, "row": bad.row}
 
 
 @dataclass(frozen=True)
 class Written:
-    """What an export did: rows written, what the format could not hold (with how often), groups left out (by why)."""
+    """What an export did: rows, and the groups and edges that they say; what the format could not hold (with how
+    often); groups left out (by why)."""
 
     rows: int
+    groups: int
+    edges: int
     lost: Mapping[str, int]
     left_out: Mapping[str, int]
 
@@ -239,7 +232,7 @@ def write_preferences(path: str | Path, groups: Iterable[PreferenceGroup], forma
         why = next(iter(left_out), "there are no groups")
         raise DataError(f"nothing could be written as {format}: {why}", "choose another --format")
     write_rows(Path(path).expanduser(), rows)
-    return Written(len(rows), lost(kept, format), left_out)
+    return Written(len(rows), len(kept), sum(len(g.edges) for g in kept), lost(kept, format), left_out)
 
 
 def lost(groups: Iterable[PreferenceGroup], format: str) -> dict[str, int]:

@@ -12,20 +12,31 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from hafs.errors import DataError, MissingTool, UsageError
-from hafs.jsonl import atomic_write, write_jsonl
+from hafs.jsonl import NOT_UTF8, UNDECODED, atomic_write, write_jsonl
 
-__all__ = ["Numbered", "read_rows", "write_rows"]
+__all__ = ["FileRow", "read_rows", "write_rows"]
 
-Numbered = tuple[int, dict[str, Any] | str]
-"""The number of a row (lines of text files, else rows from 1) and the row, or why there is none."""
+
+class FileRow(NamedTuple):
+    """A row of a file: its number (the first line of it in text files, else rows from 1) and what it holds.
+
+    With a `problem` it is no row: `value` is then what could be kept, mostly its text. `file` names the file in a
+    directory.
+    """
+
+    number: int
+    value: Any
+    problem: str = ""
+    file: str = ""
+
 
 LONGEST_CELL = 1 << 28
 
 
-def read_rows(path: Path) -> Iterator[Numbered]:
+def read_rows(path: Path) -> Iterator[FileRow]:
     """The rows of a file or of a local `datasets` directory.
 
     Raises UsageError when there is no such file or it cannot be read, MissingTool without pyarrow for what needs it.
@@ -35,7 +46,7 @@ def read_rows(path: Path) -> Iterator[Numbered]:
     elif not path.is_file():
         raise UsageError(f"there is no file {path}", "check the path")
     elif _kind(path) in (".parquet", ".arrow"):
-        yield from _arrow([path])
+        yield from _arrow(path)
     else:
         try:
             with _opened(path) as f:
@@ -61,12 +72,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
                 columns = list(dict.fromkeys(key for row in rows for key in row))
                 writer = csv.writer(text, delimiter="\t" if kind == ".tsv" else ",", quoting=csv.QUOTE_MINIMAL)
                 writer.writerow(columns)
-                writer.writerows([_cell(row.get(c)) for c in columns] for row in rows)
+                writer.writerows([_cell(c, row.get(c)) for c in columns] for row in rows)
             elif kind == ".json":
                 json.dump(list(rows), text, indent=1)
             else:
                 text.writelines(json.dumps(row) + "\n" for row in rows)
-            data = text.getvalue().encode("utf-8", "surrogatepass")
+            try:
+                data = text.getvalue().encode()
+            except UnicodeEncodeError as e:
+                raise DataError(f"half a character in a text does not fit {path.name}", "write .jsonl instead") from e
         _write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
@@ -82,13 +96,13 @@ def _kind(path: Path) -> str:
 
 
 def _opened(path: Path) -> IO[str]:
-    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
+    options: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
     if path.suffix.lower() == ".gz":
         return gzip.open(path, "rt", **options)
     return path.open(**options)
 
 
-def _json(f: IO[str]) -> Iterator[Numbered]:
+def _json(f: IO[str]) -> Iterator[FileRow]:
     """A JSON array, or JSON lines."""
     first = ""
     while first == "" or first.isspace():
@@ -107,47 +121,78 @@ def _json(f: IO[str]) -> Iterator[Numbered]:
         if all(not isinstance(row, dict) for row in listed) and "\n" not in text.strip():
             yield from _lines(io.StringIO(text))
             return
+        doubtful = UNDECODED.search(text) is not None
         for number, row in enumerate(listed, 1):
-            yield number, row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
+            if doubtful and UNDECODED.search(json.dumps(row, ensure_ascii=False)):
+                yield FileRow(number, row, NOT_UTF8)
+            else:
+                yield _object(number, row, row)
     else:
         f.seek(0)
         yield from _lines(f)
 
 
-def _lines(f: IO[str]) -> Iterator[Numbered]:
+def _lines(f: IO[str]) -> Iterator[FileRow]:
     for number, line in enumerate(f, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            yield number, row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
-        except (ValueError, RecursionError) as e:
-            yield number, str(e)
+        text = line.strip()
+        if UNDECODED.search(text):
+            yield FileRow(number, text, NOT_UTF8)
+        elif text:
+            try:
+                yield _object(number, json.loads(text), text)
+            except (ValueError, RecursionError) as e:
+                yield FileRow(number, text, str(e))
 
 
-def _csv(f: IO[str], delimiter: str) -> Iterator[Numbered]:
+def _object(number: int, value: Any, kept: Any) -> FileRow:
+    if isinstance(value, dict):
+        return FileRow(number, value)
+    return FileRow(number, kept, f"not a JSON object but {type(value).__name__}")
+
+
+def _csv(f: IO[str], delimiter: str) -> Iterator[FileRow]:
     csv.field_size_limit(LONGEST_CELL)
-    reader = csv.reader(f, delimiter=delimiter, strict=True)
-    try:
-        header = next(reader, None)
-        if header is None:
+    taken: list[str] = []  # the lines of the record
+
+    def tapped() -> Iterator[str]:
+        for line in f:
+            taken.append(line)
+            yield line
+
+    reader = csv.reader(tapped(), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    number = 1
+    while True:
+        cells: list[str] = []
+        try:
+            cells, problem = next(reader), ""
+        except StopIteration:
             return
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                yield reader.line_num, f"{len(cells)} cells, the header has {len(header)}"
-            else:
-                yield reader.line_num, {k: _value(k, v) for k, v in zip(header, cells, strict=True) if v != ""}
-    except csv.Error as e:
-        yield reader.line_num, str(e)
+        except csv.Error as e:
+            problem = str(e) if len(taken) == 1 else f"{e}, in what begins here and takes up {len(taken)} lines"
+        text = "".join(taken)
+        if UNDECODED.search(text):
+            problem = NOT_UTF8
+        elif header is not None and cells and len(cells) != len(header):
+            problem = f"{len(cells)} cells, the header has {len(header)}"
+        if problem:
+            yield FileRow(number, text.rstrip("\r\n"), problem)
+            if header is None:
+                return
+        elif header is None:
+            header = cells
+        elif cells:
+            yield FileRow(number, {k: _value(k, v) for k, v in zip(header, cells, strict=True) if v or k in ANSWERS})
+        number += len(taken)
+        taken.clear()
 
 
 NUMBERS = ("weight", "p", "margin", "score_chosen", "score_rejected")
+ANSWERS = ("chosen", "rejected", "completion")  # may be empty texts; an empty cell of another column is none
 
 
 def _value(column: str, cell: str) -> Any:
-    """What a CSV cell holds: a number in a column of numbers, a list of messages or tools, a truth value, or text."""
+    """What a CSV cell holds: a number in a column of numbers, a list of messages, a truth value, or text."""
     if column in NUMBERS:
         try:
             return float(cell)
@@ -160,13 +205,21 @@ def _value(column: str, cell: str) -> Any:
             value = json.loads(cell)
         except (ValueError, RecursionError):
             return cell
-        rows = value if isinstance(value, list) else [value]
-        if all(isinstance(row, dict) and {"role", "from", "type", "function"} & set(row) for row in rows):
-            return value
+        return value if _is_said(value) else cell
     return cell
 
 
-def _cell(value: Any) -> Any:
+def _is_said(value: Any) -> bool:
+    """Whether JSON is messages, or ShareGPT's one message; an answer may be any other JSON, which stays a text."""
+    if isinstance(value, list):
+        return all(isinstance(m, dict) and (_is_said(m) or ("role" in m and {"content", "tool_calls"} & set(m)))
+                   for m in value)  # fmt: skip
+    return isinstance(value, dict) and set(value) == {"from", "value"}
+
+
+def _cell(column: str, value: Any) -> Any:
+    if isinstance(value, str) and _value(column, value) != value:
+        raise DataError(f"a text in the column {column!r} would come back as messages", "write .jsonl instead")
     return json.dumps(value) if isinstance(value, list | dict) else "" if value is None else value
 
 
@@ -182,22 +235,22 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _arrow(paths: Sequence[Path]) -> Iterator[Numbered]:
+def _arrow(path: Path) -> Iterator[FileRow]:
     pa = _pyarrow()
-    number = 0
-    for path in paths:
-        try:
-            if path.suffix == ".parquet":
-                batches: Iterable[Any] = pa.parquet.ParquetFile(path).iter_batches()
-            else:
-                batches = pa.ipc.open_stream(path)
-            for batch in batches:
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, _full(row)
-        except (pa.ArrowException, OSError) as e:
-            first = str(e).strip().partition("\n")[0]
-            raise DataError(f"{path} is no readable {path.suffix[1:]} file: {first}", "make the file again") from e
+    kind = _kind(path)
+    try:
+        if kind == ".parquet":
+            batches: Iterable[Any] = pa.parquet.ParquetFile(path).iter_batches()
+        else:
+            batches = pa.ipc.open_stream(path)
+        number = 0
+        for batch in batches:
+            for row in batch.to_pylist():
+                number += 1
+                yield FileRow(number, _full(row))
+    except (pa.ArrowException, OSError) as e:
+        first = str(e).strip().partition("\n")[0]
+        raise DataError(f"{path} is no readable {kind[1:]} file: {first}", "make the file again") from e
 
 
 def _full(value: Any) -> Any:
@@ -207,25 +260,25 @@ def _full(value: Any) -> Any:
     return [_full(v) for v in value] if isinstance(value, list) else value
 
 
-def _directory(path: Path) -> Iterator[Numbered]:
+def _directory(path: Path) -> Iterator[FileRow]:
     """A directory that `datasets` saved (one split or several), or one of files of rows."""
-    if (path / "dataset_dict.json").is_file():
-        parts = [path / name for name in json.loads((path / "dataset_dict.json").read_text())["splits"]]
-    else:
-        parts = [path]
-    found = [f for part in parts for f in sorted(part.glob("*.arrow"))]
-    if found:
-        yield from _arrow(found)
-        return
-    rows = [f for f in sorted(path.rglob("*")) if _kind(f) in (".parquet", ".jsonl", ".json", ".csv") and f.is_file()]
-    rows = [f for f in rows if f.name not in ("dataset_info.json", "state.json", "dataset_infos.json")]
+    listed = path / "dataset_dict.json"
+    parts = [path]
+    if listed.is_file():
+        try:
+            parts = [path / name for name in json.loads(listed.read_bytes())["splits"]]
+        except (ValueError, TypeError, KeyError) as e:
+            raise DataError(f"{listed} is damaged: it names no splits", "save the data set again") from e
+    rows = [f for part in parts for f in sorted(part.glob("*.arrow"))]
+    if not rows:
+        kinds = (".parquet", ".jsonl", ".json", ".csv", ".tsv")
+        about = ("dataset_info.json", "state.json", "dataset_infos.json")
+        rows = [f for f in sorted(path.rglob("*")) if _kind(f) in kinds and f.name not in about and f.is_file()]
+        rows = [f for f in rows if not f.name.endswith(".bad.jsonl")]
     if not rows:
         raise UsageError(f"{path} holds no rows", "give a file, or a directory that `datasets` saved to disk")
-    number = 0
     for file in rows:
-        for _, row in read_rows(file):
-            number += 1
-            yield number, row
+        yield from (row._replace(file=str(file.relative_to(path))) for row in read_rows(file))
 
 
 def _write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

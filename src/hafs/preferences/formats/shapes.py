@@ -21,8 +21,10 @@ from hafs.preferences.pairs import (
     messages,
     parse_group,
     parse_pair,
+    text_of,
     to_pairs,
     turns_of,
+    weight_of,
 )
 from hafs.types import PreferenceGroup
 
@@ -88,7 +90,7 @@ def read_unpaired(row: Row) -> Said:
     text = answer_of(row["completion"], "completion", asked)
     if not isinstance(row["label"], bool):
         raise ValueError(f"the label is {row['label']!r}, not true or false")
-    return [Label(asked, text, row["label"], _weight(row), str(row.get("source") or ""))]
+    return [Label(asked, text, row["label"], weight_of(row.get("weight")), text_of(row.get("source"), "source"))]
 
 
 def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
@@ -103,13 +105,6 @@ def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
             row: dict[str, Any] = {"prompt": messages(group), "completion": assistant(candidate.text), "label": net > 0}
             rows.append({**row, **({"tools": [dict(t) for t in group.tools]} if group.tools else {})})
     return rows
-
-
-def _weight(row: Row) -> float:
-    weight = row.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not weight > 0:
-        raise ValueError(f"the weight is {weight!r}, not a number above 0")
-    return float(weight)
 
 
 # ---- ranked lists (NeMo-RL)
@@ -297,6 +292,8 @@ def read_argilla(row: Row) -> Said:
 
     A ranking names fields, best first (or as `{"value", "rank"}`); a label names the better of two fields.
     """
+    if "fields" not in row:
+        raise ValueError("the record is flattened, which hides its fields: export it with `records.to_json(FILE)`")
     fields, responses = row["fields"], row["responses"]
     names = [n for n in ("prompt", "instruction", "question", "chat") if n in fields]
     if not names:
@@ -368,12 +365,18 @@ def _compared(result: Row, names: list[str]) -> list[tuple[str, str]]:
     value = result.get("value", {})
     if result.get("type") == "pairwise" and value.get("selected") in ("left", "right"):
         to = str(result.get("to_name", "")).split(",")
-        left, right = to if len(to) == 2 else names[:2]
+        left, right = to if len(to) == 2 else _only_two(names)
         return [(left, right)] if value["selected"] == "left" else [(right, left)]
     if result.get("type") == "ranker":
         orders = [order for order in value.get("ranker", {}).values() if isinstance(order, list)]
         return [(str(a), str(b)) for order in orders for i, a in enumerate(order) for b in order[i + 1 :]]
     return []
+
+
+def _only_two(names: list[str]) -> list[str]:
+    if len(names) != 2:
+        raise ValueError(f"the result has no 'to_name' that says which two of {len(names)} texts it compares")
+    return names
 
 
 def write_labelstudio(group: PreferenceGroup) -> list[dict[str, Any]]:

@@ -263,10 +263,14 @@ def _parse(argument: str) -> Settings:
     head, found, command = argument.partition("run=")
     data: dict[str, Any] = {"run": command} if found else {}
     for part in filter(None, (p.strip() for p in head.split(","))):
-        key, _, value = part.partition("=")
-        data[key] = value.split(":") if key == "read" else float(value) if key == "seconds" else value
-    if "run" not in data and "language" not in data:
-        raise UsageError(f"the scorer code: there is no language {argument!r}", f"use one of: {', '.join(LANGUAGES)}")
+        key, given, value = part.partition("=")
+        if not given:
+            raise UsageError(f"the scorer code: there is no language {part!r}", f"use one of: {', '.join(LANGUAGES)}")
+        kinds: dict[str, Any] = {"seconds": float, "memory_mb": int, "read": lambda text: text.split(":")}
+        try:
+            data[key] = kinds.get(key, str)(value)
+        except ValueError as e:
+            raise UsageError(f"the scorer code: {key} is {value!r}, no number", FIX) from e
     return _checked(data, "the scorer code", Settings())
 
 
@@ -285,6 +289,8 @@ def _checked(data: Mapping[str, Any], where: str, base: Settings) -> Settings:
     for key, value in data.items():
         if not isinstance(value, kinds[key]) or isinstance(value, bool):
             raise DataError(f"{where}: {key} cannot be {value!r}", FIX)
+    if not 0 < data.get("seconds", 1) < math.inf or not data.get("memory_mb", 1) > 0:
+        raise DataError(f"{where}: seconds and memory_mb are numbers above 0", FIX)
     settings = replace(base, **{**data, **({"read": tuple(data["read"])} if "read" in data else {})})
     if settings.language and settings.language not in _TAGS:
         raise DataError(f"{where}: there is no language {settings.language!r}", f"use one of: {', '.join(LANGUAGES)}")

@@ -15,7 +15,7 @@ import regex
 from hafs.errors import DataError, HafsError, MissingTool
 from hafs.scorers.fences import fences
 
-__all__ = ["as_json", "fluency", "found", "language", "length", "matches_schema", "repetition", "words"]
+__all__ = ["as_json", "fluency", "found", "language", "languages", "length", "matches_schema", "repetition", "words"]
 
 LONGEST_PATTERN_TEXT = 20_000  # characters that a pattern is searched in
 PATTERN_SECONDS = 1.0  # processor time of one search; (a+)+$ would need years
@@ -59,6 +59,15 @@ def language(text: str) -> str:
         raise MissingTool("the package py3langid is not installed", "pip install 'hafs[text]'") from e
     _, outside = fences(text.splitlines())
     return str(classify("\n".join(outside) or text)[0])
+
+
+def languages() -> set[str]:
+    """The codes that `language` may give; none without the package that knows them."""
+    try:
+        from py3langid import rank
+    except ImportError:
+        return set()
+    return {str(code) for code, _ in rank("")}
 
 
 def as_json(text: str) -> tuple[bool, Any]:

@@ -13,6 +13,7 @@ from hafs.scorers.text.measures import (
     fluency,
     found,
     language,
+    languages,
     length,
     matches_schema,
     repetition,
@@ -46,6 +47,8 @@ class TextScorer:
     def __init__(self, argument: str = "", **_: Any) -> None:
         settings = _settings(argument)
         model = settings.pop("model", "")
+        if model is True:
+            raise UsageError("the scorer text: model names no model", FIX)
         self._wanted = _checked(settings, "the scorer text")
         asked = {k: v for k, v in asdict(self._wanted).items() if v}
         self.arguments: Mapping[str, Any] = asked
@@ -76,8 +79,7 @@ class TextScorer:
     def _of(self, prompt: Prompt) -> Wanted:
         if prompt.checker != self.name or not prompt.check:
             return self._wanted
-        more = _checked(prompt.check, f"the check of prompt {prompt.id}")
-        return replace(self._wanted, **{k: getattr(more, k) for k in prompt.check})
+        return _checked(prompt.check, f"the check of prompt {prompt.id}", self._wanted)
 
     def _scored(self, blank: dict[str, Any], prompt: Prompt, candidate: Candidate, wanted: Wanted) -> Score:
         text = candidate.text
@@ -160,6 +162,8 @@ def _settings(argument: str) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for part in filter(None, (p.strip() for p in argument.split(","))):
         key, given, value = part.partition("=")
+        if given and not value:
+            raise UsageError(f"the scorer text: {key} is empty", FIX)
         out[key] = value if given else True
     for key in ("min_words", "max_words"):
         if key in out:
@@ -169,7 +173,7 @@ def _settings(argument: str) -> dict[str, Any]:
     return out
 
 
-def _checked(data: Mapping[str, Any], where: str) -> Wanted:
+def _checked(data: Mapping[str, Any], where: str, base: Wanted = Wanted()) -> Wanted:
     kinds = {"min_words": int, "max_words": int, "language": str, "regex": str, "json": bool, "schema": dict}
     for key, value in data.items():
         if key not in kinds:
@@ -180,4 +184,9 @@ def _checked(data: Mapping[str, Any], where: str) -> Wanted:
         found(data.get("regex", ""), "")
     except DataError as e:
         raise DataError(f"{where}: {e.what}", e.fix) from e
-    return Wanted(**data)
+    wanted = replace(base, **data)
+    if min(wanted.min_words, wanted.max_words) < 0 or 0 < wanted.max_words < wanted.min_words:
+        raise DataError(f"{where}: no text has {wanted.min_words} to {wanted.max_words} words", FIX)
+    if data.get("language") and wanted.language not in (known := languages() or {wanted.language}):
+        raise DataError(f"{where}: there is no language {wanted.language!r}", f"use one of: {', '.join(sorted(known))}")
+    return wanted
