@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -192,7 +193,7 @@ def to_markdown(sft: EvalResult, found: Sequence[MethodResult]) -> str:
     ]  # fmt: skip
     for m in found:
         seeds = ", ".join(f"{r:.1%}" for r in m.rates)
-        stops = f"; stopped: {'; '.join(m.stopped)}" if m.stopped else ""
+        stops = "".join(f"; {n} stopped: {why}" for why, n in Counter(m.stopped).items())
         lines.append(
             f"| {m.method} | {m.minutes:.1f} min | {m.peak_mb:,.0f} MiB | {m.rate.value or 0:.1%}"
             f" ({m.rate.low or 0:.1%} to {m.rate.high or 0:.1%}) | {100 * (m.gain.value or 0):+.1f} points"

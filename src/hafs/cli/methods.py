@@ -37,6 +37,7 @@ def compare(
     from hafs.jsonl import atomic_write
     from hafs.methods import Job, compare_methods, to_markdown
     from hafs.sealed import refuse_sealed
+    from hafs.tasks import benchmark_name
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError("`hafs compare-methods` needs a model, preferences and prompts",
@@ -48,7 +49,7 @@ def compare(
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         refuse_sealed(store, asked)
         sft, found = compare_methods(
-            store, space.config, job, benchmark, asked,
+            store, space.config, job, benchmark_name(benchmark), asked,
             [m.strip() for m in methods.split(",")], seeds, progress, space.root, jobs,
         )  # fmt: skip
     table = to_markdown(sft, found)
