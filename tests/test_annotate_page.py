@@ -71,6 +71,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
 def at(page: Page, position: int | None) -> None:
     """Wait for an item by its number, or for the end."""
     page.wait_for_selector(f"#item[data-position='{position}']" if position else "main > .figures")
+    page.wait_for_load_state()  # after a login it is another document, which takes keys once its script has run
 
 
 def card(page: Page, text: str) -> Locator:

@@ -445,7 +445,7 @@ def test_no_assembler(inside: Path, tiny_model: Path, no_tools: None) -> None:
     ran.failed(1, reason, "no preference group came of the candidates")
     assert "0 of 9 candidates are scored (0.0%)" in ran.out and not Path("g.jsonl").exists()
     ran = hafs("eval", "--model", tiny_model, "--name", "x", "--benchmark", "p.jsonl").failed(1, reason)
-    assert "x on p.jsonl: unscored, 0 of 0 right, coverage 0%" in ran.out
+    assert "x on p: unscored, 0 of 0 right, coverage 0%" in ran.out
     said = hafs("tasks", "check", "p.jsonl", "--json")
     assert (said.code, said.json["right"], said.json["total"]) == (1, 0, 0) and said.json["problems"] == []
 

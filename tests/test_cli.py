@@ -313,7 +313,7 @@ def test_the_printed_comparison_is_that_of_the_json(inside: Path, project: dict[
 def test_the_printed_evaluation_is_that_of_the_json(inside: Path, project: dict[str, Any]) -> None:
     (said,) = project["ran"]["eval run"].json["results"]
     printed = hafs("eval", "--model", "models/dpo/model", "--name", "dpo", "--benchmark", "held.jsonl").ok()
-    assert printed.out.startswith("dpo on held.jsonl: ")
+    assert printed.out.startswith("dpo on held: ")
     assert f"{said['passed']} of {said['scored']} right, coverage 100%" in printed.out
     assert "generating" not in printed.err, "it was evaluated before"
 
@@ -374,11 +374,11 @@ def test_an_evaluation_with_unscored_prompts_is_compared_with_its_coverage(insid
     """What cannot be checked is left out and counted, not hidden and not failed."""
     rows = (inside / "held.jsonl").read_text() + json.dumps({"text": "no check here"}) + "\n"
     (inside / "partly.jsonl").write_text(rows)
-    for name, model in (("a", tiny_model), ("b", "models/sft/model")):
+    for name, model in (("less", tiny_model), ("more", "models/sft/model")):
         ran = hafs("eval", "--model", model, "--name", name, "--benchmark", "partly.jsonl").ok()
         assert "0 of 6 right, coverage 86%" in ran.out
         assert "unscored: 1 candidates, the prompt has no check" in ran.err
-    ran = hafs("compare", "a", "b", "--reference", "a").ok()
+    ran = hafs("compare", "less", "more", "--reference", "less").ok()
     assert "6 of 7 (1 × the prompt has no check for this scorer)" in ran.out.replace("\n", " ")
 
 
