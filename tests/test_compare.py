@@ -14,6 +14,7 @@ from hafs.errors import DataError, UsageError
 from hafs.evals import Comparison, EvalResult, PromptResult, compare, eval_result, to_markdown, to_text
 from hafs.evals.compare import pair_up, winner
 from hafs.evals.tables import main_table, markdown_cell
+from hafs.statistics import wilson
 from hafs.types import Candidate, Prompt, Score
 
 
@@ -229,6 +230,9 @@ def test_the_table_has_the_shape_of_the_guide() -> None:
     ]
     assert table.rows[0][2].sub == "65.7–82.5%, n=100"
     assert [cell.text for cell in main_table(compare(models)).rows[2]] == ["Human Preference", "-", "-", "-"]
+    judged = compare(models, judged={"dpo": wilson(31, 50)})
+    assert [cell.text for cell in main_table(judged).rows[-1]] == ["Judge's Win Rate vs SFT", "-", "-", "62.0%"]
+    assert Comparison.from_dict(json.loads(json.dumps(judged.to_dict()))) == judged
 
 
 def test_text_markdown_and_json_agree() -> None:

@@ -24,7 +24,7 @@ from hafs.judge.injection import PROBES, probes_of, read_probes
 from hafs.judge.labels import read_labels
 from hafs.judge.plan import plan
 from hafs.judge.queue import HIGHEST, newest_queue, pick, queued, sample, save_queue
-from hafs.judge.winrate import win_rate
+from hafs.judge.winrate import judge_preference, win_rate
 from hafs.judged import HybridSettings, Shortlist, hybrid, judged_groups, shortlist
 from hafs.preferences import from_pairs, group_from_edges, read_preferences, to_pairs
 from hafs.store import Store, open_store
@@ -473,6 +473,25 @@ def test_win_rates_cover_the_truth_where_the_judge_alone_does_not(tmp_path: Path
         assert controlled.judge.value < raw.judge.value, "without the length DPO wins less often"
         assert rate.judge_slope is not None and rate.judge_slope > 0.5
     assert hits >= 2 and judge_hits <= 1 and narrower >= 2
+
+
+def test_a_comparison_has_the_judges_win_rate(tmp_path: Path) -> None:
+    made = world(60, seed=1)
+    with open_store(tmp_path / "hafs.db") as store:
+        assert judge_preference(store, {"sft": "x", "dpo": "y"}, "sft") == ({}, "")
+        fill(store, made, 1)
+        hashes = {c.model_name: c.model for c in store.candidates()}
+        found, said = judge_preference(store, hashes, "sft")
+        assert found.keys() == {"dpo"} and found["dpo"] == win_rate(store, gather(store), "dpo", "sft").raw.judge
+        assert f"how often {JUDGE}@1 prefers" in said and "the judge's own" in said and said.endswith("correct: dpo.")
+        annotate(store, made, [p.id for p in made.prompts[:30]])
+        found, said = judge_preference(store, hashes, "sft")
+        assert found["dpo"] == win_rate(store, gather(store), "dpo", "sft").raw.corrected
+        assert said.endswith("corrected by people's labels (PPI++).")
+        assert judge_preference(store, {"a": "1", "b": "2"}, "a") == ({}, "")
+        store.add_verdicts([replace(v, judge="other") for v in store.verdicts()][:1])
+        found, said = judge_preference(store, hashes, "sft")
+        assert not found and "several judges" in said and "hafs judge winrate" in said
 
 
 def part(planted: World, prompts: list[Prompt]) -> World:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -48,23 +48,20 @@ def compare(
     from rich.console import Group
 
     from hafs.evals import compare, to_markdown, to_rich
-    from hafs.evals.human import human_preference
     from hafs.evals.tables import markdown_table, rich_table
     from hafs.jsonl import atomic_write
     from hafs.report import ReportData, render_html
-    from hafs.sealed import sealed_notes
 
     results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
     notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
-    human: dict[str, tuple[int, int]] = {}
+    said: dict[str, Any] = {}
     sampled: dict[str, list[SampledResult]] = {}
     if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
-            human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
-            notes += [said] if said else []
-            notes += sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
+            said, more = opinions(store, results, reference, level)
+            notes += more
             sampled = sampled_results(store, results)
-    comparison = compare(results, reference, human=human, level=level, strict=strict, notes=notes)
+    comparison = compare(results, reference, **said, level=level, strict=strict, notes=notes)
     extra, tries = pass_at_k_table(sampled, reference, level)
     if markdown is not None:
         with atomic_write(markdown) as f:
@@ -153,6 +150,21 @@ def _prompts_of(file: Path) -> list[str]:
         return found
 
     return read_jsonl(file, text).rows
+
+
+def opinions(
+    store: Store, results: Mapping[str, Sequence[EvalResult]], reference: str, level: float = 0.95
+) -> tuple[dict[str, Any], list[str]]:
+    """What people and a judge think of the models, as `hafs.evals.compare` takes it, and remarks on the workspace."""
+    from hafs.evals.human import human_preference
+    from hafs.judge.winrate import judge_preference
+    from hafs.sealed import sealed_notes
+
+    models = {name: rows[0].model for name, rows in results.items()}
+    human, said = human_preference(store, models)
+    judged, told = judge_preference(store, models, reference, level)
+    sealed = sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
+    return {"human": human, "judged": judged}, [*filter(None, (said, told)), *sealed]
 
 
 def sampled_results(store: Store, results: Mapping[str, Sequence[EvalResult]]) -> dict[str, list[SampledResult]]:

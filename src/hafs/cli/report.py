@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
-from hafs.cli.compare import check_contamination, evaluated, pass_at_k_table, sampled_results
+from hafs.cli.compare import check_contamination, evaluated, opinions, pass_at_k_table, sampled_results
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -83,22 +83,15 @@ def _compared(
 ) -> tuple[Path, Path]:
     """Write the page of a comparison; its path and that of its Markdown twin."""
     from hafs.evals import compare
-    from hafs.evals.human import human_preference
     from hafs.evidence import facts, gather_report
     from hafs.pipeline import newest_groups
     from hafs.report import Rerun, write_report
-    from hafs.sealed import sealed_notes
 
     with space.open_store() as store:
         groups = newest_groups(store)
         sampled = sampled_results(store, results)
-        human, said = human_preference(store, {name: rows[0].model for name, rows in results.items()})
-        notes = [
-            *notes,
-            *([said] if said else []),
-            *sealed_notes(store, [r.benchmark for r in results.get(reference, ())]),
-        ]
-    comparison = compare(results, reference, human=human, notes=notes)
+        said, more = opinions(store, results, reference)
+    comparison = compare(results, reference, **said, notes=[*notes, *more])
     command = f"hafs report {' '.join(models)} --reference {reference}"
     rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
     title = f"{space.root.name}: {', '.join(results)}"

@@ -142,6 +142,7 @@ class Comparison:
     overall: dict[str, Paired]
     decisions: dict[str, Decision]
     human: dict[str, Estimate] = field(default_factory=dict)
+    judged: dict[str, Estimate] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -183,6 +184,7 @@ def compare(
     reference: str = "sft",
     *,
     human: Mapping[str, tuple[int, int]] | None = None,
+    judged: Mapping[str, Estimate] | None = None,
     level: float = 0.95,
     strict: bool = False,
     min_coverage: float = 0.9,
@@ -191,9 +193,9 @@ def compare(
     """Compare models on the benchmarks that the reference was evaluated on.
 
     `results` maps model names, in the order of the table's columns, to one result a benchmark. `human` maps
-    names to (prompts won, prompts decided), `notes` are remarks to print with the table. For `strict` and
-    `min_coverage` see the module's text on promotion. Raises UsageError when the reference or a candidate is
-    missing, or a model lacks a benchmark.
+    names to (prompts won, prompts decided), `judged` to a judge's win rate over the reference, `notes` are
+    remarks to print with the table. For `strict` and `min_coverage` see the module's text on promotion. Raises
+    UsageError when the reference or a candidate is missing, or a model lacks a benchmark.
     """
     tables = _by_benchmark(results, reference)
     order = list(results)
@@ -218,6 +220,7 @@ def compare(
         overall=overall,
         decisions=decisions,
         human={name: wilson(won, n, level) for name, (won, n) in (human or {}).items()},
+        judged=dict(judged or {}),
         notes=(*_decoding_notes(tables), *_many_notes(benchmarks, candidates, level), *notes, METHODS),
     )
 

@@ -53,7 +53,7 @@ class Table:
 
 
 def main_table(c: Comparison) -> Table:
-    """A row for each benchmark, for human preference and for the win rate; a column for each model."""
+    """A row for each benchmark, for human preference and for the win rates; a column for each model."""
     rows = [(Cell(b.title), *(_rate_cell(b.rates[m]) for m in c.models)) for b in c.benchmarks]
     rows.append((Cell("Human Preference"), *(_rate_cell(c.human.get(m)) for m in c.models)))
     rows.append(
@@ -62,6 +62,9 @@ def main_table(c: Comparison) -> Table:
             *(_win_cell(c.overall[m].by_score) if m in c.candidates else Cell("-") for m in c.models),
         )
     )
+    if c.judged:
+        row = (_rate_cell(c.judged.get(m)) for m in c.models)
+        rows.append((Cell(f"Judge's Win Rate vs {model_title(c.reference)}"), *row))
     return Table("", ("Metric", *map(model_title, c.models)), tuple(rows))
 
 

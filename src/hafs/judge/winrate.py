@@ -24,7 +24,7 @@ import scipy
 
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged
-from hafs.judge.calibrate import Evidence
+from hafs.judge.calibrate import Evidence, gather
 from hafs.judge.labels import Pair, pooled
 from hafs.judge.queue import Sample
 from hafs.statistics import Estimate, Regression, Rows, ppi_logistic, ppi_mean
@@ -102,6 +102,40 @@ def win_rate(store: Store, evidence: Evidence, a: str, b: str, level: float = 0.
         a, b, evidence.source, len(mine), raw.people.n, missing, raw, controlled,
         judge_slope, people_slope, tuple(sorted({name for m in matches for name in (m.a, m.b)})),
     )  # fmt: skip
+
+
+def judge_preference(
+    store: Store, models: Mapping[str, str], reference: str, level: float = 0.95
+) -> tuple[dict[str, Estimate], str]:
+    """The win rates over the reference by the workspace's one judge, by model name, and a sentence on their origin.
+
+    `models` maps names to content hashes. A rate is corrected by people's labels where there are enough of them.
+    Nothing where no judge has compared answers of these models, and only a sentence where several judges have.
+    """
+    if reference not in models or next(iter(store.verdicts()), None) is None:
+        return {}, ""
+    try:
+        evidence = gather(store)
+    except UsageError as e:
+        return {}, f"No judge's win rate: {e.what}; `hafs judge winrate` takes one."
+    found: dict[str, Estimate] = {}
+    corrected = []
+    for name, hash in models.items():
+        try:
+            raw = win_rate(store, evidence, hash, models[reference], level).raw
+        except UsageError:  # it was not asked about this one
+            continue
+        found[name] = raw.judge if raw.corrected.value is None else raw.corrected
+        corrected += [name] if found[name] is raw.corrected else []
+    if not found:
+        return {}, ""
+    how = "corrected by people's labels (PPI++)"
+    if len(corrected) < len(found):
+        alone = [name for name in found if name not in corrected]
+        how = f"the judge's own, which labels of {FEWEST} prompts would correct: {', '.join(alone)}"
+    judge = evidence.source.removeprefix("judge:")
+    return found, (f"Judge's Win Rate: how often {judge} prefers the model's answer to that of {reference} where it was"
+                   f" asked, ties as half; {how}.")  # fmt: skip
 
 
 def _matches(
