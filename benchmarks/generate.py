@@ -1,8 +1,8 @@
 """Sampling 4 answers a prompt from the embedded model: hafs against `model.generate(num_return_sequences=4)`.
 
-Same weights, precision, temperature and token limit; the peer's batch size is the best of those tried. Tokens a second
-count what was sampled up to and including the end of each answer. Then what the scorers check in a second, and what a
-million candidates take (scale.py).
+Same weights, precision, temperature and token limit. hafs plans its batches over all prompts, and the two take turns
+batch by batch; the peer splits each into batches of the size that was best on the first. Then what the scorers check in
+a second, and what a million candidates take (scale.py).
 
     benchmarks/generate.py [decode] [score] [scale] [--prompts N]     all three by default, of 256 prompts
 
@@ -12,11 +12,13 @@ With fewer prompts the decoding is measured sooner: `benchmarks/generate.py deco
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 
 import torch
 
-from common import alternate, result, seconds
+from common import result, seconds
 from hafs.backends import Request
 from hafs.backends.transformers import TransformersBackend
 from hafs.chat import encode_prompt
@@ -48,15 +50,11 @@ def decode(n: int) -> dict[str, float]:
     prompts = generate("asm", "train", n, tags=("easy",))
     config = GenerateConfig(candidates=ANSWERS, temperature=1.0, max_new_tokens=TOKENS, batch_size=128)
     requests = [Request(p.id, p.text, n=ANSWERS) for p in prompts]
-    ids = [encode_prompt(backend.tokenizer, p.text) for p in prompts]
 
-    def ours() -> None:
-        for batch in backend.plan(requests, config):
-            backend.generate(batch, config)
-
-    def theirs(batch: int) -> None:
-        for i in range(0, len(ids), batch):
-            part = ids[i : i + batch]
+    def theirs(asked: Sequence[Request], size: int) -> None:
+        ids = [encode_prompt(backend.tokenizer, r.text) for r in asked]
+        for i in range(0, len(ids), size):
+            part = ids[i : i + size]
             width = max(map(len, part))
             x = torch.tensor([[backend.tokenizer.pad_token_id] * (width - len(p)) + p for p in part])
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in part])
@@ -73,11 +71,15 @@ def decode(n: int) -> dict[str, float]:
                     pad_token_id=backend.tokenizer.pad_token_id,
                 )
 
-    best = min((8, 16, 32), key=lambda b: seconds(lambda: theirs(b)))
+    first, *_ = batches = backend.plan(requests, config)
+    backend.generate(first, config), theirs(first[:2], 2)  # warm
+    best = min((8, 16, 32), key=lambda size: seconds(lambda: theirs(first, size)))
     print(f"{n} prompts x {ANSWERS} answers of at most {TOKENS} tokens; the peer's best batch: {best} prompts")
-    a, b, ratio = alternate(ours, lambda: theirs(best))
-    print(f"  hafs {a:.1f} s, model.generate {b:.1f} s")
-    return {"generate_speed_vs_hf": ratio}
+    took = [(seconds(partial(backend.generate, b, config)), seconds(partial(theirs, b, best))) for b in batches]
+    print(f"  ratios batch by batch: {', '.join(f'{peer / own:.2f}' for own, peer in took)}")
+    own, peer = map(sum, zip(*took, strict=True))
+    print(f"  hafs {own:.1f} s, model.generate {peer:.1f} s")
+    return {"generate_speed_vs_hf": peer / own}
 
 
 def score() -> dict[str, float]:
