@@ -435,8 +435,8 @@ def _lasting(loop: Loop) -> dict[str, Any]:
 
 def _benchmark(which: str) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
-    path = Path(which).expanduser()
-    return tasks.benchmark(which) if which in tasks.BENCHMARKS or not path.is_file() else tasks.load_tasks(path).rows
+    path = tasks.task_file(which)
+    return tasks.benchmark(which) if path is None else tasks.load_tasks(path).rows
 
 
 def _not_trained_on(

@@ -57,8 +57,9 @@ def seal(workspace: Workspace, store: Store, name: str, prompts: Sequence[Prompt
 
 def refuse_sealed(store: Store, prompts: Iterable[Prompt]) -> None:
     """Raise UsageError when a prompt belongs to a sealed set: only `open_sealed` asks those, nothing learns them."""
-    asked = {p.id for p in prompts}
-    for name, run in _sealed(store).items():
+    sealed = _sealed(store)
+    asked = {p.id for p in prompts} if sealed else set()
+    for name, run in sealed.items():
         if n := len(asked & set(run.outputs["ids"])):
             raise UsageError(f"{n} of these prompts are sealed in {name!r}: they are asked once, when all is done",
                              f"take them out, or open the set: hafs eval open {name} --model NAME=MODEL")  # fmt: skip

@@ -248,10 +248,10 @@ def _perplexity_summary(e: Estimate) -> tuple[dict[str, Any] | None, list[str]]:
 
 def benchmark_prompts(which: str) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
-    from hafs.tasks import benchmark
+    from hafs.tasks import benchmark, task_file
 
-    path = Path(which).expanduser()
-    return benchmark(which) if which in BENCHMARKS or not path.is_file() else read_prompts(path)
+    path = task_file(which)
+    return benchmark(which) if path is None else read_prompts(path)
 
 
 def role(model: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -157,7 +157,7 @@ def run_training(
     section = override(getattr(config, kind), **flags)
     answers = getattr(section, "answers", 0)
     groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
-    refuse_sealed_in(workspace, [Prompt(g.prompt, g.system) for g in groups])
+    refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     if dry_run:
@@ -233,7 +233,7 @@ def settings(workspace: Path | None) -> tuple[Config, Path]:
     return found.config, found.root
 
 
-def refuse_sealed_in(workspace: Path | None, prompts: Sequence[Prompt]) -> None:
+def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
     """Refuse prompts that are sealed in the workspace, where there is one."""
     from hafs.cli.compare import workspace_or_none
     from hafs.sealed import refuse_sealed

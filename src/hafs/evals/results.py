@@ -16,12 +16,18 @@ from hafs.errors import DataError
 from hafs.judge.clients import judge_of
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["JUDGED", "EvalResult", "PromptResult", "eval_result", "parse"]
+__all__ = ["JUDGED", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
 
 T = TypeVar("T")
 
 JUDGED = "its checker is a judge, which compares answers"
 """Why the answer to a prompt that names a judge has no score."""
+
+
+def without_score(prompt: Prompt) -> str:
+    """Why an answer to the prompt has no score at all."""
+    return JUDGED if judge_of(prompt.checker) else "the answer was not scored"
+
 
 # How a checker's cause begins when an answer never became a program that could be run.
 _NOT_BUILT = ("no code", "screened", "does not assemble")
@@ -167,7 +173,7 @@ def _row(prompt: Prompt, answer: Candidate | None, score: Score | None) -> Promp
     if answer is None:
         return PromptResult(**about, reason="no answer was generated")
     if score is None:
-        return PromptResult(**about, reason=JUDGED if judge_of(prompt.checker) else "the answer was not scored")
+        return PromptResult(**about, reason=without_score(prompt))
     if score.value is None:
         return PromptResult(**about, reason=score.reason, cause=score.cause, details=score.details)
     return PromptResult(

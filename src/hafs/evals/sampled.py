@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.evals.results import JUDGED, parse
+from hafs.evals.results import parse, without_score
 from hafs.evals.tables import Cell, Table
 from hafs.evals.words import interval, model_title, percent, points, title
-from hafs.judge.clients import judge_of
 from hafs.statistics import Estimate, paired_bootstrap, paired_difference, pass_at_k, wilson_mean
 from hafs.types import Candidate, Prompt, Score
 
@@ -99,8 +98,7 @@ def sampled_result(
         for c in answers[p.id]:
             score = scores.get(c.id)
             if score is None or score.passed is None:
-                why = JUDGED if judge_of(p.checker) else "the answer was not scored"
-                unscored[(score.reason if score else "") or why] += 1
+                unscored[(score.reason if score else "") or without_score(p)] += 1
             else:
                 n, passed = n + 1, passed + score.passed
         rows.append(SampledPrompt(p.id, p.category, p.family, n, passed, dict(unscored)))

@@ -20,7 +20,7 @@ from hafs.types import Prompt
 
 __all__ = [
     "BENCHMARKS", "SPLITS", "TaskPack", "benchmark", "benchmark_name", "benchmark_names", "generate", "load_tasks",
-    "split_of",
+    "split_of", "task_file",
 ]  # fmt: skip
 
 SPLITS = ("train", "validation", "test")
@@ -83,13 +83,19 @@ def benchmark(name: str) -> list[Prompt]:
     return generate(pack, "test", n, seed=1, tags=tags)
 
 
+def task_file(which: str) -> Path | None:
+    """The file that a benchmark is written as; None for one that hafs brings, and for what is neither."""
+    path = Path(which).expanduser()
+    return None if which in BENCHMARKS or not path.is_file() else path
+
+
 def benchmark_name(which: str) -> str:
     """What a benchmark is called in results: a task file by its name without folder and ending, another as it is.
 
     Raises UsageError for a task file that would be called as a benchmark that hafs brings.
     """
-    path = Path(which).expanduser()
-    if which in BENCHMARKS or not path.is_file():
+    path = task_file(which)
+    if path is None:
         return which
     if path.stem in BENCHMARKS:
         raise UsageError(f"{path} would have the name of the benchmark {path.stem} in results", "rename the file")
