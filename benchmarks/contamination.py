@@ -40,9 +40,11 @@ def main(n: int) -> None:
         nearest = [h.similarity for h in index.hits(("", t) for t in train)]
         seconds = time.monotonic() - began
         copies = [similarity(t, c) for t in bench for c in copies_of(t)]
-        print(f"{name}: nearest training prompt: median {share(nearest, 0.5):.3f}, 99 % {share(nearest, 0.99):.3f}, "
-              f"most {max(nearest):.3f}; copies with one word changed: least {min(copies):.3f}, 1 % "
-              f"{share(copies, 0.01):.3f}, median {share(copies, 0.5):.3f}; {seconds:.1f} s")  # fmt: skip
+        print(
+            f"{name}: nearest training prompt: median {share(nearest, 0.5):.3f}, 99 % {share(nearest, 0.99):.3f}, "
+            f"most {max(nearest):.3f}; copies with one word changed: least {min(copies):.3f}, 1 % "
+            f"{share(copies, 0.01):.3f}, median {share(copies, 0.5):.3f}; {seconds:.1f} s"
+        )
         result |= {f"{name}_nearest": round(max(nearest), 3), f"{name}_copies": round(min(copies), 3)}
     print(f"RESULT {json.dumps(result)}")
 

@@ -103,8 +103,9 @@ def main() -> None:
             sample = Selection(selection.prompt_ids[: max(1, min(500, given.prompts))])
             work = Work(store, Ledger(store), "bare", open_protocol("listwise"), sample)
             client = OpenAIClient("local", url)
-            bodies = [client.body(a.system, [("user", a.text)], a.schema, 1024)
-                      for page in work.pages() for a in page.asks]  # fmt: skip
+            bodies = [
+                client.body(a.system, [("user", a.text)], a.schema, 1024) for page in work.pages() for a in page.asks
+            ]
         theirs, theirs_busy = asyncio.run(bare(url, bodies, given.concurrency))
     most = given.concurrency / given.latency
     print(f"{requests} requests, {given.concurrency} at once, {given.latency * 1000:.0f} ms each")

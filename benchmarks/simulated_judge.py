@@ -61,9 +61,16 @@ class World:
             else:
                 tiers.append([id])
         return Annotation(
-            prompt_id, "ann", tuple(shown), "ranked", tuple(map(tuple, tiers)), confidence="clear",
-            seconds=float(np.round(rng.gamma(6.0, 12.0), 1)), submitted=submitted, serial=serial,
-        )  # fmt: skip
+            prompt_id,
+            "ann",
+            tuple(shown),
+            "ranked",
+            tuple(map(tuple, tiers)),
+            confidence="clear",
+            seconds=float(np.round(rng.gamma(6.0, 12.0), 1)),
+            submitted=submitted,
+            serial=serial,
+        )
 
     def verdicts(self, prompt_id: str, rng: np.random.Generator) -> Iterator[Verdict]:
         """What the judge says of every two of a prompt's candidates, in both orders."""

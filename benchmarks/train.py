@@ -59,8 +59,12 @@ SHAPES = {
 }
 SCENARIOS = (*SHAPES, "warm_cache")
 BATCHES = (1, 2, 4, 8)
-BARS = {"all_edges_k4_speed": ">= 12", "all_edges_k4_memory": "<= 0.35", "best_worst_r1_speed": ">= 2.5",
-        "best_worst_r4_speed": ">= 3.5"}  # fmt: skip
+BARS = {
+    "all_edges_k4_speed": ">= 12",
+    "all_edges_k4_memory": "<= 0.35",
+    "best_worst_r1_speed": ">= 2.5",
+    "best_worst_r4_speed": ">= 3.5",
+}
 TINY = Shape(8, 8, 2, 1)
 
 
@@ -97,9 +101,12 @@ class Bench:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.wanted = options, options.scenario or list(SCENARIOS)
         self.env = {
-            **os.environ, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1",
+            **os.environ,
+            "TMPDIR": str(folder),
+            "HF_HUB_OFFLINE": "1",
+            "TQDM_DISABLE": "1",
             "TOKENIZERS_PARALLELISM": "false",
-        }  # fmt: skip
+        }
         if self.env.pop("PYTHONDONTWRITEBYTECODE", ""):  # or every run compiles torch and transformers anew
             self.env.setdefault("PYTHONPYCACHEPREFIX", str(folder / "bytecode"))
         self.batch = options.trl_batch or 0
@@ -107,8 +114,13 @@ class Bench:
     def run(self, do: str, shape: str, **more: Any) -> dict[str, Any]:
         """One process that does one thing; its last line is what it found, the lines before are shown."""
         size = SHAPES[shape]
-        spec = {"do": do, "model": self.options.model, "groups": self.options.groups or size.groups, **more,
-                "shape": [size.prompt, size.answer, size.answers, size.groups]}  # fmt: skip
+        spec = {
+            "do": do,
+            "model": self.options.model,
+            "groups": self.options.groups or size.groups,
+            **more,
+            "shape": [size.prompt, size.answer, size.answers, size.groups],
+        }
         command = [sys.executable, __file__, "--worker", json.dumps(spec)]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True)
         if done.returncode:
@@ -138,8 +150,11 @@ class Bench:
         tried = {}
         for batch in BATCHES:
             tried[batch] = found = self.run("trl", "all_edges_k4", batch=batch, limit=max(2, batch), warm=False)
-            print(f"  TRL with {batch} pairs a pass: {_rate(found):.3f} pairs/s, peak {found['peak_mb']:.0f} MiB"
-                  f" ({found['precision']}, {found['threads']} threads)", flush=True)  # fmt: skip
+            print(
+                f"  TRL with {batch} pairs a pass: {_rate(found):.3f} pairs/s, peak {found['peak_mb']:.0f} MiB"
+                f" ({found['precision']}, {found['threads']} threads)",
+                flush=True,
+            )
         fastest = max(map(_rate, tried.values()))
         near = [b for b, found in tried.items() if _rate(found) >= 0.97 * fastest]
         self.batch = min(near, key=lambda b: float(tried[b]["peak_mb"]))
@@ -170,8 +185,10 @@ class Bench:
             figures["hafs_warm_vs_cold"] = gain
         if cold:
             gains = self.run("layouts", "all_edges_k4", cycles=max(1, self.options.runs - 2))
-            print(f"hafs' step apart: each answer once {gains['dedup_gain']:.2f}x, and the prompt once"
-                  f" {gains['prefix_gain']:.2f}x on top")  # fmt: skip
+            print(
+                f"hafs' step apart: each answer once {gains['dedup_gain']:.2f}x, and the prompt once"
+                f" {gains['prefix_gain']:.2f}x on top"
+            )
             figures |= {k: gains[k] for k in ("dedup_gain", "prefix_gain")}
         return figures
 
@@ -179,11 +196,15 @@ class Bench:
         """Print a scenario's medians and ratios; returns its figures."""
         ours, theirs = runs["hafs"], runs["trl"]
         first = ours[0]
-        print(f"{name}: {first['groups']} groups, {first['pairs']} pairs; {first['precision']},"
-              f" {first['threads']} threads")  # fmt: skip
+        print(
+            f"{name}: {first['groups']} groups, {first['pairs']} pairs; {first['precision']},"
+            f" {first['threads']} threads"
+        )
         for who, mine in (("hafs", ours), ("TRL", theirs)):
-            print(f"  {who:4}  {_median(mine, _rate):7.3f} pairs/s   peak {_median(mine, _peak):5.0f} MiB,"
-                  f" {_median(mine, _grown):5.0f} above the loaded model   loss {mine[0]['loss']:.4f}")  # fmt: skip
+            print(
+                f"  {who:4}  {_median(mine, _rate):7.3f} pairs/s   peak {_median(mine, _peak):5.0f} MiB,"
+                f" {_median(mine, _grown):5.0f} above the loaded model   loss {mine[0]['loss']:.4f}"
+            )
         ratios = [_rate(a) / _rate(b) for a, b in zip(ours, theirs, strict=True)]
         print(f"  hafs / TRL, run by run: {', '.join(f'{r:.2f}' for r in ratios)}")
         figures = {f"{name}_speed": statistics.median(ratios)}
@@ -269,8 +290,13 @@ def loaded(spec: dict[str, Any]) -> tuple[Any, Any, list[Any], dict[str, Any]]:
     shape = Shape(*spec["shape"])
     for weights in net.parameters():
         weights.detach().sum()  # weights mapped from a file are in memory once they have been read
-    about = {"groups": spec["groups"], "pairs": spec["groups"] * shape.pairs, "precision": pick_precision(),
-             "threads": torch.get_num_threads(), "loaded_mb": memory_mb("VmRSS")}  # fmt: skip
+    about = {
+        "groups": spec["groups"],
+        "pairs": spec["groups"] * shape.pairs,
+        "precision": pick_precision(),
+        "threads": torch.get_num_threads(),
+        "loaded_mb": memory_mb("VmRSS"),
+    }
     return net, tokenizer, data(tokenizer, shape, spec["groups"]), about
 
 
@@ -298,9 +324,13 @@ def hafs(spec: dict[str, Any]) -> dict[str, Any]:
     warm_up(network, tokenizer)
     took, row = fit(network, groups, reference(), config)
     return {
-        **about, "seconds": first + took, "warm_seconds": again + took, "peak_mb": memory_mb("VmHWM"),
-        "loss": row["loss"], "logps": row["logps/chosen"],
-    }  # fmt: skip
+        **about,
+        "seconds": first + took,
+        "warm_seconds": again + took,
+        "peak_mb": memory_mb("VmHWM"),
+        "loss": row["loss"],
+        "logps": row["logps/chosen"],
+    }
 
 
 def fit(network: Any, groups: Sequence[Any], cache: Any, config: Any, profiler: Any = None) -> tuple[float, Any]:
@@ -372,10 +402,13 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
             clock.setdefault("row", dict(kwargs["logs"]))
 
     trainer: Any = DPOTrainer(
-        model=net, args=trl_arguments(config, Path(tempfile.mkdtemp()), precompute_ref_log_probs=spec["warm"]),
-        train_dataset=Dataset.from_list([_texts(tokenizer, p) for p in pairs]), processing_class=tokenizer,
-        peft_config=lora_of(config), callbacks=[Clock()],
-    )  # fmt: skip
+        model=net,
+        args=trl_arguments(config, Path(tempfile.mkdtemp()), precompute_ref_log_probs=spec["warm"]),
+        train_dataset=Dataset.from_list([_texts(tokenizer, p) for p in pairs]),
+        processing_class=tokenizer,
+        peft_config=lora_of(config),
+        callbacks=[Clock()],
+    )
     trainer.remove_callback(PrinterCallback)
     theirs = [tuple(tuple(r[f"{k}_ids"]) for k in ("prompt", "chosen", "rejected")) for r in trainer.train_dataset]
     assert theirs == pairs, "TRL has other token ids"
@@ -383,16 +416,23 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
     trainer.train()
     assert trainer.state.global_step == 1
     return {
-        **about, "pairs": len(pairs), "seconds": clock["ended"] - clock["started"], "peak_mb": memory_mb("VmHWM"),
-        "loss": clock["row"]["loss"], "logps": clock["row"]["logps/chosen"],
-    }  # fmt: skip
+        **about,
+        "pairs": len(pairs),
+        "seconds": clock["ended"] - clock["started"],
+        "peak_mb": memory_mb("VmHWM"),
+        "loss": clock["row"]["loss"],
+        "logps": clock["row"]["logps/chosen"],
+    }
 
 
 def _texts(tokenizer: Any, pair: tuple[Any, Any, Any]) -> dict[str, str]:
     """A pair as text, without the end of turn, which TRL puts on."""
     prompt, chosen, rejected = pair
-    return {"prompt": tokenizer.decode(prompt), "chosen": tokenizer.decode(chosen[:-1]),
-            "rejected": tokenizer.decode(rejected[:-1])}  # fmt: skip
+    return {
+        "prompt": tokenizer.decode(prompt),
+        "chosen": tokenizer.decode(chosen[:-1]),
+        "rejected": tokenizer.decode(rejected[:-1]),
+    }
 
 
 def _warm_up_trl(trainer: Any, tiny: Any) -> None:
@@ -412,8 +452,11 @@ def layouts(spec: dict[str, Any]) -> dict[str, Any]:
     from hafs.types import Edge
 
     net, tokenizer, groups, about = loaded(spec)
-    apart = [TokenGroup(g.prompt, (g.candidates[e.winner], g.candidates[e.loser]), (Edge(0, 1),))
-             for g in groups for e in g.edges]  # fmt: skip
+    apart = [
+        TokenGroup(g.prompt, (g.candidates[e.winner], g.candidates[e.loser]), (Edge(0, 1),))
+        for g in groups
+        for e in g.edges
+    ]
     cache = ReferenceCache(None, ["benchmark"])
     cache.put(groups, [0.0] * sum(len(g.candidates) for g in groups))
     net = with_adapter(net, settings(1))

@@ -41,8 +41,12 @@ def verb_lines(name: str, command: Any) -> list[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = ["# The command line", "", "Made from the code by `make docs`. Flags may be written with `-` or `_`; every"
-             " verb takes `--help`.", ""]  # fmt: skip
+    lines = [
+        "# The command line",
+        "",
+        "Made from the code by `make docs`. Flags may be written with `-` or `_`; every verb takes `--help`.",
+        "",
+    ]
     for name, command in verbs(get_command(app), "hafs"):
         lines += verb_lines(name, command)
     lines += ["## Losses of `hafs train dpo --loss`", "", "| loss | what it is |", "| --- | --- |"]

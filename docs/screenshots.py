@@ -44,11 +44,12 @@ ASKED = {
         "ClearBuffer:\n    LDA #$00\n    STA $7E0100\n    RTS",
     ],
     "Wait for the next vertical blank.": [
-        "WaitVBlank:\n-   LDA.w $4212\n    BPL -\n    RTS", "WaitVBlank:\n    WAI\n    RTS",
+        "WaitVBlank:\n-   LDA.w $4212\n    BPL -\n    RTS",
+        "WaitVBlank:\n    WAI\n    RTS",
         "WaitVBlank:\n    BIT.w $4212\n    BMI WaitVBlank\n-   BIT.w $4212\n    BPL -\n    RTS",
         "WaitVBlank:\n    LDA.w $4210\n    RTS",
     ],
-}  # fmt: skip
+}
 
 
 def fill(store: Store) -> list[Prompt]:

@@ -46,8 +46,10 @@ def fill(store: Store, texts: Sequence[Sequence[str]], prompt: Callable[[int], s
 
 def graded(prompts: int, answers: int) -> list[list[str]]:
     """Answers that say how good they are: `grade 0` is the best."""
-    return [[f"Routine{p}:\n    LDA.b #${p:02X}\n    RTS ; grade {grade}" for grade in range(answers)]
-            for p in range(prompts)]  # fmt: skip
+    return [
+        [f"Routine{p}:\n    LDA.b #${p:02X}\n    RTS ; grade {grade}" for grade in range(answers)]
+        for p in range(prompts)
+    ]
 
 
 @dataclass
@@ -85,9 +87,14 @@ def served(app: Any) -> Iterator[str]:
 
 @contextmanager
 def site(
-    folder: Path, texts: Sequence[Sequence[str]], *, check: Any = None, accounts: Any = None,
-    prompt: Callable[[int], str] = "Prompt {}".format, **settings: Any,
-) -> Iterator[Site]:  # fmt: skip
+    folder: Path,
+    texts: Sequence[Sequence[str]],
+    *,
+    check: Any = None,
+    accounts: Any = None,
+    prompt: Callable[[int], str] = "Prompt {}".format,
+    **settings: Any,
+) -> Iterator[Site]:
     """A page over a new store with these answers, asked in their order and once each unless the settings say else."""
     clock = [1_000_000.0]
     with open_store(folder / "store.sqlite") as store:

@@ -61,14 +61,32 @@ def tiny_config(model_type: str = "llama", **changes: Any) -> Any:
     from transformers import AutoConfig
 
     sizes = {
-        "vocab_size": 260, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
-        "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 257, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "vocab_size": 260,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "bos_token_id": 256,
+        "eos_token_id": 257,
+        "pad_token_id": 257,
+        "tie_word_embeddings": True,
+    }
     if model_type == "gpt2":
-        sizes = {"vocab_size": 260, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 512,
-                 "bos_token_id": 256, "eos_token_id": 257,
-                 "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}  # fmt: skip
+        sizes = {
+            "vocab_size": 260,
+            "n_embd": 64,
+            "n_layer": 2,
+            "n_head": 4,
+            "n_positions": 512,
+            "bos_token_id": 256,
+            "eos_token_id": 257,
+            "embd_pdrop": 0.0,
+            "attn_pdrop": 0.0,
+            "resid_pdrop": 0.0,
+        }
     return AutoConfig.for_model(model_type, **{**sizes, **PECULIAR.get(model_type, {}), **changes})
 
 
@@ -115,9 +133,17 @@ def forks() -> Iterator[Forks]:
 
 
 LONGEST = (
-    "test_cli.py", "test_annotate_page.py", "test_bad_input.py", "test_task_references.py", "test_engine_trl.py",
-    "test_recipe.py", "test_export.py", "test_training_run.py", "test_training_processes.py", "test_loop.py",
-)  # fmt: skip
+    "test_cli.py",
+    "test_annotate_page.py",
+    "test_bad_input.py",
+    "test_task_references.py",
+    "test_engine_trl.py",
+    "test_recipe.py",
+    "test_export.py",
+    "test_training_run.py",
+    "test_training_processes.py",
+    "test_loop.py",
+)
 """Files that take longest; they go first, so that the workers end together."""
 
 

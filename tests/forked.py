@@ -73,9 +73,12 @@ class Forks:
             return subprocess.CompletedProcess(argv, status, *(file.read_text() for file in files))
 
     def _run(
-        self, code: str, environments: Sequence[Mapping[str, str]], argv: Sequence[str | Path] = (),
+        self,
+        code: str,
+        environments: Sequence[Mapping[str, str]],
+        argv: Sequence[str | Path] = (),
         files: Sequence[Path] = (),
-    ) -> list[int]:  # fmt: skip
+    ) -> list[int]:
         assert self._parent.stdin is not None and self._parent.stdout is not None
         order = [code, environments, list(map(str, argv)), list(map(str, files))]
         print(json.dumps(order), file=self._parent.stdin, flush=True)

@@ -208,9 +208,13 @@ class JudgeServer:
             await self._send(writer, 404, {"error": {"message": f"no {path}", "type": "not_found_error"}})
 
     async def _send(
-        self, writer: asyncio.StreamWriter, status: int, data: Any, headers: dict[str, str] | None = None,
+        self,
+        writer: asyncio.StreamWriter,
+        status: int,
+        data: Any,
+        headers: dict[str, str] | None = None,
         kind: str = "application/json",
-    ) -> None:  # fmt: skip
+    ) -> None:
         payload = data if isinstance(data, bytes) else json.dumps(data).encode()
         writer.write(self._head(status, len(payload), headers, kind) + payload)
         await writer.drain()
@@ -288,21 +292,34 @@ class JudgeServer:
         if path == "/v1/messages":
             stop = {"refuse": "refusal", "length": "max_tokens"}.get(str(wrong), "end_turn")
             return {
-                "id": "msg_1", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": stop,
-                "content": [{"type": "text", "text": text}], "stop_sequence": None,
+                "id": "msg_1",
+                "type": "message",
+                "role": "assistant",
+                "model": body["model"],
+                "stop_reason": stop,
+                "content": [{"type": "text", "text": text}],
+                "stop_sequence": None,
                 "usage": {"input_tokens": n_in, "output_tokens": n_out},
-            }  # fmt: skip
+            }
         message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
         if wrong == "refuse":
             message = {"role": "assistant", "content": None, "refusal": text}
-        choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None,
-                                  "finish_reason": "length" if wrong == "length" else "stop"}  # fmt: skip
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": message,
+            "logprobs": None,
+            "finish_reason": "length" if wrong == "length" else "stop",
+        }
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": "{", "logprob": -0.1, "bytes": [123], "top_logprobs": []}]}
         return {
-            "id": "c1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice],
+            "id": "c1",
+            "object": "chat.completion",
+            "created": 1,
+            "model": body["model"],
+            "choices": [choice],
             "usage": {"prompt_tokens": n_in, "completion_tokens": n_out, "total_tokens": n_in + n_out},
-        }  # fmt: skip
+        }
 
     # ---- batches
 
@@ -376,13 +393,23 @@ class JudgeServer:
         ended, n = self._ended(batch), len(batch["items"])
         when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(batch["created"]))
         return {
-            "id": batch["id"], "type": "message_batch", "processing_status": "ended" if ended else "in_progress",
-            "request_counts": {"processing": 0 if ended else n, "succeeded": n if ended else 0, "errored": 0,
-                               "canceled": 0, "expired": 0},
-            "created_at": when, "expires_at": when, "ended_at": when if ended else None, "archived_at": None,
+            "id": batch["id"],
+            "type": "message_batch",
+            "processing_status": "ended" if ended else "in_progress",
+            "request_counts": {
+                "processing": 0 if ended else n,
+                "succeeded": n if ended else 0,
+                "errored": 0,
+                "canceled": 0,
+                "expired": 0,
+            },
+            "created_at": when,
+            "expires_at": when,
+            "ended_at": when if ended else None,
+            "archived_at": None,
             "cancel_initiated_at": None,
             "results_url": f"{self.url}/v1/messages/batches/{batch['id']}/results" if ended else None,
-        }  # fmt: skip
+        }
 
     async def _openai_batches(
         self, method: str, path: str, body: bytes, headers: dict[str, str], writer: asyncio.StreamWriter
@@ -395,8 +422,19 @@ class JudgeServer:
             content = next(p for p in body.split(b"--" + boundary) if b'name="file"' in p)
             id = f"file_{len(self.files) + 1}"
             self.files[id] = content.partition(b"\r\n\r\n")[2].removesuffix(b"\r\n")
-            await self._send(writer, 200, {"id": id, "object": "file", "bytes": 1, "created_at": 1,
-                                           "filename": "f", "purpose": "batch", "status": "processed"})  # fmt: skip
+            await self._send(
+                writer,
+                200,
+                {
+                    "id": id,
+                    "object": "file",
+                    "bytes": 1,
+                    "created_at": 1,
+                    "filename": "f",
+                    "purpose": "batch",
+                    "status": "processed",
+                },
+            )
         elif parts[0] == "files":
             await self._results(writer, self.files[parts[1]], "application/octet-stream")
         elif method == "POST":
@@ -427,12 +465,18 @@ class JudgeServer:
                 rows.append(json.dumps(failed if how in ("expired", "errored") else done))
             self.files[batch["output"]] = "\n".join(rows).encode()
         return {
-            "id": batch["id"], "object": "batch", "endpoint": "/v1/chat/completions", "completion_window": "24h",
-            "status": "completed" if ended else "in_progress", "input_file_id": "file_1",
-            "created_at": int(batch["created"]), "metadata": batch["metadata"], "error_file_id": None,
+            "id": batch["id"],
+            "object": "batch",
+            "endpoint": "/v1/chat/completions",
+            "completion_window": "24h",
+            "status": "completed" if ended else "in_progress",
+            "input_file_id": "file_1",
+            "created_at": int(batch["created"]),
+            "metadata": batch["metadata"],
+            "error_file_id": None,
             "output_file_id": batch.get("output"),
             "request_counts": {"total": n, "completed": n if ended else 0, "failed": 0},
-        }  # fmt: skip
+        }
 
 
 async def _cancel_all() -> None:

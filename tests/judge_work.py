@@ -38,9 +38,14 @@ def client_of(kind: str, server: Any, name: str = "") -> Client:
 
 
 def run(
-    store: Store, *clients: Client, protocol: str = "listwise", budget: float | None = None, batch: bool = False,
-    poll: float = 0.02, **manner: Any,
-) -> list[JudgeResult]:  # fmt: skip
+    store: Store,
+    *clients: Client,
+    protocol: str = "listwise",
+    budget: float | None = None,
+    batch: bool = False,
+    poll: float = 0.02,
+    **manner: Any,
+) -> list[JudgeResult]:
     """Judge everything in the store."""
     selection = Selection([p.id for p in store.prompts()])
     how = Manner(**{"concurrency": 8, "timeout": 20.0, **manner})

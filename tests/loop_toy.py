@@ -14,8 +14,15 @@ from hafs.types import Candidate, Prompt, Score
 
 registry.BUILTIN["scorers"]["toy"] = "loop_toy:ToyScorer"
 
-TRAIN = {"precision": "fp32", "num_epochs": 1, "batch_size": 2, "gradient_accumulation_steps": 1, "save_steps": 1,
-         "validation_share": 0.0, "warmup_ratio": 0.0}  # fmt: skip
+TRAIN = {
+    "precision": "fp32",
+    "num_epochs": 1,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 1,
+    "validation_share": 0.0,
+    "warmup_ratio": 0.0,
+}
 SETTINGS: dict[str, Any] = {
     "score": {"scorer": "toy"},
     "sft": {**TRAIN, "learning_rate": 1e-2, "num_epochs": 4, "batch_size": 4, "save_steps": 4, "method": "full"},
@@ -38,9 +45,16 @@ class ToyScorer:
     def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
         for prompt, candidate in items:
             right = candidate.text.strip() == prompt.check["want"]
-            yield Score(candidate.id, self.name, self.version, self.arguments, value=float(right),
-                        key=(float(right), -float(len(candidate.text))), passed=right,
-                        cause="" if right else "wrong word")  # fmt: skip
+            yield Score(
+                candidate.id,
+                self.name,
+                self.version,
+                self.arguments,
+                value=float(right),
+                key=(float(right), -float(len(candidate.text))),
+                passed=right,
+                cause="" if right else "wrong word",
+            )
 
     def close(self) -> None:
         pass
@@ -50,8 +64,15 @@ def prompt(i: int, split: str) -> Prompt:
     """The i-th prompt of a split; families take turns. One in nine held-out ones wants a word that is never taught."""
     family = ("alpha", "beta", "gamma")[i % 3]
     want = "zz" if split != "train" and i % 9 == 5 else "ok"
-    return Prompt(f"{split[:2]} {family} {i}", family=family, category="words", split=split, checker="toy",
-                  check={"want": want}, references=({"name": "plain", "text": "ok"},))  # type: ignore[arg-type] # fmt: skip
+    return Prompt(
+        f"{split[:2]} {family} {i}",
+        family=family,
+        category="words",
+        split=split,
+        checker="toy",
+        check={"want": want},
+        references=({"name": "plain", "text": "ok"},),
+    )  # type: ignore[arg-type]
 
 
 def write_tasks(folder: Path, train: int = 60, validation: int = 24, test: int = 12) -> tuple[Path, Path]:
@@ -65,8 +86,15 @@ def write_tasks(folder: Path, train: int = 60, validation: int = 24, test: int =
 
 def toy_config(folder: Path, **loop: Any) -> Config:
     """Settings of a loop on the files in `folder`."""
-    limits = {"prompts": str(folder / "tasks.jsonl"), "sft_prompts": 24, "round_prompts": 9, "checkpoint_prompts": 6,
-              "decision_prompts": 18, "max_rounds": 2, **loop}  # fmt: skip
+    limits = {
+        "prompts": str(folder / "tasks.jsonl"),
+        "sft_prompts": 24,
+        "round_prompts": 9,
+        "checkpoint_prompts": 6,
+        "decision_prompts": 18,
+        "max_rounds": 2,
+        **loop,
+    }
     dpo = limits.pop("dpo", {})
     data = {**SETTINGS, "loop": limits, "eval": {**SETTINGS["eval"], "benchmarks": [str(folder / "bench.jsonl")]}}
     return parse_config({**data, "dpo": {**SETTINGS["dpo"], **dpo}})

@@ -59,8 +59,10 @@ def filled(path: Path, prompts: int = 6, answers: int = 4, models: tuple[str, ..
     store.add_prompts(made)
     store.add_candidates(
         Candidate(p.id, f"{m} says {j}", model=m, model_name=f"{m}-name", index=j)
-        for p in made for m in models for j in range(answers)
-    )  # fmt: skip
+        for p in made
+        for m in models
+        for j in range(answers)
+    )
     return store
 
 
@@ -123,12 +125,18 @@ def test_ways_to_write_a_ranking(text: str, tiers: tuple[tuple[str, ...], ...]) 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "nothing was ranked"), ("  > ", "nothing was ranked"), ("C", "at least two"),
+        ("", "nothing was ranked"),
+        ("  > ", "nothing was ranked"),
+        ("C", "at least two"),
         ("C A C", "C is named twice"),
-        ("C=C", "C is named twice"), ("C E", "there is no E, only A, B, C, D"), ("C A=", "without a letter"),
-        ("=A C", "without a letter"), ("A==B", "without a letter"), ("first A", "there is no FIRST"),
+        ("C=C", "C is named twice"),
+        ("C E", "there is no E, only A, B, C, D"),
+        ("C A=", "without a letter"),
+        ("=A C", "without a letter"),
+        ("A==B", "without a letter"),
+        ("first A", "there is no FIRST"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_ranking_says_why(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         parse_ranking(text, ABCD)
@@ -414,8 +422,9 @@ def test_undo_again_and_again_goes_back_in_time(store: Store) -> None:
         items.append(some(service.next_item("ann")))
         tiers = parse_ranking(text, ABCD)
         service.submit("ann", items[-1].lease, answer="ranked", tiers=tiers, confidence="clear", note="n")
-    for item, tiers in zip(reversed(items), ([["B"], ["A"], ["C"], ["D"]], [["D"], ["C"]], [["C"], ["A", "B"], ["D"]]),
-                           strict=True):  # fmt: skip
+    for item, tiers in zip(
+        reversed(items), ([["B"], ["A"], ["C"], ["D"]], [["D"], ["C"]], [["C"], ["A", "B"], ["D"]]), strict=True
+    ):
         back = some(service.undo("ann"))
         assert (back.prompt, back.cards, back.position) == (item.prompt, item.cards, item.position)
         assert back.previous["tiers"] == tiers and back.previous["confidence"] == "clear"
@@ -430,8 +439,9 @@ def test_undo_again_and_again_goes_back_in_time(store: Store) -> None:
 def test_an_edited_answer_becomes_a_candidate_that_beats_what_its_original_beats(store: Store) -> None:
     service = AnnotationService(store, plain())
     item = some(service.next_item("ann"))
-    made = service.submit("ann", item.lease, answer="ranked", tiers=[["C"], ["A"], ["B", "D"]],
-                          edited="better", edited_of="A")  # fmt: skip
+    made = service.submit(
+        "ann", item.lease, answer="ranked", tiers=[["C"], ["A"], ["B", "D"]], edited="better", edited_of="A"
+    )
     text = {c.label: c.text for c in item.cards}
     (written,) = store.candidates(source="edited:ann")
     assert written.text == "better" and made.details["edited"] == {"candidate": written.id, "of": made.shown[0]}
@@ -802,8 +812,11 @@ def test_exported_pairs_are_what_trainers_read(ranked: Path, tmp_path: Path) -> 
 
 def test_preferences_from_people(ranked: Path, tmp_path: Path) -> None:
     out = tmp_path / "g.jsonl"
-    said = hafs("preferences", "build", "--from", "human", "--annotator", "bob", "--output", out, "-w", ranked,
-                "--json").ok().json  # fmt: skip
+    said = (
+        hafs("preferences", "build", "--from", "human", "--annotator", "bob", "--output", out, "-w", ranked, "--json")
+        .ok()
+        .json
+    )
     assert said["groups"] == 3 and said["edges"] == 15
     (root_groups,) = (lines(out),)
     assert {e["source"] for g in root_groups for e in g["edges"]} == {"human:bob"}

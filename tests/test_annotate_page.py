@@ -493,8 +493,11 @@ def faults(page: Page) -> list[str]:
 
     until(page, "document.getAnimations().length === 0")
     found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')}"
-            for v in found if v["impact"] in ("serious", "critical")]  # fmt: skip
+    return [
+        f"{v['id']}: {v['nodes'][0]['html'][:200]} {v['nodes'][0].get('failureSummary', '')}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
 
 
 def test_no_serious_accessibility_fault(tmp_path: Path, visit: Callable[..., Page]) -> None:

@@ -18,11 +18,45 @@ from hafs.annotate.web.asar import AsarLexer, looks_like_asm
 from hafs.annotate.web.security import CSP, hash_password, verify_password
 
 PIECES = [
-    "<script>", "</pre>", "<img src=x onerror=y>", "[a](javascript:b)", "![a](http://b)", "```", "```asm\n", "~~~",
-    "`", "*", "_", "> ", "- ", "1. ", "# ", "|a|b|\n|-|-|\n", "&lt;", "&#x3c;", "\n", "\t", " ", "LDA.b #$00 ; x\n",
-    '"', "'", "\0", "\x1b[31m", "\u202e", "\ud800", "<!--", "]]>", "⟦ESC⟧", "<div hx-get=/x>", "<svg/onload=a>",
-    "<a href='javascript:x'>", "{{ 1 }}", "</code>", "\u2028", "<http://a>",
-]  # fmt: skip
+    "<script>",
+    "</pre>",
+    "<img src=x onerror=y>",
+    "[a](javascript:b)",
+    "![a](http://b)",
+    "```",
+    "```asm\n",
+    "~~~",
+    "`",
+    "*",
+    "_",
+    "> ",
+    "- ",
+    "1. ",
+    "# ",
+    "|a|b|\n|-|-|\n",
+    "&lt;",
+    "&#x3c;",
+    "\n",
+    "\t",
+    " ",
+    "LDA.b #$00 ; x\n",
+    '"',
+    "'",
+    "\0",
+    "\x1b[31m",
+    "\u202e",
+    "\ud800",
+    "<!--",
+    "]]>",
+    "⟦ESC⟧",
+    "<div hx-get=/x>",
+    "<svg/onload=a>",
+    "<a href='javascript:x'>",
+    "{{ 1 }}",
+    "</code>",
+    "\u2028",
+    "<http://a>",
+]
 
 
 class Seen(HTMLParser):
@@ -90,10 +124,19 @@ CODE = """Main:
 
 def test_65816_code_is_coloured_by_what_it_is() -> None:
     tokens = {(str(kind).removeprefix("Token."), text) for kind, text in AsarLexer().get_tokens(CODE)}
-    wanted = {("Name.Label", "Main"), ("Keyword", "LDA"), ("Keyword.Type", "w"), ("Name.Variable", "!player_state"),
-              ("Comment.Single", "; load"), ("Name.Label", ".loop"), ("Keyword.Pseudo", "db"),
-              ("Literal.String", '"text"'),
-              ("Literal.Number", "#$30"), ("Literal.Number", "%1010"), ("Name", "Routine_Sub")}  # fmt: skip
+    wanted = {
+        ("Name.Label", "Main"),
+        ("Keyword", "LDA"),
+        ("Keyword.Type", "w"),
+        ("Name.Variable", "!player_state"),
+        ("Comment.Single", "; load"),
+        ("Name.Label", ".loop"),
+        ("Keyword.Pseudo", "db"),
+        ("Literal.String", '"text"'),
+        ("Literal.Number", "#$30"),
+        ("Literal.Number", "%1010"),
+        ("Name", "Routine_Sub"),
+    }
     assert wanted <= tokens
     assert not any(kind == "Error" for kind, _ in tokens)
     assert "".join(text for _, text in AsarLexer(stripnl=False).get_tokens(CODE)) == CODE

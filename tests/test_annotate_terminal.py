@@ -61,9 +61,8 @@ ANSWERS = [
 def seed_for(prompt: Prompt, ids: list[str], name: str = "ann") -> int:
     """A seed that shows the candidates to `name` in the order of `ids`."""
     return next(
-        s for s in range(1000)
-        if sorted(ids, key=lambda id: content_id("shown", s, name, prompt.id, 0, id)) == ids
-    )  # fmt: skip
+        s for s in range(1000) if sorted(ids, key=lambda id: content_id("shown", s, name, prompt.id, 0, id)) == ids
+    )
 
 
 class Sitting:
@@ -72,9 +71,13 @@ class Sitting:
     def __init__(self, root: Path, *flags: str, env: dict[str, str] | None = None, rows: int = 60) -> None:
         argv = ["-m", "hafs", "annotate", "start", "--terminal", "-w", str(root), "--name", "ann", "--repeats", "0"]
         self.child = pexpect.spawn(
-            sys.executable, [*argv, *flags], dimensions=(rows, 80), encoding="utf-8", timeout=240,
+            sys.executable,
+            [*argv, *flags],
+            dimensions=(rows, 80),
+            encoding="utf-8",
+            timeout=240,
             env={**os.environ, "TERM": "dumb", **(env or {})},
-        )  # fmt: skip
+        )
 
     def screen(self, ends: str = "> $") -> str:
         """What is printed up to the next question, without the echo's carriage returns."""
@@ -153,8 +156,10 @@ def test_every_command_and_every_mistake(tmp_path: Path) -> None:
         assert "There is nothing to undo." in sitting.type("u")
         assert "0 of 6 done" in sitting.type("d")
         shown = sitting.type("c a=b d !")
-        assert shown.startswith("- Chosen: C, Rejected: A\n- Chosen: C, Rejected: B\n- Chosen: C, Rejected: D\n"
-                                "- Chosen: A, Rejected: D\n- Chosen: B, Rejected: D\n\n[2 of 6]")  # fmt: skip
+        assert shown.startswith(
+            "- Chosen: C, Rejected: A\n- Chosen: C, Rejected: B\n- Chosen: C, Rejected: D\n"
+            "- Chosen: A, Rejected: D\n- Chosen: B, Rejected: D\n\n[2 of 6]"
+        )
         assert "You said: C A=B D !" in sitting.type("u")
         assert "[2 of 6]" in sitting.type("D A ~")
         assert "[3 of 6]" in sitting.type("s")
@@ -234,8 +239,19 @@ def test_candidates_are_made_on_the_spot_while_the_person_ranks(tmp_path: Path, 
     """The guide's command, with a tiny model: prompts of a file, no answers yet; then the preferences are written."""
     root = workspace(tmp_path / "w")
     (tmp_path / "p.jsonl").write_text("".join(f'{{"text": "prompt {i}"}}\n' for i in range(3)))
-    flags = ["--model", str(tiny_model), "--num-candidates", "4", "--num-samples", "2", "--prompts",
-             str(tmp_path / "p.jsonl"), "--reveal", "--output", str(tmp_path / "human.jsonl")]  # fmt: skip
+    flags = [
+        "--model",
+        str(tiny_model),
+        "--num-candidates",
+        "4",
+        "--num-samples",
+        "2",
+        "--prompts",
+        str(tmp_path / "p.jsonl"),
+        "--reveal",
+        "--output",
+        str(tmp_path / "human.jsonl"),
+    ]
     sitting = Sitting(root, *flags, env={"OMP_NUM_THREADS": "1"})
     assert "[1 of 2]" in sitting.screen()
     assert "[2 of 2]" in sitting.type("C A B D")

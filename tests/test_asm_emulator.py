@@ -43,8 +43,17 @@ def emulator(harness: Harness) -> Iterator[Emulator]:
 
 def job(code: str, *vectors: dict[str, Any], returns: str = "rts", **more: Any) -> dict[str, Any]:
     """A job with machine code in hex."""
-    return {"overlays": [(pc(CODE), code)], "call": CODE, "returns": returns, "seed": "test", "frames": 4,
-            "keep": "", "scratch": [], "vectors": vectors or ({},), **more}  # fmt: skip
+    return {
+        "overlays": [(pc(CODE), code)],
+        "call": CODE,
+        "returns": returns,
+        "seed": "test",
+        "frames": 4,
+        "keep": "",
+        "scratch": [],
+        "vectors": vectors or ({},),
+        **more,
+    }
 
 
 def kinds(verdict: Verdict) -> list[str]:
@@ -91,8 +100,10 @@ def test_a_stack_that_is_off_but_returns(emulator: Emulator) -> None:
 
 def test_registers_and_flags_arrive_and_are_checked(emulator: Emulator) -> None:
     registers = {"A": 0x12AB, "X": 0x3456, "Y": 0x789A, "P": 0x05, "DB": 0x7E, "DP": 0x0300}
-    after = {"registers": {"A": [0x12AB, 0xFFFF], "X": [0x3456, 0xFFFF], "Y": [0x789A, 0xFFFF]},
-             "flags": {"C": 1, "Z": 0, "I": 1, "N": 0}}  # fmt: skip
+    after = {
+        "registers": {"A": [0x12AB, 0xFFFF], "X": [0x3456, 0xFFFF], "Y": [0x789A, 0xFFFF]},
+        "flags": {"C": 1, "Z": 0, "I": 1, "N": 0},
+    }
     (right,) = emulator.run(job(RTS, {"registers": registers, "after": after}))
     assert right.correct and right.clobbers == []
     (other,) = emulator.run(job("18ca60", {"registers": registers, "after": after}, keep="AXY"))  # CLC DEX
@@ -108,8 +119,10 @@ def test_a_task_may_ask_for_another_width_or_bank(emulator: Emulator) -> None:
 def test_the_joypad_is_read(emulator: Emulator) -> None:
     # $4200 = 1; wait for $4212 bit 0 to come and go; $00 = $4218; $01 = $4219; $4200 = 0
     read = "a9018d0042ad12424a90faad12424ab0faad18428500ad194285019c004260"
-    vectors = [{"pad": pad, "after": {"memory": {"0": word}}}
-               for pad, word in ((0, "0000"), (1, "0080"), (1 << 8, "8000"), (1 << 3, "0010"))]  # fmt: skip
+    vectors = [
+        {"pad": pad, "after": {"memory": {"0": word}}}
+        for pad, word in ((0, "0000"), (1, "0080"), (1 << 8, "8000"), (1 << 3, "0010"))
+    ]
     assert [v.correct for v in emulator.run(job(read, *vectors))] == [True] * 4
 
 

@@ -13,17 +13,52 @@ from hafs.scorers.asm.lint import lint
 from hafs.scorers.asm.screen import screen
 from hafs.scorers.asm.syntax import commands, is_code, strip_comment
 
-CODE_LINES = st.sampled_from([
-    "LDA.w $0E20", "AND #$1F", "STA $00 ; keep it", "RTS", "BNE .loop", ".loop", "-", "+ RTL",
-    "INX : INX", "JSR Other", "LDA (ptr),Y", "LDA [$10],Y", "LDA $12,S", "db $01,$02",
-    "dw table,$1234", "!count = $12", "PHP", "ASL A", "inc", "MVN $7F,$7E", "LDA #'A'",
-    'db "text, more"', "lda.b #!count", "Other:", "; a comment", "", "BRK #$00", "XBA",
-])  # fmt: skip
-PROSE = st.sampled_from([
-    "Here is the routine you asked for:", "It loads the value and masks it.", "## Explanation",
-    "* It keeps X and Y as they were.", "And then store the result in A.", "1. First load the value into A.",
-    "Bit 7 is the sign of the number.", "Sure!", "Note that the carry flag is changed by ADC.", "",
-])  # fmt: skip
+CODE_LINES = st.sampled_from(
+    [
+        "LDA.w $0E20",
+        "AND #$1F",
+        "STA $00 ; keep it",
+        "RTS",
+        "BNE .loop",
+        ".loop",
+        "-",
+        "+ RTL",
+        "INX : INX",
+        "JSR Other",
+        "LDA (ptr),Y",
+        "LDA [$10],Y",
+        "LDA $12,S",
+        "db $01,$02",
+        "dw table,$1234",
+        "!count = $12",
+        "PHP",
+        "ASL A",
+        "inc",
+        "MVN $7F,$7E",
+        "LDA #'A'",
+        'db "text, more"',
+        "lda.b #!count",
+        "Other:",
+        "; a comment",
+        "",
+        "BRK #$00",
+        "XBA",
+    ]
+)
+PROSE = st.sampled_from(
+    [
+        "Here is the routine you asked for:",
+        "It loads the value and masks it.",
+        "## Explanation",
+        "* It keeps X and Y as they were.",
+        "And then store the result in A.",
+        "1. First load the value into A.",
+        "Bit 7 is the sign of the number.",
+        "Sure!",
+        "Note that the carry flag is changed by ADC.",
+        "",
+    ]
+)
 
 
 @st.composite
@@ -96,12 +131,22 @@ def test_broken_code_is_not_tidied_up() -> None:
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("And then store it", False), ("Bit 7 is set", False), ("Inc the counter by one", False),
-        ("AND #$0F", True), ("INC A", True), ("label: LDA $00,X", True), ("Sta", True),
-        ("Note: it works", False), ("- RTS", True), ("- it returns at once", False), ("!x = 5", True),
-        ("Value = $0E20", True), ("db 1", True), ("", False),
+        ("And then store it", False),
+        ("Bit 7 is set", False),
+        ("Inc the counter by one", False),
+        ("AND #$0F", True),
+        ("INC A", True),
+        ("label: LDA $00,X", True),
+        ("Sta", True),
+        ("Note: it works", False),
+        ("- RTS", True),
+        ("- it returns at once", False),
+        ("!x = 5", True),
+        ("Value = $0E20", True),
+        ("db 1", True),
+        ("", False),
     ],
-)  # fmt: skip
+)
 def test_code_or_prose(line: str, code: bool) -> None:
     assert is_code(line) == code
 
@@ -125,23 +170,80 @@ def test_numbers_in_all_spellings(value: int, spelling: str, around: str) -> Non
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("First 3, so the result is 12. (It took 2 steps.)", 12), ("no number", None), ("", None),
-        ("R2D2", None), ("the value 1Fh", 31), ("A holds $05 and then $09", 9), ("x = 5\nx = 7", 7),
+        ("First 3, so the result is 12. (It took 2 steps.)", 12),
+        ("no number", None),
+        ("", None),
+        ("R2D2", None),
+        ("the value 1Fh", 31),
+        ("A holds $05 and then $09", 9),
+        ("x = 5\nx = 7", 7),
     ],
-)  # fmt: skip
+)
 def test_the_final_number(text: str, value: int | None) -> None:
     assert number(text) == value
 
 
 # --- the screen --------------------------------------------------------------------------------------------
 
-PIECES = st.sampled_from([
-    "inc", "src", "bin", "incsrc", "incbin", '"/etc/passwd"', "!a", "!b", "!{a}", "=", " = ", "\n",
-    " : ", ":", " ", "\\", "\\\n", ",", "readfile1", "read", "file1", "(", ")", "LDA ", "db ",
-    "while 1", "endwhile", "rep 9 ", "%a()", "macro a()", "endmacro", "table ", "x:", "; ", ";@", "#",
-    "NOP", "REP #$20", "'", '"', "include", "print ", "?", "function f(x) = x", "f(1)", "\t", "é",
-    "if 1", "endif", "org $8000", "struct s $00", "namespace on", "@", "[", "$12",
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        "inc",
+        "src",
+        "bin",
+        "incsrc",
+        "incbin",
+        '"/etc/passwd"',
+        "!a",
+        "!b",
+        "!{a}",
+        "=",
+        " = ",
+        "\n",
+        " : ",
+        ":",
+        " ",
+        "\\",
+        "\\\n",
+        ",",
+        "readfile1",
+        "read",
+        "file1",
+        "(",
+        ")",
+        "LDA ",
+        "db ",
+        "while 1",
+        "endwhile",
+        "rep 9 ",
+        "%a()",
+        "macro a()",
+        "endmacro",
+        "table ",
+        "x:",
+        "; ",
+        ";@",
+        "#",
+        "NOP",
+        "REP #$20",
+        "'",
+        '"',
+        "include",
+        "print ",
+        "?",
+        "function f(x) = x",
+        "f(1)",
+        "\t",
+        "é",
+        "if 1",
+        "endif",
+        "org $8000",
+        "struct s $00",
+        "namespace on",
+        "@",
+        "[",
+        "$12",
+    ]
+)
 DANGER = re.compile(
     r"(?i)^(incsrc|incbin|include(?:from|once)?|table|while|for|macro|if|function|struct|namespace|rep(?=\s+[^#\s]))\b(?!:)"
 )
@@ -177,15 +279,25 @@ def test_ordinary_code_passes_with_its_lines_in_place(code: str) -> None:
 @pytest.mark.parametrize(
     ("line", "kind"),
     [
-        ("incsrc x.asm", "file access"), ("INCBIN x", "file access"), ("!a = incbin", "file access"),
-        ("!a!b x", "define"), ("%macro()", "define"), ("LDA #!f(1)", "operand"),
-        ("LDA !a!b", "operand"), ("LDA \\", "operand"), ("LDA é", "unreadable"),
-        ("foo $12", "unknown instruction"), ("LDA f(1)", "function"),
-        ("LDA readfile1(a,0)", "file access"), ("rep 3 : NOP", "directive"), ("if 1", "directive"),
-        ("LDA $12 : incsrc x", "file access"), ("x: incsrc y", "file access"),
+        ("incsrc x.asm", "file access"),
+        ("INCBIN x", "file access"),
+        ("!a = incbin", "file access"),
+        ("!a!b x", "define"),
+        ("%macro()", "define"),
+        ("LDA #!f(1)", "operand"),
+        ("LDA !a!b", "operand"),
+        ("LDA \\", "operand"),
+        ("LDA é", "unreadable"),
+        ("foo $12", "unknown instruction"),
+        ("LDA f(1)", "function"),
+        ("LDA readfile1(a,0)", "file access"),
+        ("rep 3 : NOP", "directive"),
+        ("if 1", "directive"),
+        ("LDA $12 : incsrc x", "file access"),
+        ("x: incsrc y", "file access"),
         ("- incsrc y", "file access"),
     ],
-)  # fmt: skip
+)
 def test_what_the_screen_says(line: str, kind: str) -> None:
     assert screen(line).errors[0][0] == kind
 

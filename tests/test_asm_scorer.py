@@ -64,12 +64,7 @@ def _checks() -> dict[str, dict[str, Any]]:
         "multiply": {**routine, "entry": "Multiply", "vectors": product},
         "upload": {**routine, "entry": "UploadTiles", "returns": "rtl", "vectors": tiles},
         "lookup": {**routine, "entry": "Lookup", "vectors": lookup},
-        "support": {
-            **routine,
-            "entry": "Twice",
-            "support": "AddFive:\n CLC\n ADC #$05\n RTS",
-            "vectors": support,
-        },
+        "support": {**routine, "entry": "Twice", "support": "AddFive:\n CLC\n ADC #$05\n RTS", "vectors": support},
     }
 
 
@@ -190,9 +185,8 @@ def test_the_assembler_cannot_read_files(line: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "loop",
-    ["while 1\nendwhile", "while 1\nprint \"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"\nendwhile"],
-)  # fmt: skip
+    "loop", ["while 1\nendwhile", 'while 1\nprint "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"\nendwhile']
+)
 def test_an_endless_assembler_is_stopped(loop: str) -> None:
     made = assemble(f"lorom\norg $008000\n{loop}\n", seconds=1.5, output_bytes=1 << 16)
     assert made.kind == "limits" and made.errors
@@ -331,12 +325,20 @@ HITS = [(9, 3, 0), (3, 9, 255), (0, 0, 1), (255, 255, 7), (200, 1, 3), (1, 200, 
 
 def hook() -> Prompt:
     vectors = [
-        vector({"300": f"{h:02x}{d:02x}", "320": f"{c:02x}"},
-               {"memory": {"300": f"{max(0, h - d):02x}", "310": "05", "320": f"{c + 1 & 255:02x}"}})
+        vector(
+            {"300": f"{h:02x}{d:02x}", "320": f"{c:02x}"},
+            {"memory": {"300": f"{max(0, h - d):02x}", "310": "05", "320": f"{c + 1 & 255:02x}"}},
+        )
         for h, d, c in HITS
-    ]  # fmt: skip
-    check = {"kind": "patch", "returns": "rts", "vanilla": VANILLA, "editable": [[0x018000, 0x018014]],
-             "call": 0x018000, "vectors": vectors}  # fmt: skip
+    ]
+    check = {
+        "kind": "patch",
+        "returns": "rts",
+        "vanilla": VANILLA,
+        "editable": [[0x018000, 0x018014]],
+        "call": 0x018000,
+        "vectors": vectors,
+    }
     return Prompt("count the hits", checker="asm", check=check)
 
 
@@ -353,11 +355,11 @@ COUNT = "CountHit:\nSTA.w $0300\nINC.w $0320\nLDA.b #$05\nRTL"
         ("protected ROM", f"org $01800B\nJSL CountHit\nNOP\norg $208000\n{COUNT}"),
         ("protected ROM", "org $008000\nNOP"),
         ("wrong mode", f"org $01800B\nJSL Hit\nNOP\norg $108000\nHit:\nPHK\nPLB\n{COUNT}"),
-        ("screened: file access", "org $108000\nincbin \"/etc/passwd\""),
+        ("screened: file access", 'org $108000\nincbin "/etc/passwd"'),
         ("does not assemble: too large", "org $10FFFF\nJSL $108000"),
         ("no code", "org $01800B\nSTA.w $0300"),
     ],
-)  # fmt: skip
+)
 def test_patches(scorer: AsmScorer, cause: str, text: str) -> None:
     (score,) = scorer.score(answers(hook(), text))
     assert score.cause == cause, score.details
@@ -366,8 +368,14 @@ def test_patches(scorer: AsmScorer, cause: str, text: str) -> None:
 
 def question(value: int = 6) -> Prompt:
     vectors = [vector({"300": "0903"}, {"memory": {"300": "06", "310": "05"}})]
-    check = {"kind": "value", "returns": "rts", "vanilla": VANILLA, "call": 0x018000, "vectors": vectors,
-             "answer": {"kind": "number", "value": value}}  # fmt: skip
+    check = {
+        "kind": "value",
+        "returns": "rts",
+        "vanilla": VANILLA,
+        "call": 0x018000,
+        "vectors": vectors,
+        "answer": {"kind": "number", "value": value},
+    }
     references = (Reference("hex", "9 - 3: the byte holds $06."), Reference("plain", "6"))
     return Prompt(f"what is at $0300? {value}", checker="asm", check=check, references=references)
 

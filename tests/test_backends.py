@@ -23,8 +23,12 @@ from hafs.models import model_hash
 PROMPTS = ["a", "Hello there, a longer prompt that goes on", "mid length", "x" * 90, "Write a routine.\n\té"]
 STOPS = [257, *range(26)]  # one token in ten ends an answer, so rows end at different steps
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {}, "mistral": {"sliding_window": 24}, "gemma3_text": {"sliding_window": 24}, "qwen3": {}, "gpt2": {},
-}  # fmt: skip
+    "llama": {},
+    "mistral": {"sliding_window": 24},
+    "gemma3_text": {"sliding_window": 24},
+    "qwen3": {},
+    "gpt2": {},
+}
 
 
 def backend(family: str = "llama", seed: int = 0, **changes: Any) -> TransformersBackend:
@@ -63,8 +67,11 @@ def by_the_library(b: TransformersBackend, prompts: list[str], tokens: int) -> l
     out = b._net.generate(
         input_ids=torch.tensor([[257] * (width - len(i)) + i for i in ids]),
         attention_mask=torch.tensor([[0] * (width - len(i)) + [1] * len(i) for i in ids]),
-        do_sample=False, max_new_tokens=tokens, eos_token_id=STOPS, pad_token_id=257,
-    )  # fmt: skip
+        do_sample=False,
+        max_new_tokens=tokens,
+        eos_token_id=STOPS,
+        pad_token_id=257,
+    )
     ends = [next((k + 1 for k, t in enumerate(row) if t in STOPS), tokens) for row in out[:, width:].tolist()]
     return [tuple(row[:end]) for row, end in zip(out[:, width:].tolist(), ends, strict=True)]
 

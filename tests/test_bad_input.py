@@ -112,8 +112,11 @@ def broken(tiny_model: Path, folder: Path, name: str) -> Path:
     elif name == "broken-config":
         (model / "config.json").write_text("{")
     else:
-        change: dict[str, Any] = {"unknown-kind": {"model_type": "nonsense"}, "wider": {"hidden_size": 128},
-                                  "deeper": {"num_hidden_layers": 3}}[name]  # fmt: skip
+        change: dict[str, Any] = {
+            "unknown-kind": {"model_type": "nonsense"},
+            "wider": {"hidden_size": 128},
+            "deeper": {"num_hidden_layers": 3},
+        }[name]
         (model / "config.json").write_text(json.dumps({**config, **change}))
     return model
 
@@ -157,8 +160,19 @@ def test_a_prompt_that_is_too_long_for_the_model(inside: Path, tiny_model: Path)
 
 def test_broken_lines_are_named_and_the_rest_is_used(inside: Path, tiny_model: Path) -> None:
     """Line 5 repeats the first prompt; a lone surrogate is a strange prompt and no broken line."""
-    write("p.jsonl", {"text": "one"}, "{not json", {"txt": "no column"}, "", {"text": "one"}, [1], {"text": " "},
-          {"text": "two", "colour": "red"}, '{"text": "\\ud800 three"}', {"text": "four"})  # fmt: skip
+    write(
+        "p.jsonl",
+        {"text": "one"},
+        "{not json",
+        {"txt": "no column"},
+        "",
+        {"text": "one"},
+        [1],
+        {"text": " "},
+        {"text": "two", "colour": "red"},
+        '{"text": "\\ud800 three"}',
+        {"text": "four"},
+    )
     ran = hafs("generate", "--model", tiny_model, "--prompts", "p.jsonl", "--json").ok()
     assert (ran.json["prompts"], ran.json["candidates"]) == (3, 9)
     skipped = [line for line in ran.err.splitlines() if "skipped" in line]
@@ -169,8 +183,14 @@ def test_broken_lines_are_named_and_the_rest_is_used(inside: Path, tiny_model: P
 
 
 def test_columns_of_the_wrong_type_are_named(inside: Path, tiny_model: Path) -> None:
-    write("p.jsonl", {"text": "one"}, {"text": "two", "split": 5}, {"text": "three", "system": None},
-          {"text": "four", "check": [1]}, {"text": "five", "references": [{"text": "x"}]})  # fmt: skip
+    write(
+        "p.jsonl",
+        {"text": "one"},
+        {"text": "two", "split": 5},
+        {"text": "three", "system": None},
+        {"text": "four", "check": [1]},
+        {"text": "five", "references": [{"text": "x"}]},
+    )
     ran = hafs("generate", "--model", tiny_model, "--prompts", "p.jsonl", "--json").ok()
     assert ran.json["prompts"] == 1
     for number, column in ((2, "split"), (3, "system"), (4, "check"), (5, "name")):
@@ -178,21 +198,41 @@ def test_columns_of_the_wrong_type_are_named(inside: Path, tiny_model: Path) -> 
 
 
 def test_broken_lines_of_every_kind_of_file(inside: Path, tiny_model: Path) -> None:
-    write("sft.jsonl", {"prompt": "a", "completion": "b"}, {"prompt": "a"}, {"completion": "b"}, "xx",
-          {"prompt": "a", "completion": None}, {"prompt": 5, "completion": "b"}, {"messages": [{"role": "user"}]},
-          {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}]},
-          {"text": 5, "references": []}, {"text": "a", "references": [{"name": "n", "text": 5}]},
-          {"messages": [{"role": "system", "content": ""}, {"role": "user", "content": "q"},
-                        {"role": "assistant", "content": "a"}]})  # fmt: skip
+    write(
+        "sft.jsonl",
+        {"prompt": "a", "completion": "b"},
+        {"prompt": "a"},
+        {"completion": "b"},
+        "xx",
+        {"prompt": "a", "completion": None},
+        {"prompt": 5, "completion": "b"},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "user", "content": None}, {"role": "assistant", "content": "x"}]},
+        {"text": 5, "references": []},
+        {"text": "a", "references": [{"name": "n", "text": 5}]},
+        {
+            "messages": [
+                {"role": "system", "content": ""},
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "a"},
+            ]
+        },
+    )
     ran = hafs("sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "sft").ok()
     skipped = [line for line in ran.err.splitlines() if "skipped" in line]
     assert [int(line.split(":")[1]) for line in skipped] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert "the column 'completion' is missing" in skipped[0] and "the column 'prompt' is missing" in skipped[1]
     assert "the column 'completion' is NoneType, not a text" in skipped[3]
-    write("pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b"}, "xx",
-          {"prompt": "a", "chosen": "b", "rejected": "b"})  # fmt: skip
-    ran = hafs("train", "dpo", "--sft-model", tiny_model, "--preference-data", "pairs.jsonl",
-               "--output-dir", "dpo").ok()  # fmt: skip
+    write(
+        "pairs.jsonl",
+        {"prompt": "a", "chosen": "b", "rejected": "c"},
+        {"prompt": "a", "chosen": "b"},
+        "xx",
+        {"prompt": "a", "chosen": "b", "rejected": "b"},
+    )
+    ran = hafs(
+        "train", "dpo", "--sft-model", tiny_model, "--preference-data", "pairs.jsonl", "--output-dir", "dpo"
+    ).ok()
     assert "pairs.jsonl:2: skipped, the column 'rejected' is missing" in ran.err
     assert "pairs.jsonl:3: skipped" in ran.err and "pairs.jsonl:4: skipped" in ran.err
     write("candidates.jsonl", {"prompt_id": "nope", "text": "x"}, {"text": "x"}, "xx")
@@ -201,8 +241,22 @@ def test_broken_lines_of_every_kind_of_file(inside: Path, tiny_model: Path) -> N
 
 
 HOSTILE: list[Any] = [
-    None, True, 7, 0.0, 10**25, -(10**400), float("nan"), float("inf"), "", "\ud800\0", [], [5], [[]], {}, {"a": 1},
-]  # fmt: skip
+    None,
+    True,
+    7,
+    0.0,
+    10**25,
+    -(10**400),
+    float("nan"),
+    float("inf"),
+    "",
+    "\ud800\0",
+    [],
+    [5],
+    [[]],
+    {},
+    {"a": 1},
+]
 
 
 def test_hostile_values_in_every_column_of_every_kind(tmp_path: Path) -> None:
@@ -250,9 +304,16 @@ def test_broken_lines_of_a_benchmark_are_named(inside: Path, tiny_model: Path) -
 
 @pytest.mark.parametrize(
     "command",
-    ["generate --prompts", "eval --benchmark", "tasks check", "data import prompts", "sft --data",
-     "train dpo --preference-data", "train dpo --validate"],
-)  # fmt: skip
+    [
+        "generate --prompts",
+        "eval --benchmark",
+        "tasks check",
+        "data import prompts",
+        "sft --data",
+        "train dpo --preference-data",
+        "train dpo --validate",
+    ],
+)
 def test_files_without_a_row(inside: Path, tiny_model: Path, command: str) -> None:
     words = command.split()
     flag = {"generate": "--model", "eval": "--model", "sft": "--model", "train": "--sft-model"}.get(words[0])
@@ -390,9 +451,20 @@ def test_flags_and_names_that_are_wrong(untouched: Path, tiny_model: Path, comma
 
 @pytest.mark.parametrize(
     "command",
-    ["data counts", "generate", "score", "config", "preferences build", "compare a b", "report a b",
-     "train dpo --sft-model x", "sft", "tasks generate asm -n 1", "eval"],
-)  # fmt: skip
+    [
+        "data counts",
+        "generate",
+        "score",
+        "config",
+        "preferences build",
+        "compare a b",
+        "report a b",
+        "train dpo --sft-model x",
+        "sft",
+        "tasks generate asm -n 1",
+        "eval",
+    ],
+)
 def test_no_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.chdir(tmp_path)
     hafs(*command.split()).failed(2, f"there is no hafs workspace in {tmp_path} or above it", "fix: hafs init DIR")
@@ -454,8 +526,18 @@ def test_validation_without_an_assembler_is_refused_at_the_start(
     inside: Path, tiny_model: Path, no_tools: None
 ) -> None:
     write("pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
-    ran = hafs("train", "dpo", "--sft-model", tiny_model, "--preference-data", "pairs.jsonl",
-               "--output-dir", "dpo", "--validate", asked())  # fmt: skip
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft-model",
+        tiny_model,
+        "--preference-data",
+        "pairs.jsonl",
+        "--output-dir",
+        "dpo",
+        "--validate",
+        asked(),
+    )
     ran.failed(1, "no answer to the validation prompts could be scored: the assembler", "hafs doctor")
     assert not (inside / "dpo/model").exists()
 
@@ -576,8 +658,9 @@ def limited(size: int | None) -> Iterator[None]:
 def train_sft(tiny_model: Path, size: int | None) -> Ran:
     write("sft.jsonl", *({"prompt": f"say {i}", "completion": f"{i}"} for i in range(6)))
     with limited(size):
-        return hafs("sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "run", "--lora-rank", "1",
-                    "--json")  # fmt: skip
+        return hafs(
+            "sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "run", "--lora-rank", "1", "--json"
+        )
 
 
 WEIGHTS, STATE, MODEL = 8_000, 20_000, 120_000
@@ -653,15 +736,22 @@ def hostile(entry: str, canary: Path) -> dict[str, str]:
         for name, target in targets
     }
     loops = {
-        "branch to itself": f"{run}- BRA -", "jump to itself": f"{run} JMP {entry}", "wait": f"{run} WAI\n BRA {entry}",
-        "stop": f"{run} STP", "recursion": f"{run} JSR {entry}", "while": "while 1\nendwhile",
-        "macro": "macro a()\n%a()\nendmacro\n%a()", "rep": f"{run} rep 999999999 : NOP",
-    }  # fmt: skip
+        "branch to itself": f"{run}- BRA -",
+        "jump to itself": f"{run} JMP {entry}",
+        "wait": f"{run} WAI\n BRA {entry}",
+        "stop": f"{run} STP",
+        "recursion": f"{run} JSR {entry}",
+        "while": "while 1\nendwhile",
+        "macro": "macro a()\n%a()\nendmacro\n%a()",
+        "rep": f"{run} rep 999999999 : NOP",
+    }
     floods = {
-        "10 MB of text": "x" * 10_000_000, "10 MB of code": run + " NOP\n" * 2_000_000,
-        "10 MB printed": f'{run} rep 1000000 : print "xxxxxxxxxx"', "fences": "```asm\n" * 1_000_000,
-        "printed": f"while 1\nprint \"{'x' * 100}\"\nendwhile",
-    }  # fmt: skip
+        "10 MB of text": "x" * 10_000_000,
+        "10 MB of code": run + " NOP\n" * 2_000_000,
+        "10 MB printed": f'{run} rep 1000000 : print "xxxxxxxxxx"',
+        "fences": "```asm\n" * 1_000_000,
+        "printed": f'while 1\nprint "{"x" * 100}"\nendwhile',
+    }
     return {**files, **reads, **loops, **floods, "nothing": "", "nul": f"{run} LDA\0\n", "half": run + " \ud800"}
 
 

@@ -74,10 +74,17 @@ def test_help_loads_nothing_heavy() -> None:
 def test_verbs_that_do_not_compute_do_not_load_torch(tmp_path: Path) -> None:
     w, rows = ["-w", str(tmp_path)], str(tmp_path / "p.jsonl")
     found = loaded_by(
-        ["init", str(tmp_path)], ["config", *w], ["tasks", "list"], ["data", "counts", *w],
-        ["tasks", "generate", "asm", "-n", "2", *w], ["data", "export", "prompts", rows, *w],
-        ["data", "import", "prompts", rows, *w], ["tasks", "check", rows], ["score", *w], ["tools", "install"],
-    )  # fmt: skip
+        ["init", str(tmp_path)],
+        ["config", *w],
+        ["tasks", "list"],
+        ["data", "counts", *w],
+        ["tasks", "generate", "asm", "-n", "2", *w],
+        ["data", "export", "prompts", rows, *w],
+        ["data", "import", "prompts", rows, *w],
+        ["tasks", "check", rows],
+        ["score", *w],
+        ["tools", "install"],
+    )
     assert not {"torch", "transformers", "peft", "accelerate"} & set(found)
 
 
@@ -166,8 +173,22 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("generate", "generate", "--model", "models/sft/model", "-n", "4", "--output", "candidates.jsonl")
         do("score", "score", "--output", "scores.jsonl")
         patch.setattr(sys, "stdin", io.StringIO("A B\nq\n"))
-        do("annotate start", "annotate", "start", "--terminal", "--name", "ann", "--model", "models/sft/model",
-           "--candidates", "2", "--limit", "2", "--repeats", "0")  # fmt: skip
+        do(
+            "annotate start",
+            "annotate",
+            "start",
+            "--terminal",
+            "--name",
+            "ann",
+            "--model",
+            "models/sft/model",
+            "--candidates",
+            "2",
+            "--limit",
+            "2",
+            "--repeats",
+            "0",
+        )
         do("annotate stats", "annotate", "stats")
         do("annotate export", "annotate", "export", "said.jsonl")
         patch.setattr(sys, "stdin", io.StringIO("a long password\n"))
@@ -184,30 +205,108 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         for name in ("calibrate", "plan", "build"):
             do(f"judge {name}", "judge", name, *oracle)
         do("preferences build", "preferences", "build", "--output", "built.jsonl")
-        do("preferences generate",
-           "preferences", "generate", "--model", "models/sft/model", "--num-samples", "6",
-           "--candidates-per-prompt", "4", "--scorer", "automatic", "--output", "preferences.jsonl")  # fmt: skip
+        do(
+            "preferences generate",
+            "preferences",
+            "generate",
+            "--model",
+            "models/sft/model",
+            "--num-samples",
+            "6",
+            "--candidates-per-prompt",
+            "4",
+            "--scorer",
+            "automatic",
+            "--output",
+            "preferences.jsonl",
+        )
         do("preferences stats", "preferences", "stats", "--output", "stats.svg")
         do("preferences formats", "preferences", "formats")
         do("preferences export", "preferences", "export", "openai.jsonl", "--format", "openai")
         do("preferences combine", "preferences", "combine", "built.jsonl", "openai.jsonl", "--output", "mixed.jsonl")
-        do("train dpo",
-           "train", "dpo", "--sft_model", "models/sft/model", "--preference_data", "preferences.jsonl",
-           "--output_dir", "models/dpo", "--beta", "0.1", "--learning_rate", "5e-6", "--num_epochs", "1",
-           "--batch_size", "2", "--gradient_accumulation_steps", "8")  # fmt: skip
-        do("train reward", "train", "reward", "--sft_model", "models/sft/model", "--preference_data",
-           "preferences.jsonl", "--output_dir", "models/reward")  # fmt: skip
+        do(
+            "train dpo",
+            "train",
+            "dpo",
+            "--sft_model",
+            "models/sft/model",
+            "--preference_data",
+            "preferences.jsonl",
+            "--output_dir",
+            "models/dpo",
+            "--beta",
+            "0.1",
+            "--learning_rate",
+            "5e-6",
+            "--num_epochs",
+            "1",
+            "--batch_size",
+            "2",
+            "--gradient_accumulation_steps",
+            "8",
+        )
+        do(
+            "train reward",
+            "train",
+            "reward",
+            "--sft_model",
+            "models/sft/model",
+            "--preference_data",
+            "preferences.jsonl",
+            "--output_dir",
+            "models/reward",
+        )
         (root / "answers.jsonl").write_text('{"prompt": "add", "answer": "CLC"}\n')
         do("reward score", "reward", "score", "answers.jsonl", "--model", "models/reward")
         hafs("tasks", "generate", "asm", "--tags", "easy", "-n", "6", "--seed", "5", "--output", "ask.jsonl").ok()
-        do("train ppo", "train", "ppo", "--sft_model", "models/sft/model", "--prompts", "ask.jsonl", "--scorer",
-           "asm", "--reward_model", "models/reward", "--output_dir", "models/ppo")  # fmt: skip
-        do("compare-methods", "compare-methods", "--jobs", "2", "--sft_model", "models/sft/model", "--preference_data",
-           "preferences.jsonl", "--prompts", "ask.jsonl", "--benchmark", "held.jsonl", "--methods", "rloo",
-           "--seeds", "1", "--markdown", "methods.md")  # fmt: skip
+        do(
+            "train ppo",
+            "train",
+            "ppo",
+            "--sft_model",
+            "models/sft/model",
+            "--prompts",
+            "ask.jsonl",
+            "--scorer",
+            "asm",
+            "--reward_model",
+            "models/reward",
+            "--output_dir",
+            "models/ppo",
+        )
+        do(
+            "compare-methods",
+            "compare-methods",
+            "--jobs",
+            "2",
+            "--sft_model",
+            "models/sft/model",
+            "--preference_data",
+            "preferences.jsonl",
+            "--prompts",
+            "ask.jsonl",
+            "--benchmark",
+            "held.jsonl",
+            "--methods",
+            "rloo",
+            "--seeds",
+            "1",
+            "--markdown",
+            "methods.md",
+        )
         for name, model in (("baseline", tiny_model), ("sft", "models/sft/model"), ("dpo", "models/dpo/model")):
-            do("eval run", "eval", "--model", model, "--name", name, "--benchmark", "held.jsonl",
-               "--output", f"{name}.json")  # fmt: skip
+            do(
+                "eval run",
+                "eval",
+                "--model",
+                model,
+                "--name",
+                name,
+                "--benchmark",
+                "held.jsonl",
+                "--output",
+                f"{name}.json",
+            )
         do("judge winrate", "judge", "winrate", *judge_and_label(root), *oracle)
         do("compare", "compare", "baseline", "sft", "dpo", "--markdown", "table.md")
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
@@ -221,8 +320,18 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         hafs("tasks", "generate", "asm", "--tags", "easy", "--split", "test", "-n", "9", "--output", "nine.jsonl").ok()
         Path("final.jsonl").write_text("".join(Path("nine.jsonl").read_text().splitlines(keepends=True)[6:]))
         do("eval seal", "eval", "seal", "final", "final.jsonl")
-        do("eval open", "eval", "open", "final", "--model", "a=models/sft/model",
-           "--model", "b=models/dpo/model", "--reference", "a")  # fmt: skip
+        do(
+            "eval open",
+            "eval",
+            "open",
+            "final",
+            "--model",
+            "a=models/sft/model",
+            "--model",
+            "b=models/dpo/model",
+            "--reference",
+            "a",
+        )
     return {"root": root, "ran": ran}
 
 
@@ -326,8 +435,16 @@ def test_repeating_does_nothing_and_says_so(inside: Path, project: dict[str, Any
     assert hafs("score", "--json").ok().json["scored"] == 0
     weights = inside / "models/dpo/model/model.safetensors"
     written = weights.stat().st_mtime_ns
-    trained = hafs("train", "dpo", "--sft-model", "models/sft/model", "--preference-data", "preferences.jsonl",
-                   "--output-dir", "models/dpo").ok()  # fmt: skip
+    trained = hafs(
+        "train",
+        "dpo",
+        "--sft-model",
+        "models/sft/model",
+        "--preference-data",
+        "preferences.jsonl",
+        "--output-dir",
+        "models/dpo",
+    ).ok()
     assert "finished before: nothing was trained now" in trained.err
     assert weights.stat().st_mtime_ns == written
     hafs("init", inside).ok()
@@ -345,8 +462,18 @@ def test_a_run_that_kept_its_start_says_so(inside: Path, project: dict[str, Any]
 
 @pytest.mark.tools
 def test_training_can_pick_by_pass_rate(inside: Path) -> None:
-    ran = hafs("train", "dpo", "--sft_model", "models/sft/model", "--preference_data", "preferences.jsonl",
-               "--output_dir", "models/picked", "--validate", "held.jsonl").ok()  # fmt: skip
+    ran = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        "models/sft/model",
+        "--preference_data",
+        "preferences.jsonl",
+        "--output_dir",
+        "models/picked",
+        "--validate",
+        "held.jsonl",
+    ).ok()
     assert "pass_rate 0" in ran.out
     log = lines(inside / "models/picked/log.jsonl")
     assert all("eval/pass_rate" in row for row in log if "eval/score" in row)
@@ -397,8 +524,21 @@ def test_pairs_for_other_trainers(inside: Path) -> None:
     hafs("preferences", "build", "--pairs", "--scheme", "guide", "--output", "pairs.jsonl").ok()
     rows = lines(inside / "pairs.jsonl")
     assert rows and all(row["chosen"] != row["rejected"] for row in rows)
-    said = hafs("train", "dpo", "--sft-model", "models/sft/model", "--preference-data", "pairs.jsonl",
-                "--output-dir", "models/from-pairs", "--json").ok().json  # fmt: skip
+    said = (
+        hafs(
+            "train",
+            "dpo",
+            "--sft-model",
+            "models/sft/model",
+            "--preference-data",
+            "pairs.jsonl",
+            "--output-dir",
+            "models/from-pairs",
+            "--json",
+        )
+        .ok()
+        .json
+    )
     assert said["steps"] == 1
 
 
@@ -430,8 +570,11 @@ def test_the_demo_end_to_end_and_again(
     monkeypatch.setitem(tasks.BENCHMARKS, "demo", ("asm", 6, ("easy",)))
     monkeypatch.setattr(demo, "SFT_PROMPTS", 8)
     monkeypatch.setattr(demo, "PREFERENCE_PROMPTS", 4)
-    short = {**demo.SETTINGS, "generate": {**demo.SETTINGS["generate"], "max_new_tokens": 12},
-             "eval": {"max_new_tokens": 12}}  # fmt: skip
+    short = {
+        **demo.SETTINGS,
+        "generate": {**demo.SETTINGS["generate"], "max_new_tokens": 12},
+        "eval": {"max_new_tokens": 12},
+    }
     monkeypatch.setattr(demo, "SETTINGS", short)
     monkeypatch.setenv("COLUMNS", "200")
     first = hafs("demo", tmp_path / "demo").ok()
@@ -452,8 +595,21 @@ def test_the_demo_end_to_end_and_again(
 def test_ctrl_c_says_that_the_command_can_be_repeated(tiny_model: Path, tmp_path: Path) -> None:
     root = workspace(tmp_path / "w")
     (tmp_path / "p.jsonl").write_text("".join(json.dumps({"text": f"prompt {i}"}) + "\n" for i in range(30)))
-    argv = ["generate", "--model", tiny_model, "--prompts", tmp_path / "p.jsonl", "-w", root, "--batch-size", "3",
-            "--max-new-tokens", "100", "--output", tmp_path / "out.jsonl"]  # fmt: skip
+    argv = [
+        "generate",
+        "--model",
+        tiny_model,
+        "--prompts",
+        tmp_path / "p.jsonl",
+        "-w",
+        root,
+        "--batch-size",
+        "3",
+        "--max-new-tokens",
+        "100",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "hafs", *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

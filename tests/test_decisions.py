@@ -9,16 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs.config import LoopConfig
-from hafs.decisions import (
-    Past,
-    Signs,
-    budget_spent,
-    judge_round,
-    rounds_done,
-    signs_of,
-    stop,
-    target_reached,
-)
+from hafs.decisions import Past, Signs, budget_spent, judge_round, rounds_done, signs_of, stop, target_reached
 from hafs.evals import EvalResult, PromptResult
 from hafs.focus import plan
 from hafs.statistics import paired_difference, wilson
@@ -34,12 +25,16 @@ def evaluated(
     built = built or [True] * n
     rows = [
         PromptResult(
-            str(i), passed=None if i >= n - missing else ok, reason="the emulator died" if i >= n - missing else "",
-            value=float(ok), n_tokens=round(tokens) + i % 3, details={"assembles": built[i]},
+            str(i),
+            passed=None if i >= n - missing else ok,
+            reason="the emulator died" if i >= n - missing else "",
+            value=float(ok),
+            n_tokens=round(tokens) + i % 3,
+            details={"assembles": built[i]},
             cause="" if ok else "wrong result",
         )
         for i, ok in enumerate(passed)
-    ]  # fmt: skip
+    ]
     return EvalResult(name, "decision", tuple(rows), model=name)
 
 

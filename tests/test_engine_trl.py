@@ -25,12 +25,27 @@ from hafs.training.trl import train_dpo_trl
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 SMALL: dict[str, Any] = {
-    "batch_size": 4, "gradient_accumulation_steps": 3, "num_epochs": 2, "save_steps": 1, "precision": "fp32",
-    "learning_rate": 1e-3, "validation_share": 0.2, "row_tokens": 128, "lora": LORA,
-}  # fmt: skip
+    "batch_size": 4,
+    "gradient_accumulation_steps": 3,
+    "num_epochs": 2,
+    "save_steps": 1,
+    "precision": "fp32",
+    "learning_rate": 1e-3,
+    "validation_share": 0.2,
+    "row_tokens": 128,
+    "lora": LORA,
+}
 ONE_BATCH = {**SMALL, "batch_size": 99, "gradient_accumulation_steps": 1, "validation_share": 0.0, "warmup_ratio": 0.0}
-KEYS = ("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", "grad_norm",
-        "learning_rate")  # fmt: skip
+KEYS = (
+    "loss",
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+    "grad_norm",
+    "learning_rate",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +56,14 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def preferences(n: int = 9) -> list[PreferenceGroup]:
     """Groups of three candidates and three edges that say: the answer in capitals is better."""
     return [
-        PreferenceGroup(f"word {i}", (GroupCandidate(f"WORD{i}"), GroupCandidate(f"word{i}"), GroupCandidate(f"w{i}")),
-                        (Edge(0, 1), Edge(0, 2), Edge(1, 2)), system="be brief" if i % 2 else "")
+        PreferenceGroup(
+            f"word {i}",
+            (GroupCandidate(f"WORD{i}"), GroupCandidate(f"word{i}"), GroupCandidate(f"w{i}")),
+            (Edge(0, 1), Edge(0, 2), Edge(1, 2)),
+            system="be brief" if i % 2 else "",
+        )
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def log_of(path: Path, key: str = "loss") -> list[dict[str, Any]]:
@@ -91,11 +110,16 @@ def test_a_step_counts_pairs_and_says_so(tiny_model: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "changes",
     [
-        {}, {"loss": "hinge"}, {"loss": "ipo"}, {"loss": "robust", "label_smoothing": 0.1}, {"loss": "sigmoid_norm"},
-        {"loss": "apo_zero"}, {"ld_alpha": 0.5},
+        {},
+        {"loss": "hinge"},
+        {"loss": "ipo"},
+        {"loss": "robust", "label_smoothing": 0.1},
+        {"loss": "sigmoid_norm"},
+        {"loss": "apo_zero"},
+        {"ld_alpha": 0.5},
     ],
     ids=lambda c: " ".join(map(str, c.values())) or "sigmoid",
-)  # fmt: skip
+)
 def test_the_first_steps_are_those_of_the_hafs_engine(
     tiny_model: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

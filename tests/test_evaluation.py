@@ -114,8 +114,10 @@ def drawn(passes: list[tuple[int, int]], name: str = "dpo", samples: int = 4) ->
 def test_unscored_answers_are_no_failures() -> None:
     prompt = Prompt("task", references=(Reference("r", "a"),))
     made = [Candidate(prompt.id, "a", index=i) for i in range(3)]
-    scores = {made[0].id: Score(made[0].id, "exact", "1", value=1.0, passed=True),
-              made[1].id: Score(made[1].id, "exact", "1", reason="it died")}  # fmt: skip
+    scores = {
+        made[0].id: Score(made[0].id, "exact", "1", value=1.0, passed=True),
+        made[1].id: Score(made[1].id, "exact", "1", reason="it died"),
+    }
     r = sampled_result("m", "", "", "b", {"candidates": 3}, [prompt], made, scores)
     assert (r.results[0].n, r.results[0].passed) == (1, 1)
     assert r.unscored() == {"it died": 1, "the answer was not scored": 1}
@@ -172,14 +174,36 @@ def talker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory, talker: Path, cache: Path) -> Path:
     root = workspace(tmp_path_factory.mktemp("w"))
-    answers = hafs("generate", "--model", talker, "--prompts", prompts_file(root), "--temperature", "0", "-n", "6",
-                   "--candidates-per-prompt", "1", "-w", root, "--output", root / "greedy.jsonl", "--json")  # fmt: skip
+    answers = hafs(
+        "generate",
+        "--model",
+        talker,
+        "--prompts",
+        prompts_file(root),
+        "--temperature",
+        "0",
+        "-n",
+        "6",
+        "--candidates-per-prompt",
+        "1",
+        "-w",
+        root,
+        "--output",
+        root / "greedy.jsonl",
+        "--json",
+    )
     answers.ok()
     said = {row["prompt_id"]: row["text"] for row in lines(root / "greedy.jsonl")}
     known = [i for i in range(6) if normalised(said[Prompt(f"say {i}").id])][:2]
     assert len(known) == 2, "the tiny model says nothing"
-    rows = [Prompt(f"say {i}", category=f"c{i % 2}", references=(
-        Reference("r", said[Prompt(f"say {i}").id] if i in known else f"ref {i}"),)) for i in range(6)]  # fmt: skip
+    rows = [
+        Prompt(
+            f"say {i}",
+            category=f"c{i % 2}",
+            references=(Reference("r", said[Prompt(f"say {i}").id] if i in known else f"ref {i}"),),
+        )
+        for i in range(6)
+    ]
     (root / "own.jsonl").write_text("".join(json.dumps(p.to_dict()) + "\n" for p in rows))
     return root
 

@@ -27,8 +27,15 @@ HOSTILE = '</pre><script>alert(1)</script><img src="http://evil.test/x">```'
 
 def row(i: int, passed: bool | None, cause: str = "", **more: Any) -> PromptResult:
     more.setdefault("family", f"f{i % 3}")
-    return PromptResult(f"p{i}", f"prompt {i}", "loops", passed=passed, cause=cause,
-                        reason="emulator died" if passed is None else "", **more)  # fmt: skip
+    return PromptResult(
+        f"p{i}",
+        f"prompt {i}",
+        "loops",
+        passed=passed,
+        cause=cause,
+        reason="emulator died" if passed is None else "",
+        **more,
+    )
 
 
 def result(rows: list[PromptResult], name: str = "dpo", **more: Any) -> EvalResult:
@@ -43,32 +50,62 @@ def wrong(*texts: str, cause: str = "wrong result", correct: int = 0, clobbers: 
 @pytest.mark.parametrize(
     ("failed", "cause", "signature"),
     [
-        (wrong("$7E02D8: got a51e, want a41e", "$7E02D8: got fe80, want fd80", cause="off by one", correct=8),
-         "off by one", "memory: one too high, on some inputs"),
-        (wrong("$7E0010+1: got 04, want 05", "$7E0010+1: got ff, want 00"), "off by one",
-         "memory: the carry into the high byte is lost or made up"),
-        (wrong("$7E0010+1: got 55, want 05", "$7E0010+1: got 17, want 00"), "wrong register width",
-         "memory: only the low byte of a 16-bit result is right"),
-        (wrong("$7E001C: got 00, want 01", clobbers=("$7E001D",)), "wrong register width",
-         "a 16-bit store over an 8-bit result"),
-        (wrong("$7E0010: got 3412, want 1234", "$7E0010: got ff00, want 00ff"), "wrong result",
-         "memory: high and low byte swapped"),
+        (
+            wrong("$7E02D8: got a51e, want a41e", "$7E02D8: got fe80, want fd80", cause="off by one", correct=8),
+            "off by one",
+            "memory: one too high, on some inputs",
+        ),
+        (
+            wrong("$7E0010+1: got 04, want 05", "$7E0010+1: got ff, want 00"),
+            "off by one",
+            "memory: the carry into the high byte is lost or made up",
+        ),
+        (
+            wrong("$7E0010+1: got 55, want 05", "$7E0010+1: got 17, want 00"),
+            "wrong register width",
+            "memory: only the low byte of a 16-bit result is right",
+        ),
+        (
+            wrong("$7E001C: got 00, want 01", clobbers=("$7E001D",)),
+            "wrong register width",
+            "a 16-bit store over an 8-bit result",
+        ),
+        (
+            wrong("$7E0010: got 3412, want 1234", "$7E0010: got ff00, want 00ff"),
+            "wrong result",
+            "memory: high and low byte swapped",
+        ),
         (wrong("A: got 02, want 01", "A: got 06, want 03"), "wrong result", "register A: twice the value"),
-        (wrong("$7E0092: got 7e, want 1e", "$7E0092: got 80, want 00", correct=3), "wrong result",
-         "memory: too many bits, on some inputs"),
-        (wrong("$7E0016: got eb, want 97", "$7E0016: got d6, want 32", clobbers=("$7E00AC",)), "wrong result",
-         "memory: something is written, but to another place"),
+        (
+            wrong("$7E0092: got 7e, want 1e", "$7E0092: got 80, want 00", correct=3),
+            "wrong result",
+            "memory: too many bits, on some inputs",
+        ),
+        (
+            wrong("$7E0016: got eb, want 97", "$7E0016: got d6, want 32", clobbers=("$7E00AC",)),
+            "wrong result",
+            "memory: something is written, but to another place",
+        ),
         (wrong("flag C is 1, want 0"), "wrong result", "flag C is 1, want 0"),
         (row(0, False, "wrong answer", details={"answer": 0x1F, "right": 0x20}), "off by one", "a number: one too low"),
-        (row(0, False, "wrong answer", details={"answer": 10, "right": 0x10}), "wrong answer",
-         "decimal and hex mixed up"),
-        (row(0, False, "not smaller", details={"bytes": 9, "baseline": {"bytes": 7}}), "not smaller",
-         "more bytes than the code to improve"),
-        (row(0, False, "tests fail", details={"errors": ["line 12: AssertionError: 17 != 'a long name'"]}),
-         "tests fail", "AssertionError: N != …"),
+        (
+            row(0, False, "wrong answer", details={"answer": 10, "right": 0x10}),
+            "wrong answer",
+            "decimal and hex mixed up",
+        ),
+        (
+            row(0, False, "not smaller", details={"bytes": 9, "baseline": {"bytes": 7}}),
+            "not smaller",
+            "more bytes than the code to improve",
+        ),
+        (
+            row(0, False, "tests fail", details={"errors": ["line 12: AssertionError: 17 != 'a long name'"]}),
+            "tests fail",
+            "AssertionError: N != …",
+        ),
         (row(0, False), "not named", "no detail"),
     ],
-)  # fmt: skip
+)
 def test_details_tell_the_cause(failed: PromptResult, cause: str, signature: str) -> None:
     found = why(failed)
     assert (found.cause, found.signature) == (cause, signature)
@@ -170,12 +207,25 @@ def test_hostile_answers_stay_text() -> None:
 @pytest.mark.skipif(not shutil.which("chromium"), reason="chromium is not installed")
 def test_the_page_opens_in_a_browser_without_complaint(tmp_path: Path) -> None:
     page = write_failures([hostile_report()], tmp_path / "failures.html")
-    flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
-             "disable-component-update", "disable-sync", "enable-logging=stderr", "dump-dom"]  # fmt: skip
+    flags = [
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "enable-logging=stderr",
+        "dump-dom",
+    ]
     done = subprocess.run(
         ["chromium", *(f"--{f}" for f in flags), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=False, env={**os.environ, "HOME": str(tmp_path)},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
     assert 'id="clusters-asm"' in done.stdout and "CONSOLE" not in done.stderr
     assert "<script" not in done.stdout and "http:" not in done.stdout.replace(HOSTILE, "").replace("http://evil", "")
 

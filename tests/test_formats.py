@@ -16,16 +16,7 @@ from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
 from hafs.pipeline import keep_groups, newest_groups
-from hafs.preferences import (
-    FORMATS,
-    Mixing,
-    mix,
-    read_preferences,
-    same_text,
-    set_aside,
-    to_pairs,
-    write_preferences,
-)
+from hafs.preferences import FORMATS, Mixing, mix, read_preferences, same_text, set_aside, to_pairs, write_preferences
 from hafs.preferences.formats import FEATURES, detect, lost
 from hafs.preferences.pairs import Asked, group_of, messages
 from hafs.store import open_store
@@ -340,14 +331,41 @@ def test_bad_rows_are_named_counted_and_kept(tmp_path: Path, name: str) -> None:
 
 
 HOSTILE: list[Any] = [
-    None, True, 7, -1, 0.0, 1e308, 10**30, -(10**400), float("nan"), float("inf"), "", "x", "\ud800\0", "[{", [], [5],
-    ["x"], [[0]], {}, {"a": 1}, [{"role": 5, "content": "x"}], [{"role": "user"}], json.loads("[" * 300 + "]" * 300),
-]  # fmt: skip
+    None,
+    True,
+    7,
+    -1,
+    0.0,
+    1e308,
+    10**30,
+    -(10**400),
+    float("nan"),
+    float("inf"),
+    "",
+    "x",
+    "\ud800\0",
+    "[{",
+    [],
+    [5],
+    ["x"],
+    [[0]],
+    {},
+    {"a": 1},
+    [{"role": 5, "content": "x"}],
+    [{"role": "user"}],
+    json.loads("[" * 300 + "]" * 300),
+]
 RICH = PreferenceGroup(
-    "q", (GroupCandidate("good", "1"), GroupCandidate("bad", "2", True)),
-    (Edge(0, 1, 2.0, 0.8, "judge:m@1", calibrated=True, margin=0.5),), "s", "id", "family", "train",
-    tuple(EARLIER), (TOOL,),
-)  # fmt: skip
+    "q",
+    (GroupCandidate("good", "1"), GroupCandidate("bad", "2", True)),
+    (Edge(0, 1, 2.0, 0.8, "judge:m@1", calibrated=True, margin=0.5),),
+    "s",
+    "id",
+    "family",
+    "train",
+    tuple(EARLIER),
+    (TOOL,),
+)
 FULL = EXAMPLES | {
     "trl": EXAMPLES["trl"] | {"weight": 2, "p": 0.8, "source": "x", "margin": 1.0, "system": "s", "calibrated": True},
     "unpaired": {"prompt": "q", "completion": "good", "label": True, "weight": 2.0, "source": "x", "system": "s"},
@@ -421,9 +439,15 @@ def test_values_of_the_wrong_kind_are_named(tmp_path: Path, row: dict[str, Any],
 
 def test_an_edge_has_whole_places_and_finite_numbers() -> None:
     for wrong in (
-        {"winner": 0.0}, {"loser": True}, {"weight": float("inf")}, {"weight": float("nan")}, {"weight": 10**400},
-        {"margin": float("nan")}, {"margin": -(10**400)}, {"p": float("nan")},
-    ):  # fmt: skip
+        {"winner": 0.0},
+        {"loser": True},
+        {"weight": float("inf")},
+        {"weight": float("nan")},
+        {"weight": 10**400},
+        {"margin": float("nan")},
+        {"margin": -(10**400)},
+        {"p": float("nan")},
+    ):
         with pytest.raises(ValueError):
             Edge(**{"winner": 0, "loser": 1, **wrong})  # type: ignore[arg-type]
 
@@ -462,9 +486,24 @@ def test_a_quoting_error_in_csv_costs_its_record_alone(tmp_path: Path) -> None:
 
 
 SPOKEN = [
-    '{"type": "move"}', '{"role": "user"}', '[{"function": "f"}]', '[{"role": "user", "n": 1}]', '{"from": "a"}', "[{",
-    '{"from": "a", "value": "b", "c": 1}', "[]", "", " ", "1", "true", '"', ",", "a\nb", "a\r\nb", "\t",
-]  # fmt: skip
+    '{"type": "move"}',
+    '{"role": "user"}',
+    '[{"function": "f"}]',
+    '[{"role": "user", "n": 1}]',
+    '{"from": "a"}',
+    "[{",
+    '{"from": "a", "value": "b", "c": 1}',
+    "[]",
+    "",
+    " ",
+    "1",
+    "true",
+    '"',
+    ",",
+    "a\nb",
+    "a\r\nb",
+    "\t",
+]
 
 
 @pytest.mark.parametrize("end", [".csv", ".tsv.gz", ".jsonl"])

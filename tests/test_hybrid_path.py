@@ -47,8 +47,20 @@ def test_from_the_judge_through_a_person_to_training(root: Path, tiny_model: Pat
     for group in groups:  # person and judge are honest, so every edge is right
         for winner, loser, _ in group.pairs():
             assert re.findall(r"\d", winner)[0] > re.findall(r"\d", loser)[0]
-    plan = hafs("train", "dpo", "--sft_model", tiny_model, "--preference_data", tmp_path / "groups.jsonl",
-                "--output_dir", tmp_path / "dpo", "--dry-run", "--json", "-w", root).ok()  # fmt: skip
+    plan = hafs(
+        "train",
+        "dpo",
+        "--sft_model",
+        tiny_model,
+        "--preference_data",
+        tmp_path / "groups.jsonl",
+        "--output_dir",
+        tmp_path / "dpo",
+        "--dry-run",
+        "--json",
+        "-w",
+        root,
+    ).ok()
     assert plan.json["prompts"] > 0
 
 
@@ -76,7 +88,19 @@ def test_training_refuses_an_uncalibrated_judge(root: Path, tiny_model: Path, tm
     hafs("judge", "build", "-w", root, "--output", tmp_path / "groups.jsonl").ok()
     hafs("judge", "build", "-w", root, "--pairs", "--output", tmp_path / "pairs.jsonl").ok()
     for data in ("groups.jsonl", "pairs.jsonl"):
-        train = ["train", "dpo", "--sft_model", tiny_model, "--preference_data", tmp_path / data, "--output_dir",
-                 tmp_path / f"dpo-{data}", "-w", root, "--num_epochs", "0.1"]  # fmt: skip
+        train = [
+            "train",
+            "dpo",
+            "--sft_model",
+            tiny_model,
+            "--preference_data",
+            tmp_path / data,
+            "--output_dir",
+            tmp_path / f"dpo-{data}",
+            "-w",
+            root,
+            "--num_epochs",
+            "0.1",
+        ]
         hafs(*train).failed(2, "not calibrated on people's labels", "--allow-uncalibrated")
         hafs(*train, "--allow-uncalibrated").ok()

@@ -257,8 +257,11 @@ def test_pairs_do_not_depend_on_the_order_of_verdicts(rng: random.Random) -> Non
 
 def test_reference_orders_that_differ_abstain() -> None:
     made = candidates(["quality 9", "quality 1"])
-    said = verdicts(open_protocol("reference"), made, lambda q: reply(
-        verdict="correct" if list(q.texts).index("KNOWN") > list(q.texts).index("A") else "wrong"))  # fmt: skip
+    said = verdicts(
+        open_protocol("reference"),
+        made,
+        lambda q: reply(verdict="correct" if list(q.texts).index("KNOWN") > list(q.texts).index("A") else "wrong"),
+    )
     (pair,) = consistent(said)
     assert pair.says == "disagrees" and reliability(said).flip_rate == 1.0
 
@@ -280,9 +283,18 @@ def test_prices(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["models = 3", "[models]\nx = 3", '[models]\nx = { price = ["a", 1] }', "[m]", "x", "batch = -1",
-             "[models]\nx = { price = [1, 2], cost = 3 }", "[models]\nx = { price = [1] }"],
-)  # fmt: skip
+    "text",
+    [
+        "models = 3",
+        "[models]\nx = 3",
+        '[models]\nx = { price = ["a", 1] }',
+        "[m]",
+        "x",
+        "batch = -1",
+        "[models]\nx = { price = [1, 2], cost = 3 }",
+        "[models]\nx = { price = [1] }",
+    ],
+)
 def test_wrong_prices_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "prices.toml").write_text(text)
     with pytest.raises(UsageError, match=r"prices\.toml"):
@@ -291,8 +303,9 @@ def test_wrong_prices_are_refused(tmp_path: Path, text: str) -> None:
 
 @given(
     calls=st.lists(st.tuples(st.floats(0.01, 2), st.floats(0, 1)), min_size=1, max_size=60),
-    limit=st.floats(0.1, 20), seed=st.integers(0, 99),
-)  # fmt: skip
+    limit=st.floats(0.1, 20),
+    seed=st.integers(0, 99),
+)
 @few
 def test_the_budget_holds_with_32_in_flight(calls: list[tuple[float, float]], limit: float, seed: int) -> None:
     async def run() -> None:

@@ -179,8 +179,11 @@ def test_probes_are_read_and_make_no_edges() -> None:
     probes = probes_of(PROMPT.id)
     assert set(probes) == set(PROBES) and all(c.source.startswith("probe:") for c in probes.values())
     plea, real = probes["plea"].id, IDS[0]
-    about = [verdict((plea, real), [[plea], [real]]), verdict((real, plea), [[real], [plea]], shuffle=1),
-             verdict((probes["verdict"].id, real), None)]  # fmt: skip
+    about = [
+        verdict((plea, real), [[plea], [real]]),
+        verdict((real, plea), [[real], [plea]], shuffle=1),
+        verdict((probes["verdict"].id, real), None),
+    ]
     found = read_probes([*about, verdict(IDS[:2], [[IDS[0]], [IDS[1]]])])
     assert (found["plea"].won, found["plea"].lost, found["plea"].win_rate) == (1, 1, 0.5)
     assert (found["verdict"].missing, found["verdict"].win_rate) == (1, None)
@@ -193,8 +196,11 @@ def test_probes_are_read_and_make_no_edges() -> None:
 def test_groups_of_given_edges() -> None:
     same = Candidate(PROMPT.id, "answer 0  ", "m", "m", index=9)
     e = Edge(0, 1, p=0.8, source="judge:j@1", calibrated=True)
-    group = group_from_edges(PROMPT, [*FOUR, same], [(IDS[0], IDS[1], e), (same.id, IDS[1], replace(e, p=0.6)),
-                                                    (IDS[2], IDS[0], replace(e, p=0.5))])  # fmt: skip
+    group = group_from_edges(
+        PROMPT,
+        [*FOUR, same],
+        [(IDS[0], IDS[1], e), (same.id, IDS[1], replace(e, p=0.6)), (IDS[2], IDS[0], replace(e, p=0.5))],
+    )
     assert group is not None
     ((chosen, rejected, edge),) = group.pairs()
     assert (chosen, rejected, edge.p) == ("answer 0", "answer 1", pytest.approx(0.7))
@@ -231,10 +237,13 @@ def test_training_refuses_an_uncalibrated_judge(tiny_model: Path, tmp_path: Path
 
     config = DPOConfig(num_epochs=1, precision="fp32", lora=LoraConfig(rank=2, alpha=4), validation_share=0)
     made = [
-        group_from_edges(p := Prompt(f"prompt {i}"), cs := [Candidate(p.id, f"{i} {t}") for t in "ab"],
-                         [(cs[0].id, cs[1].id, Edge(0, 1, p=0.8, source="judge:j@1", calibrated=i > 0))])
+        group_from_edges(
+            p := Prompt(f"prompt {i}"),
+            cs := [Candidate(p.id, f"{i} {t}") for t in "ab"],
+            [(cs[0].id, cs[1].id, Edge(0, 1, p=0.8, source="judge:j@1", calibrated=i > 0))],
+        )
         for i in range(2)
-    ]  # fmt: skip
+    ]
     groups = [g for g in made if g is not None]
     with pytest.raises(UsageError, match="1 edges come of a judge that was not calibrated"):
         train_dpo(str(tiny_model), groups, config, tmp_path / "a")
@@ -255,15 +264,29 @@ def test_labels_last_words_repeats_and_blindness(tmp_path: Path) -> None:
     a, b, c = sorted(IDS[:3])
 
     def look(*tiers: Sequence[str], serial: int = 0, at: float = 0.0, **more: object) -> Annotation:
-        return Annotation(PROMPT.id, "ann", (a, b, c), "ranked", tuple(map(tuple, tiers)), serial=serial, submitted=at,
-                          seconds=more.pop("seconds", 30.0), **more)  # type: ignore[arg-type] # fmt: skip
+        return Annotation(
+            PROMPT.id,
+            "ann",
+            (a, b, c),
+            "ranked",
+            tuple(map(tuple, tiers)),
+            serial=serial,
+            submitted=at,
+            seconds=more.pop("seconds", 30.0),
+            **more,
+        )  # type: ignore[arg-type]
 
     with open_store(tmp_path / "hafs.db") as store:
         store.add_prompts([PROMPT])
-        store.add_annotations([
-            look([a], [b, c], at=1.0), look([b], [a], at=2.0, seconds=50.0), look([a], [c], [b], serial=1, at=3.0),
-            look([c], [a, b], at=4.0, mode="review", seconds=70.0), replace(look([c], [b], at=5.0), undone=6.0),
-        ])  # fmt: skip
+        store.add_annotations(
+            [
+                look([a], [b, c], at=1.0),
+                look([b], [a], at=2.0, seconds=50.0),
+                look([a], [c], [b], serial=1, at=3.0),
+                look([c], [a, b], at=4.0, mode="review", seconds=70.0),
+                replace(look([c], [b], at=5.0), undone=6.0),
+            ]
+        )
         store.add_rankings([Ranking(PROMPT.id, ((c,), (a,)), "human:bob"), Ranking(PROMPT.id, ((a,), (c,)), "asm@1")])
         found = read_labels(store)
         assert found.of[PROMPT.id]["ann"] == {(a, b): 0.0, (a, c): 1.0, (b, c): 0.5}, "the last word counts"

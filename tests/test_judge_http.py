@@ -120,8 +120,12 @@ def best(store: Store, a: str, b: str) -> str:
 
 
 LASTING: list[tuple[Behaviour, str]] = [
-    *PASSING, ("hang", "timeout"), ("drip", "timeout"), ((400, {}), "request"), ((413, {}), "request"),
-]  # fmt: skip
+    *PASSING,
+    ("hang", "timeout"),
+    ("drip", "timeout"),
+    ((400, {}), "request"),
+    ((413, {}), "request"),
+]
 
 
 @pytest.mark.parametrize(("wrong", "kind"), LASTING)
@@ -486,7 +490,10 @@ def test_the_probe_finds_what_an_endpoint_can_do(
     assert {a for a, can in found.items() if not can} == refused
     (body, *_) = [q.body for q in server.asked()]
     assert ("response_format" in body, "seed" in body, "temperature" in body) == (
-        "structured" not in refused, "seed" not in refused, "temperature" not in refused)  # fmt: skip
+        "structured" not in refused,
+        "seed" not in refused,
+        "temperature" not in refused,
+    )
     assert "precise and impartial" in json.dumps(body), "the system text is sent one way or the other"
 
 
@@ -517,8 +524,22 @@ def test_the_verb_prints_what_a_judge_is_worth(
     filled(root).close()
     (tmp_path / "rubric.txt").write_text("brevity above all")
     server = serve()
-    said = hafs("judge", "run", "--judge", OPUS, "--judge", f"local@{server.v1}", "--rubric", tmp_path / "rubric.txt",
-                "--protocol", "pairwise", "--budget", "5", "-w", root).ok()  # fmt: skip
+    said = hafs(
+        "judge",
+        "run",
+        "--judge",
+        OPUS,
+        "--judge",
+        f"local@{server.v1}",
+        "--rubric",
+        tmp_path / "rubric.txt",
+        "--protocol",
+        "pairwise",
+        "--budget",
+        "5",
+        "-w",
+        root,
+    ).ok()
     assert said.out.count("coverage     100.0%") == 2 and "flip rate    0.0%" in said.out
     assert "first slot   50.0%" in said.out and re.search(r"cost         \$0\.\d*[1-9]", said.out)
     assert all("brevity above all" in q.turns[0] for q in server.asked())

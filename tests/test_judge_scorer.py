@@ -34,12 +34,27 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("scorer", "judge"),
-    [("claude-opus-4-5", "claude-opus-4-5"), ("gpt-5", "gpt-5"), ("gpt-4.1", "gpt-4.1"), ("o3", "o3"),
-     ("hafs-coder:14b", "hafs-coder:14b"), ("qwen2.5-coder:14b", "qwen2.5-coder:14b"), ("judge:asm", "asm"),
-     ("judge:hafs-coder:14b", "hafs-coder:14b"), ("m@http://127.0.0.1:1/v1", "m@http://127.0.0.1:1/v1"),
-     ("asm", None), ("asn", None), ("text:min_words=5", None), ("reward:models/rm", None), ("python>text", None),
-     ("python*0.7+text*0.3", None), ("code:rust", None), ("txet:min_words=5", None), ("", None)],
-)  # fmt: skip
+    [
+        ("claude-opus-4-5", "claude-opus-4-5"),
+        ("gpt-5", "gpt-5"),
+        ("gpt-4.1", "gpt-4.1"),
+        ("o3", "o3"),
+        ("hafs-coder:14b", "hafs-coder:14b"),
+        ("qwen2.5-coder:14b", "qwen2.5-coder:14b"),
+        ("judge:asm", "asm"),
+        ("judge:hafs-coder:14b", "hafs-coder:14b"),
+        ("m@http://127.0.0.1:1/v1", "m@http://127.0.0.1:1/v1"),
+        ("asm", None),
+        ("asn", None),
+        ("text:min_words=5", None),
+        ("reward:models/rm", None),
+        ("python>text", None),
+        ("python*0.7+text*0.3", None),
+        ("code:rust", None),
+        ("txet:min_words=5", None),
+        ("", None),
+    ],
+)
 def test_which_names_are_judges(scorer: str, judge: str | None) -> None:
     assert judge_of(scorer) == judge
 
@@ -86,8 +101,9 @@ def test_generate_with_a_judge_makes_its_edges(tmp_path: Path, server: JudgeServ
     with open_workspace(root).open_store() as store:
         prompts = [Prompt(f"question {i}") for i in range(3)]
         store.add_prompts(prompts)
-        store.add_candidates(Candidate(p.id, text, "another", index=n)
-                             for p in prompts for n, text in enumerate(("x", "xy")))  # fmt: skip
+        store.add_candidates(
+            Candidate(p.id, text, "another", index=n) for p in prompts for n, text in enumerate(("x", "xy"))
+        )
     verb = ["preferences", "generate", "--model", tiny_model, "--scorer", OPUS, "--budget", "5", "-w", root]
     done = hafs(*verb, "--output", tmp_path / "groups.jsonl", "--json").ok()
     assert done.json["judge_edges"] > 0 and not done.json["calibrated"] and "flip rate" in done.err

@@ -207,8 +207,9 @@ def test_ppi_logistic_is_that_of_ppi_python(power: float | None) -> None:
     y = (rng.random(360) < expit(x @ [0.4, 0.8])).astype(float)
     f = np.clip(0.8 * y + 0.3 * rng.random(360), 0, 1)
     here, away = slice(0, 100), slice(100, 360)
-    mine = ppi_logistic(y[here], Rows.of(x[here], f[here], None, None), Rows.of(x[away], f[away], None, None),
-                        power=power)  # fmt: skip
+    mine = ppi_logistic(
+        y[here], Rows.of(x[here], f[here], None, None), Rows.of(x[away], f[away], None, None), power=power
+    )
     given = (x[here], y[here], f[here], x[away], f[away])
     assert mine.coefficients == pytest.approx(ppi_logistic_pointestimate(*given, lam=mine.power), abs=1e-5)
     low, high = ppi_logistic_ci(*given, alpha=0.05, lam=mine.power)

@@ -102,8 +102,11 @@ def test_repeated_it_does_nothing_and_with_more_rounds_it_goes_on(
     copy = tmp_path / "w"
     shutil.copytree(workspace.root, copy)
     steps: list[str] = []
-    more = run(toy_loop(folder, tiny_model, **BAD, max_rounds=3, patience=3), init_workspace(copy),
-               progress=lambda what, done, total, figures: steps.append(f"{what} {done}/{total}"))  # fmt: skip
+    more = run(
+        toy_loop(folder, tiny_model, **BAD, max_rounds=3, patience=3),
+        init_workspace(copy),
+        progress=lambda what, done, total, figures: steps.append(f"{what} {done}/{total}"),
+    )
     assert [x["name"] for x in more.rounds] == ["dpo-1", "dpo-2", "dpo-3"]
     assert table(more.to_dict())["rounds"][:2] == table(outcome.to_dict())["rounds"]
     assert more.rounds[2]["reference"] == "dpo-1", "a round that was rolled back is no reference"
@@ -230,9 +233,10 @@ def test_a_model_that_was_trained_on_what_decides_or_is_reported_is_refused(
 def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: Path) -> None:
     long = "write the routine {} that adds the word at $10 to the word at $20 and leaves the sum at $30 in {}"
     elsewhere = "X and then does all of it once more for the words at $40, $50 and $60"
-    rows = [Prompt(long.format(name, place), family="sum", split=split)
-            for name, place, split in (("One", "A", "train"), ("Two", elsewhere, "train"), ("Three", "A", "validation"))
-    ]  # fmt: skip
+    rows = [
+        Prompt(long.format(name, place), family="sum", split=split)
+        for name, place, split in (("One", "A", "train"), ("Two", elsewhere, "train"), ("Three", "A", "validation"))
+    ]
     other = Prompt("clear the sixteen words from $7E:0000 upwards", family="clear", split="train")
     tasks = tmp_path / "tasks.jsonl"
     tasks.write_text("".join(json.dumps(p.to_dict()) + "\n" for p in [*rows, other]))
@@ -395,9 +399,17 @@ def test_killed_many_times_it_ends_with_the_same_tables(
 def test_the_page_has_every_part_and_asks_for_nothing(done: tuple[Path, Workspace, Outcome]) -> None:
     outcome = done[2]
     page, twin = outcome.report.read_text(), outcome.report.with_suffix(".md").read_text()
-    for part in ("Scores by round", "What was decided, and why", "Failures before and after", "What each round asked",
-                 "Margins, log-probabilities, length, KL", "Where the pairs came from", "Training: SFT",
-                 "Run it again", "Notes"):  # fmt: skip
+    for part in (
+        "Scores by round",
+        "What was decided, and why",
+        "Failures before and after",
+        "What each round asked",
+        "Margins, log-probabilities, length, KL",
+        "Where the pairs came from",
+        "Training: SFT",
+        "Run it again",
+        "Notes",
+    ):
         assert f"<h2>{part}</h2>" in page and f"## {part}" in twin
     for x in outcome.rounds:
         assert x["reference_model"] in page and x["reference_model"] in twin

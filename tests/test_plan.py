@@ -48,9 +48,14 @@ def equal_groups(count: int, prompt: int, candidates: int, length: int) -> list[
 @pytest.mark.parametrize(
     ("family", "targets"),
     [(f, "all-linear") for f in ("llama", "qwen2", "gpt2", "phi3", "qwen3", "gemma")]
-    + [("llama", "q_proj,v_proj"), ("qwen2", "q_proj,v_proj,down_proj"), ("gpt2", "c_attn"), ("gpt2", "c_proj,c_fc"),
-       ("llama", "q_proj,lm_head")],
-)  # fmt: skip
+    + [
+        ("llama", "q_proj,v_proj"),
+        ("qwen2", "q_proj,v_proj,down_proj"),
+        ("gpt2", "c_attn"),
+        ("gpt2", "c_proj,c_fc"),
+        ("llama", "q_proj,lm_head"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
 def test_trainable_parameters_are_those_that_peft_makes(tmp_path: Path, family: str, targets: str, method: str) -> None:
     config = settings(method=method, lora={"rank": 3, "targets": targets})
@@ -84,8 +89,9 @@ def test_experts_count_and_are_not_quantised(tmp_path: Path) -> None:
     shape = Shape.read(config_only(tmp_path, "qwen3_moe", **experts))
     net = tiny_network("qwen3_moe", **experts)
     assert shape.parameters == net.num_parameters()
-    assert shape.quantisable == sum(m.weight.numel() for n, m in net.named_modules()
-                                    if isinstance(m, torch.nn.Linear) and n != "lm_head")  # fmt: skip
+    assert shape.quantisable == sum(
+        m.weight.numel() for n, m in net.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"
+    )
     whole = sum(p.numel() for p in net.model.layers[0].parameters() if p.dim() == 3)
     assert shape.layers[0].active < whole + shape.quantisable / 2  # two of four experts
 
@@ -93,12 +99,22 @@ def test_experts_count_and_are_not_quantised(tmp_path: Path) -> None:
 # Activations: what autograd keeps.
 
 KEPT = [
-    ("llama", "fp32", "lora", 0.0), ("llama", "fp32", "lora", 0.1), ("llama", "bf16", "lora", 0.0),
-    ("llama", "bf16", "lora", 0.1), ("llama", "fp32", "full", 0.0), ("llama", "bf16", "full", 0.0),
-    ("llama", "fp32", "dora", 0.1), ("qwen2", "fp32", "lora", 0.0), ("qwen2", "bf16", "lora", 0.1),
-    ("gpt2", "fp32", "lora", 0.0), ("gpt2", "fp32", "lora", 0.1), ("phi3", "fp32", "lora", 0.0),
-    ("gemma", "fp32", "lora", 0.0), ("qwen3", "bf16", "lora", 0.0), ("qwen3", "fp32", "full", 0.0),
-]  # fmt: skip
+    ("llama", "fp32", "lora", 0.0),
+    ("llama", "fp32", "lora", 0.1),
+    ("llama", "bf16", "lora", 0.0),
+    ("llama", "bf16", "lora", 0.1),
+    ("llama", "fp32", "full", 0.0),
+    ("llama", "bf16", "full", 0.0),
+    ("llama", "fp32", "dora", 0.1),
+    ("qwen2", "fp32", "lora", 0.0),
+    ("qwen2", "bf16", "lora", 0.1),
+    ("gpt2", "fp32", "lora", 0.0),
+    ("gpt2", "fp32", "lora", 0.1),
+    ("phi3", "fp32", "lora", 0.0),
+    ("gemma", "fp32", "lora", 0.0),
+    ("qwen3", "bf16", "lora", 0.0),
+    ("qwen3", "fp32", "full", 0.0),
+]
 
 
 @pytest.mark.parametrize(("family", "precision", "method", "dropout"), KEPT)
@@ -133,8 +149,11 @@ def kept_by_autograd(family: str, config: DPOConfig, tokens: int, depth: int) ->
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda k: k.tensor), autocast(model, config.precision):
         result = model(row).sum()
-    sizes = {k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage().nbytes()
-             for k in held if tokens in k.tensor.shape}  # fmt: skip
+    sizes = {
+        k.tensor.untyped_storage().data_ptr(): k.tensor.untyped_storage().nbytes()
+        for k in held
+        if tokens in k.tensor.shape
+    }
     assert result.requires_grad
     return sum(sizes.values())
 
@@ -145,10 +164,11 @@ def kept_by_autograd(family: str, config: DPOConfig, tokens: int, depth: int) ->
 def test_the_rows_are_the_loops(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
     data = [
-        PreferenceGroup(f"word {'x' * i}", (GroupCandidate("A" * (i + 3)), GroupCandidate("b" * (2 * i + 1))),
-                        (Edge(0, 1),))
+        PreferenceGroup(
+            f"word {'x' * i}", (GroupCandidate("A" * (i + 3)), GroupCandidate("b" * (2 * i + 1))), (Edge(0, 1),)
+        )
         for i in range(13)
-    ]  # fmt: skip
+    ]
     config = settings(batch_size=2, gradient_accumulation_steps=2, row_tokens=120, two_pass=True, validation_share=0.2)
     groups, uses_reference = token_groups(str(tiny_model), data, config)
     made = plan(tiny_model, config, groups, uses_reference=uses_reference)
@@ -240,15 +260,31 @@ def test_operations_are_six_a_weight_and_token_in_full(tmp_path: Path) -> None:
 def qwen_14b(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shape of Qwen2.5-14B."""
     return config_only(
-        tmp_path_factory.mktemp("qwen"), "qwen2", hidden_size=5120, num_hidden_layers=48, num_attention_heads=40,
-        num_key_value_heads=8, head_dim=128, intermediate_size=13824, vocab_size=152064, tie_word_embeddings=False,
-    )  # fmt: skip
+        tmp_path_factory.mktemp("qwen"),
+        "qwen2",
+        hidden_size=5120,
+        num_hidden_layers=48,
+        num_attention_heads=40,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=13824,
+        vocab_size=152064,
+        tie_word_embeddings=False,
+    )
 
 
 def on_16_gb(path: Path, **changes: Any) -> Plan:
     """Groups of four candidates of 2,048 tokens with their prompt, on a card of 16 GB."""
-    config = DPOConfig(**{"precision": "bf16", "two_pass": True, "row_tokens": 2048, "activation_checkpointing": True,
-                          "quantize": "nf4", **changes})  # fmt: skip
+    config = DPOConfig(
+        **{
+            "precision": "bf16",
+            "two_pass": True,
+            "row_tokens": 2048,
+            "activation_checkpointing": True,
+            "quantize": "nf4",
+            **changes,
+        }
+    )
     groups = equal_groups(32, prompt=512, candidates=4, length=1536)
     return plan(path, config, groups, uses_reference=True, limit=parse_size("16GB"))
 
@@ -275,8 +311,12 @@ def test_advice_combines_settings_until_it_fits(qwen_14b: Path) -> None:
     made = on_16_gb(qwen_14b, quantize="none", two_pass=False, activation_checkpointing=False, method="full")
     assert not made.fits
     last = made.advice[-1]
-    for setting in ("activation_checkpointing = true", "two_pass = true with row_tokens = 2047",
-                    'method = "lora"', 'quantize = "nf4"'):  # fmt: skip
+    for setting in (
+        "activation_checkpointing = true",
+        "two_pass = true with row_tokens = 2047",
+        'method = "lora"',
+        'quantize = "nf4"',
+    ):
         assert setting in last
     done = on_16_gb(qwen_14b, row_tokens=2047)
     assert done.fits
@@ -394,14 +434,20 @@ print(status("VmHWM") - before)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="reads /proc")
 @pytest.mark.parametrize(
-    ("tokens", "changes"),
-    [(512, {}), (512, {"activation_checkpointing": True}), (256, {"method": "full"})],
+    ("tokens", "changes"), [(512, {}), (512, {"activation_checkpointing": True}), (256, {"method": "full"})]
 )
 def test_the_estimate_is_near_what_a_process_takes(tmp_path: Path, tokens: int, changes: dict[str, Any]) -> None:
     path = config_only(
-        tmp_path, hidden_size=512, intermediate_size=1536, num_hidden_layers=8, num_attention_heads=8, head_dim=64,
-        num_key_value_heads=4, vocab_size=32000, max_position_embeddings=2048,
-    )  # fmt: skip
+        tmp_path,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        head_dim=64,
+        num_key_value_heads=4,
+        vocab_size=32000,
+        max_position_embeddings=2048,
+    )
     config = settings(row_tokens=tokens, **{"lora": {"rank": 16}, **changes})
     rest = tokens - 99
     groups = [TokenGroup((1,) * 100, ((2,) * (rest // 2), (3,) * (rest - rest // 2)))]

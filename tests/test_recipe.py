@@ -25,13 +25,22 @@ from hafs.store import Workspace, init_workspace
 from run_hafs import hafs, lines, own_cache
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
-TRAIN = {"precision": "fp32", "num_epochs": 1, "learning_rate": 1e-3, "batch_size": 2, "gradient_accumulation_steps": 1,
-         "save_steps": 1, "lora": LORA}  # fmt: skip
+TRAIN = {
+    "precision": "fp32",
+    "num_epochs": 1,
+    "learning_rate": 1e-3,
+    "batch_size": 2,
+    "gradient_accumulation_steps": 1,
+    "save_steps": 1,
+    "lora": LORA,
+}
 SETTINGS = {
-    "sft": {**TRAIN, "validation_share": 0.2}, "dpo": {**TRAIN, "validation_share": 0.0, "eval_steps": 1},
+    "sft": {**TRAIN, "validation_share": 0.2},
+    "dpo": {**TRAIN, "validation_share": 0.0, "eval_steps": 1},
     "generate": {"candidates": 3, "temperature": 1.0, "max_new_tokens": 10, "batch_size": 4},
-    "preferences": {"references": "when-needed"}, "eval": {"max_new_tokens": 10, "batch_size": 4},
-}  # fmt: skip
+    "preferences": {"references": "when-needed"},
+    "eval": {"max_new_tokens": 10, "batch_size": 4},
+}
 SMALL = {"small": ("asm", 5, ("easy",))}
 
 

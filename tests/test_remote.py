@@ -68,8 +68,14 @@ def stub(answer: Callable[[str, dict[str, Any]], Reply]) -> Iterator[str]:
 
 def completion(text: str, finish: str = "stop") -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
-    return {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice],
-            "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}}  # fmt: skip
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
+    }
 
 
 MODELS = {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "someone"}]}
@@ -124,9 +130,13 @@ def test_a_bare_tag_is_ollamas_when_it_answers(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("host", "at"),
-    [("", "http://127.0.0.1:11434"), ("0.0.0.0", "http://127.0.0.1:11434"), ("box:99", "http://box:99"),
-     ("https://box", "https://box:11434")],
-)  # fmt: skip
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("box:99", "http://box:99"),
+        ("https://box", "https://box:11434"),
+    ],
+)
 def test_where_ollama_listens(host: str, at: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
     assert address() == at
@@ -164,9 +174,11 @@ def test_a_prompt_that_is_refused_is_counted_and_the_rest_is_answered(store: Sto
         made = generate_candidates(store, backend, PROMPTS, config)
         assert sorted(c.text for c in made.candidates) == ["prompt 0"] * 2 + ["prompt 5"] * 2
         assert made.failed == {
-            "HTTP 400: too long": 2, "the server's reply holds no answer": 2,
-            "the model refused (content_filter)": 2, "HTTP 500: boom": 2,
-        }  # fmt: skip
+            "HTTP 400: too long": 2,
+            "the server's reply holds no answer": 2,
+            "the model refused (content_filter)": 2,
+            "HTTP 500: boom": 2,
+        }
         bad.clear()  # it was mended: the same call asks for what is missing and for nothing else
         again = generate_candidates(store, backend, PROMPTS, config)
     assert again.new == 8 and not again.failed
@@ -256,10 +268,14 @@ def test_anthropics_messages(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(body)
         said = {"refuse": "refusal", "long": "max_tokens"}.get(body["messages"][0]["content"], "end_turn")
         return 200, {
-            "id": "m", "type": "message", "role": "assistant", "model": body["model"], "stop_reason": said,
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": body["model"],
+            "stop_reason": said,
             "content": [{"type": "text", "text": "two "}, {"type": "text", "text": "parts"}],
             "usage": {"input_tokens": 5, "output_tokens": 7},
-        }  # fmt: skip
+        }
 
     with stub(claude) as url:
         monkeypatch.setenv("ANTHROPIC_API_KEY", "k")

@@ -94,10 +94,7 @@ def report(text: str = "plain") -> ReportData:
     return ReportData(
         f"Round 1 {text}",
         comparison=compare({"sft": sft, "dpo": dpo}),
-        training=(
-            Training("sft", tuple(logs[:10])),
-            Training("dpo", (*logs, *checks), kept=40, note=f"a note {text}"),
-        ),
+        training=(Training("sft", tuple(logs[:10])), Training("dpo", (*logs, *checks), kept=40, note=f"a note {text}")),
         pairs=Pairs((PairSource(f"asm {text}", 40, 1120), PairSource("reference", 9, 31)), {f"ties {text}": 4}),
         failures=failures_by_cause(sft, dpo),
         examples=differing_examples(sft, dpo),
@@ -178,12 +175,26 @@ def test_every_section_is_there_with_data_and_gone_without() -> None:
     assert page.sections == list(SECTIONS)
     headings = re.findall(r"^## (.*)$", render_markdown(full), flags=re.M)
     assert headings == list(SECTIONS.values())
-    empty = {"comparison": None, "training": (), "pairs": None, "failures": None, "examples": (), "stages": (),
-             "rerun": None, "notes": ()}  # fmt: skip
+    empty = {
+        "comparison": None,
+        "training": (),
+        "pairs": None,
+        "failures": None,
+        "examples": (),
+        "stages": (),
+        "rerun": None,
+        "notes": (),
+    }
     owned = {
-        "comparison": {"result", "categories"}, "training": {"training-sft", "training-dpo"}, "pairs": {"pairs"},
-        "failures": {"failures"}, "examples": {"examples"}, "stages": {"time"}, "rerun": {"again"}, "notes": set(),
-    }  # fmt: skip
+        "comparison": {"result", "categories"},
+        "training": {"training-sft", "training-dpo"},
+        "pairs": {"pairs"},
+        "failures": {"failures"},
+        "examples": {"examples"},
+        "stages": {"time"},
+        "rerun": {"again"},
+        "notes": set(),
+    }
     for field, nothing in empty.items():
         without = replace(full, **{field: nothing})
         assert set(Page(render_html(without)).sections) == set(SECTIONS) - owned[field]
@@ -357,9 +368,17 @@ def test_ticks_enclose_the_data_evenly(low: float, span: float) -> None:
 def test_a_browser_shows_it_without_complaint(tmp_path: Path) -> None:
     page, _ = write_report(report(HOSTILE), tmp_path / "report")
     flags = [
-        "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
-        "disable-component-update", "disable-sync", "enable-logging=stderr", "dump-dom",
-    ]  # fmt: skip
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "enable-logging=stderr",
+        "dump-dom",
+    ]
     done = subprocess.run(
         ["chromium", *(f"--{f}" for f in flags), f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()],
         capture_output=True,

@@ -217,10 +217,19 @@ def test_a_model_without_a_scalar_head_is_no_reward_model(tiny_model: Path) -> N
 
 def ppo_config(**changes: Any) -> PPOConfig:
     base = {
-        "batch_size": 4, "rollouts": 4, "max_new_tokens": 8, "num_epochs": 2, "learning_rate": 3e-3, "epochs": 2,
-        "minibatches": 2, "kl_weight": 0.0, "missing_eos_penalty": 0.0, "warmup_ratio": 0.0, "schedule": "constant",
+        "batch_size": 4,
+        "rollouts": 4,
+        "max_new_tokens": 8,
+        "num_epochs": 2,
+        "learning_rate": 3e-3,
+        "epochs": 2,
+        "minibatches": 2,
+        "kl_weight": 0.0,
+        "missing_eos_penalty": 0.0,
+        "warmup_ratio": 0.0,
+        "schedule": "constant",
         "lora": {"rank": 8, "alpha": 16},
-    }  # fmt: skip
+    }
     return PPOConfig(**{**base, **changes})
 
 
@@ -238,15 +247,23 @@ def trainer(run: Path, config: PPOConfig, rate: Any = count_of_a, **hooks: Any) 
     encoded = [tuple(encode_prompt(tokenizer, p.text)) for p in PROMPTS]
     sample = policy_sampler(tokenizer, config.max_new_tokens, config.rollout_batch)
     return PPOTrainer(
-        Actors(tiny_network(initializer_range=0.2), config, None), PROMPTS, encoded, sample, rate, config, directory,
+        Actors(tiny_network(initializer_range=0.2), config, None),
+        PROMPTS,
+        encoded,
+        sample,
+        rate,
+        config,
+        directory,
         **hooks,
-    )  # fmt: skip
+    )
 
 
 KINDS = {
-    "gae": {"advantage": "gae"}, "gae-head": {"advantage": "gae", "value_function": "head"},
-    "rloo": {"advantage": "rloo"}, "grpo": {"advantage": "grpo"},
-}  # fmt: skip
+    "gae": {"advantage": "gae"},
+    "gae-head": {"advantage": "gae", "value_function": "head"},
+    "rloo": {"advantage": "rloo"},
+    "grpo": {"advantage": "grpo"},
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -307,9 +324,10 @@ def test_a_value_head_learns_and_leaves_the_policy_alone(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kind", "rate", "epochs"), [("gae", 1e-2, 4), ("gae-head", 1e-2, 4), ("rloo", 1e-2, 2), ("grpo", 1e-2, 1)],
+    ("kind", "rate", "epochs"),
+    [("gae", 1e-2, 4), ("gae-head", 1e-2, 4), ("rloo", 1e-2, 2), ("grpo", 1e-2, 1)],
     ids=lambda v: str(v),
-)  # fmt: skip
+)
 def test_it_learns_to_say_what_is_counted(tmp_path: Path, kind: str, rate: float, epochs: int) -> None:
     """Reward: the share of a's among eight tokens. A random policy has hardly any, the best has nothing else."""
     config = ppo_config(**KINDS[kind], num_epochs=12, learning_rate=rate, epochs=epochs, rollouts=8)
@@ -362,8 +380,13 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path) -> No
     )
     first, second = weights_of(tmp_path / "whole", 4), weights_of(tmp_path / "cut", 4)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    logs = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in
-             (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("whole", "cut")]  # fmt: skip
+    logs = [
+        [
+            {k: v for k, v in json.loads(line).items() if k != "seconds"}
+            for line in (tmp_path / name / "log.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "cut")
+    ]
     assert logs[0] == logs[1]
 
 
@@ -451,9 +474,11 @@ def test_more_reward_and_fewer_right_answers_stop_it_when_it_is_not_chance(tmp_p
             return {"score": rate, "pass_rate": rate, "prompts": prompts}
 
         return trainer(
-            tmp_path / name, ppo_config(num_epochs=5, eval_steps=1, max_kl=1e9, min_entropy=0),
-            lambda p, t: [[float(n)] * len(r) for n in [next(steadily)] for r in t], validate=validate,
-        ).fit()  # fmt: skip
+            tmp_path / name,
+            ppo_config(num_epochs=5, eval_steps=1, max_kl=1e9, min_entropy=0),
+            lambda p, t: [[float(n)] * len(r) for n in [next(steadily)] for r in t],
+            validate=validate,
+        ).fit()
 
     gamed = run("gamed", [0.5, 0.6, 0.4, 0.3, 0.2, 0.1], 100)
     assert "being gamed" in gamed.stopped
@@ -480,10 +505,14 @@ def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
     from hafs.loading import load_model
 
     t = PPOTrainer(
-        Actors(load_model(tiny_model), config, replace(adapter, weight=2.0)), PROMPTS,
+        Actors(load_model(tiny_model), config, replace(adapter, weight=2.0)),
+        PROMPTS,
         [tuple(encode_prompt(byte_tokenizer(), p.text)) for p in PROMPTS],
-        policy_sampler(byte_tokenizer(), 8, 16), None, config, RunDirectory(tmp_path / "run"),
-    )  # fmt: skip
+        policy_sampler(byte_tokenizer(), 8, 16),
+        None,
+        config,
+        RunDirectory(tmp_path / "run"),
+    )
     answers = ["aaa", "b", "cc cc"]
     sampled = [[Sampled(tuple(encode_answer(byte_tokenizer(), a)), a, "stop") for a in answers]]
     groups = [tokenize(byte_tokenizer(), PreferenceGroup("say 0", tuple(map(GroupCandidate, answers)), ()))]
@@ -522,16 +551,49 @@ def test_the_whole_path_by_command(tiny_model: Path, tmp_path: Path) -> None:
     rows.write_text('{"prompt": "train 1", "answer": "aaa"}\n{"prompt": "x"}\n{"prompt": "train 2", "response": "b"}\n')
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text("".join(json.dumps(p.to_dict()) + "\n" for p in PROMPTS[:4]))
-    trained = hafs("train", "reward", "--sft_model", tiny_model, "--preference_data", data, "--output_dir",
-                   tmp_path / "rm", "--num_epochs", "1", "--json").ok().json  # fmt: skip
+    trained = (
+        hafs(
+            "train",
+            "reward",
+            "--sft_model",
+            tiny_model,
+            "--preference_data",
+            data,
+            "--output_dir",
+            tmp_path / "rm",
+            "--num_epochs",
+            "1",
+            "--json",
+        )
+        .ok()
+        .json
+    )
     assert trained["report"] == {} or trained["report"]["prompts"] >= 1
     scored = hafs(
         "reward", "score", rows, "--model", tmp_path / "rm", "--output", tmp_path / "out.jsonl", "--json"
     ).ok()
     assert (scored.json["scored"], scored.json["bad"]) == (2, 1) and ":2: skipped" in scored.err
     assert all("reward" in json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())
-    ppo = hafs("train", "ppo", "--sft_model", tiny_model, "--reward_model", tmp_path / "rm", "--prompts", prompts,
-               "--output_dir", tmp_path / "ppo", "--rollouts", "2", "--max_new_tokens", "4", "--batch_size", "4",
-               "--lora_rank", "32", "--json").ok()  # fmt: skip
+    ppo = hafs(
+        "train",
+        "ppo",
+        "--sft_model",
+        tiny_model,
+        "--reward_model",
+        tmp_path / "rm",
+        "--prompts",
+        prompts,
+        "--output_dir",
+        tmp_path / "ppo",
+        "--rollouts",
+        "2",
+        "--max_new_tokens",
+        "4",
+        "--batch_size",
+        "4",
+        "--lora_rank",
+        "32",
+        "--json",
+    ).ok()
     assert ppo.json["steps"] == 1 and Path(ppo.json["model"]).is_dir()
     assert hafs("train", "ppo", "--sft_model", tiny_model, "--prompts", prompts).code == 2

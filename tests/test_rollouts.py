@@ -30,10 +30,21 @@ def count_of_a(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) 
 
 def config(**changes: Any) -> PPOConfig:
     base = {
-        "batch_size": 4, "rollouts": 8, "max_new_tokens": 8, "num_epochs": 3, "learning_rate": 1e-2, "epochs": 2,
-        "minibatches": 2, "kl_weight": 0.0, "missing_eos_penalty": 0.0, "warmup_ratio": 0.0, "schedule": "constant",
-        "advantage": "rloo", "precision": "fp32", "lora": {"rank": 8, "alpha": 16},
-    }  # fmt: skip
+        "batch_size": 4,
+        "rollouts": 8,
+        "max_new_tokens": 8,
+        "num_epochs": 3,
+        "learning_rate": 1e-2,
+        "epochs": 2,
+        "minibatches": 2,
+        "kl_weight": 0.0,
+        "missing_eos_penalty": 0.0,
+        "warmup_ratio": 0.0,
+        "schedule": "constant",
+        "advantage": "rloo",
+        "precision": "fp32",
+        "lora": {"rank": 8, "alpha": 16},
+    }
     return PPOConfig(**{**base, **changes})
 
 
@@ -107,9 +118,27 @@ def test_by_command(url: str, model: Path, tmp_path: Path) -> None:
     (tmp_path / "w" / "hafs.toml").write_text(
         '[ppo]\nprecision = "fp32"\nbatch_size = 4\nepochs = 1\n[ppo.lora]\nrank = 4\nalpha = 8\n'
     )
-    argv = ["train", "ppo", "-w", tmp_path / "w", "--sft-model", model, "--prompts", tmp_path / "prompts.jsonl",
-            "--scorer", "text:max_words=2", "--output-dir", tmp_path / "run", "--max-new-tokens", "6",
-            "--rollouts-from", f"openai:{url}", "--advantage", "rloo", "--json"]  # fmt: skip
+    argv = [
+        "train",
+        "ppo",
+        "-w",
+        tmp_path / "w",
+        "--sft-model",
+        model,
+        "--prompts",
+        tmp_path / "prompts.jsonl",
+        "--scorer",
+        "text:max_words=2",
+        "--output-dir",
+        tmp_path / "run",
+        "--max-new-tokens",
+        "6",
+        "--rollouts-from",
+        f"openai:{url}",
+        "--advantage",
+        "rloo",
+        "--json",
+    ]
     done = hafs(*argv).ok().json
     assert done["steps"] == 2 and all("rollout/gap_per_token" in row for row in rows(tmp_path / "run") if row["step"])
     assert hafs(*argv).ok().json == done

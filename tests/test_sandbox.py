@@ -88,9 +88,13 @@ def gone(mark: str) -> bool:
 
 def test_a_run_that_ends_well_brings_back_output_and_files(any_box: sandbox.Sandbox) -> None:
     result = sh(
-        any_box, "cat; cat in/a >&2; echo more >> in/a", files={"in/a": b"one\n"}, collect=["in/a", "none"],
-        stdin=b"typed", read=[Path("/bin/cat")],
-    )  # fmt: skip
+        any_box,
+        "cat; cat in/a >&2; echo more >> in/a",
+        files={"in/a": b"one\n"},
+        collect=["in/a", "none"],
+        stdin=b"typed",
+        read=[Path("/bin/cat")],
+    )
     assert (result.status, result.returncode, result.reason) == ("finished", 0, "")
     assert (result.stdout, result.stderr, result.files) == (b"typed", b"one\n", {"in/a": b"one\nmore\n"})
     assert 0 < result.seconds < 60
@@ -280,10 +284,7 @@ def test_other_processes_cannot_be_signalled(box: sandbox.Sandbox) -> None:
 
 def test_an_endless_loop_is_timed_out_with_all_that_it_started(any_box: sandbox.Sandbox) -> None:
     mark = f"{random.randrange(10**6, 10**7)}.25"
-    result = sh(
-        any_box, f"sleep {mark} & sleep {mark} & while :; do :; done",
-        limits=Limits(seconds=0.5), read=[SLEEP],
-    )  # fmt: skip
+    result = sh(any_box, f"sleep {mark} & sleep {mark} & while :; do :; done", limits=Limits(seconds=0.5), read=[SLEEP])
     assert result.status == "timed out" and result.returncode is None and "0.5 s" in result.reason
     assert gone(mark)
 

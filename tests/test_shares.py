@@ -61,14 +61,25 @@ def test_every_prompt_is_in_one_share(n: int, id: str) -> None:
 
 
 edges = st.lists(
-    st.builds(Edge, st.just(0), st.just(1), p=st.sampled_from([0.75, 1.0]), weight=st.sampled_from([0.5, 1.0, 2.0]),
-              margin=st.sampled_from([None, 0.25]), source=st.sampled_from(["asm@1", "judge:m", "human:ann"])),
-    min_size=1, max_size=3,
-)  # fmt: skip
+    st.builds(
+        Edge,
+        st.just(0),
+        st.just(1),
+        p=st.sampled_from([0.75, 1.0]),
+        weight=st.sampled_from([0.5, 1.0, 2.0]),
+        margin=st.sampled_from([None, 0.25]),
+        source=st.sampled_from(["asm@1", "judge:m", "human:ann"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
 groups = st.builds(
-    PreferenceGroup, st.text("pq", min_size=1, max_size=3),
-    st.just((GroupCandidate("long answer"), GroupCandidate("short"))), edges.map(tuple), family=st.sampled_from("ab"),
-)  # fmt: skip
+    PreferenceGroup,
+    st.text("pq", min_size=1, max_size=3),
+    st.just((GroupCandidate("long answer"), GroupCandidate("short"))),
+    edges.map(tuple),
+    family=st.sampled_from("ab"),
+)
 
 
 @given(st.lists(groups, max_size=6), st.integers(0, 6))

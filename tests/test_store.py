@@ -105,18 +105,38 @@ int64 = st.integers(-(2**63), 2**63 - 1)
 
 def candidates_for(p: Prompt) -> st.SearchStrategy[Candidate]:
     return st.builds(
-        Candidate, st.just(p.id), anything, anything, anything, int64, int64, data, st.none() | floats,
-        st.none() | int64, anything, anything,
-    )  # fmt: skip
+        Candidate,
+        st.just(p.id),
+        anything,
+        anything,
+        anything,
+        int64,
+        int64,
+        data,
+        st.none() | floats,
+        st.none() | int64,
+        anything,
+        anything,
+    )
 
 
 def scores_for(c: Candidate) -> st.SearchStrategy[Score]:
     value = st.none() | st.floats(allow_nan=False, allow_infinity=False)
     keys = st.lists(floats | st.integers(), max_size=3).map(tuple)
     return st.builds(
-        Score, st.just(c.id), anything, anything, data, value, anything.map(lambda t: t + "."), keys, floats,
-        st.none() | st.booleans(), anything, data,
-    )  # fmt: skip
+        Score,
+        st.just(c.id),
+        anything,
+        anything,
+        data,
+        value,
+        anything.map(lambda t: t + "."),
+        keys,
+        floats,
+        st.none() | st.booleans(),
+        anything,
+        data,
+    )
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -688,8 +708,10 @@ def test_rows_without_their_parents_are_bad_lines(store: Store, tmp_path: Path) 
     file.write_text(f'{{"prompt_id": "{stranger.id}", "text": "a"}}\n{{"prompt_id": "{prompts[0].id}", "text": "b"}}\n')
     got = store.import_jsonl("candidates", file)
     assert got.added == 1 and [n for n, _ in got.bad] == [1] and "import prompts first" in got.bad[0][1]
-    lines = [f'{{"candidate_id": "{c}", "scorer": "s", "version": "1", "value": {v}}}'
-             for c, v in ((made[1].id, 0.5), ("nobody", 0.5), (made[2].id, "NaN"))]  # fmt: skip
+    lines = [
+        f'{{"candidate_id": "{c}", "scorer": "s", "version": "1", "value": {v}}}'
+        for c, v in ((made[1].id, 0.5), ("nobody", 0.5), (made[2].id, "NaN"))
+    ]
     file.write_text("\n".join(lines))
     got = store.import_jsonl("scores", file)
     assert got.added == 1 and [n for n, _ in got.bad] == [2, 3] and "import candidates first" in got.bad[0][1]

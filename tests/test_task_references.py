@@ -23,9 +23,21 @@ pytestmark = pytest.mark.tools
 ALL = [f for pack in FAMILIES.values() for f in pack.values()]
 IMPROVED = [f for f in FAMILIES["asm"].values() if f.category == "optimisation"]
 OPPOSITES = [
-    ("BCC", "BCS"), ("BEQ", "BNE"), ("BMI", "BPL"), ("BVC", "BVS"), ("ADC", "SBC"), ("AND", "ORA"), ("INC", "DEC"),
-    ("INX", "DEX"), ("INY", "DEY"), ("CLC", "SEC"), ("ASL", "LSR"), ("ROL", "ROR"), ("TSB", "TRB"), ("RTS", "RTL"),
-]  # fmt: skip
+    ("BCC", "BCS"),
+    ("BEQ", "BNE"),
+    ("BMI", "BPL"),
+    ("BVC", "BVS"),
+    ("ADC", "SBC"),
+    ("AND", "ORA"),
+    ("INC", "DEC"),
+    ("INX", "DEX"),
+    ("INY", "DEY"),
+    ("CLC", "SEC"),
+    ("ASL", "LSR"),
+    ("ROL", "ROR"),
+    ("TSB", "TRB"),
+    ("RTS", "RTL"),
+]
 OPPOSITE = {a: b for pair in OPPOSITES for a, b in (pair, pair[::-1])}
 MOST_SURVIVORS = 0.06  # share of mutants that may pass; what passes does the same as the reference, or waits less
 

@@ -325,11 +325,30 @@ def test_a_listing_has_a_line_for_each_instruction() -> None:
 
 @pytest.mark.parametrize(
     ("line", "size"),
-    [("RTS", 1), ("LDA #$12", 2), ("LDA #$1234", 3), ("STA $12", 2), ("LDA $1234,X", 3), ("LDA $7E1234", 4),
-     ("BCC .x", 2), ("JSR .x", 3), ("JSL $108000", 4), ("REP #$20", 2), (".x", 0), ("ASL", 1), ("INC", 1), ("TAX", 1),
-     ("INC $0E20", 3), ("db $01,$02,$03", 3), ("dw $0001,$0002", 4), ("LDA [$00],Y", 2), ("JMP ($8000,X)", 3),
-     ("LDA .t,X", 3), ("PHA", 1)],
-)  # fmt: skip
+    [
+        ("RTS", 1),
+        ("LDA #$12", 2),
+        ("LDA #$1234", 3),
+        ("STA $12", 2),
+        ("LDA $1234,X", 3),
+        ("LDA $7E1234", 4),
+        ("BCC .x", 2),
+        ("JSR .x", 3),
+        ("JSL $108000", 4),
+        ("REP #$20", 2),
+        (".x", 0),
+        ("ASL", 1),
+        ("INC", 1),
+        ("TAX", 1),
+        ("INC $0E20", 3),
+        ("db $01,$02,$03", 3),
+        ("dw $0001,$0002", 4),
+        ("LDA [$00],Y", 2),
+        ("JMP ($8000,X)", 3),
+        ("LDA .t,X", 3),
+        ("PHA", 1),
+    ],
+)
 def test_instruction_sizes(line: str, size: int) -> None:
     assert size_of(line) == size
 

@@ -65,8 +65,12 @@ def run(forks: Forks, model: Path, out: Path, processes: int, **more: Any) -> bo
         port = free.getsockname()[1]
     common = {"HAFS_CACHE": str(out.parent / "cache")}
     if processes > 1:
-        common |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1",
-                   "MASTER_PORT": str(port)}  # fmt: skip
+        common |= {
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
     ranks = [{"RANK": str(i), "LOCAL_RANK": str(i)} if processes > 1 else {} for i in range(processes)]
     return not any(forks.run(script(model, out, processes, **more), *({**common, **rank} for rank in ranks)))
 

@@ -25,18 +25,28 @@ from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
 SMALL: dict[str, Any] = {
-    "batch_size": 2, "gradient_accumulation_steps": 2, "num_epochs": 2, "save_steps": 1, "precision": "fp32",
-    "learning_rate": 1e-3, "validation_share": 0.2, "row_tokens": 128, "lora": LORA,
-}  # fmt: skip
+    "batch_size": 2,
+    "gradient_accumulation_steps": 2,
+    "num_epochs": 2,
+    "save_steps": 1,
+    "precision": "fp32",
+    "learning_rate": 1e-3,
+    "validation_share": 0.2,
+    "row_tokens": 128,
+    "lora": LORA,
+}
 
 
 def preferences(n: int = 14) -> list[PreferenceGroup]:
     """Groups that all say: the answer in capitals is better."""
     return [
-        PreferenceGroup(f"word {i}", (GroupCandidate(f"WORD{i}"), GroupCandidate(f"word{i}"), GroupCandidate(f"w{i}")),
-                        (Edge(0, 1), Edge(0, 2), Edge(1, 2, 0.5)))
+        PreferenceGroup(
+            f"word {i}",
+            (GroupCandidate(f"WORD{i}"), GroupCandidate(f"word{i}"), GroupCandidate(f"w{i}")),
+            (Edge(0, 1), Edge(0, 2), Edge(1, 2, 0.5)),
+        )
         for i in range(n)
-    ]  # fmt: skip
+    ]
 
 
 def examples(n: int = 14) -> list[PreferenceGroup]:

@@ -52,10 +52,18 @@ def test_loss_and_gradient_are_trls(tmp_path: Path, loss: str) -> None:
     prompts = [tokenizer.decode(encode_prompt(tokenizer, p)) for p, _, _ in PAIRS]
     rows = [{"prompt": p, "chosen": c, "rejected": r} for p, (_, c, r) in zip(prompts, PAIRS, strict=True)]
     args = trl.DPOConfig(
-        output_dir=str(tmp_path), beta=beta, loss_type=[loss], label_smoothing=smoothing, max_length=256, use_cpu=True,
-        per_device_train_batch_size=len(PAIRS), report_to="none", disable_dropout=True, gradient_checkpointing=False,
+        output_dir=str(tmp_path),
+        beta=beta,
+        loss_type=[loss],
+        label_smoothing=smoothing,
+        max_length=256,
+        use_cpu=True,
+        per_device_train_batch_size=len(PAIRS),
+        report_to="none",
+        disable_dropout=True,
+        gradient_checkpointing=False,
         bf16=False,
-    )  # fmt: skip
+    )
     theirs = policy()
     trainer = trl.DPOTrainer(model=theirs, args=args, processing_class=tokenizer, train_dataset=Dataset.from_list(rows))
     trained(theirs).zero_grad()
@@ -63,8 +71,10 @@ def test_loss_and_gradient_are_trls(tmp_path: Path, loss: str) -> None:
     their_loss.backward()
 
     net = trained(policy())
-    groups = [tokenize(tokenizer, PreferenceGroup(p, (GroupCandidate(c), GroupCandidate(r)), (Edge(0, 1),)))
-              for p, c, r in PAIRS]  # fmt: skip
+    groups = [
+        tokenize(tokenizer, PreferenceGroup(p, (GroupCandidate(c), GroupCandidate(r)), (Edge(0, 1),)))
+        for p, c, r in PAIRS
+    ]
     row = shared_row(groups)
     model = CandidateLogps(net)
     with torch.no_grad(), net.disable_adapter():

@@ -70,9 +70,14 @@ def signs_of(rows: Rows, kept: int | None, checkpoint_prompts: int) -> Signs:
         return sum(tail) / len(tail) if tail else None
 
     return Signs(
-        kept, int(trained[-1]["step"]) if trained else 0, late("kl"), late("rewards/margins"), late("logps/chosen"),
-        late("logps/rejected"), _overfits(rows, checkpoint_prompts),
-    )  # fmt: skip
+        kept,
+        int(trained[-1]["step"]) if trained else 0,
+        late("kl"),
+        late("rewards/margins"),
+        late("logps/chosen"),
+        late("logps/rejected"),
+        _overfits(rows, checkpoint_prompts),
+    )
 
 
 def _overfits(rows: Rows, n: int) -> str:
@@ -87,8 +92,10 @@ def _overfits(rows: Rows, n: int) -> str:
     if len(rates) > 1 and n:
         low = wilson(round(max(rates) * n), n).low
         if low is not None and rates[-1] < low:
-            return f"{better}, while the pass rate on {n} validation prompts fell from {percent(max(rates))} to " \
-                   f"{percent(rates[-1])}"  # fmt: skip
+            return (
+                f"{better}, while the pass rate on {n} validation prompts fell from {percent(max(rates))} to "
+                f"{percent(rates[-1])}"
+            )
     losses = [float(r["eval/loss"]) for r in rows if "eval/loss" in r]
     if not rates and len(losses) > 2 and losses[-1] > 1.05 * min(losses):
         return f"{better}, while the validation loss rose from {min(losses):.3f} to {losses[-1]:.3f}"
@@ -123,8 +130,9 @@ def judge_round(
     if not against and not comparison.promote:
         against["not as good"] = comparison.reason.partition(", so ")[0]
     if against:
-        return Ruling("roll back", tuple(against), f"{figures}. Rolled back to {old}: {'; '.join(against.values())}."
-                      ), comparison  # fmt: skip
+        return Ruling(
+            "roll back", tuple(against), f"{figures}. Rolled back to {old}: {'; '.join(against.values())}."
+        ), comparison
     proven = "the whole interval is above zero" if pair.verdict == "better" else "at least as good, not proven better"
     return Ruling("promote", ("at least as good",), f"{figures}. Promoted: {proven}."), comparison
 
@@ -162,8 +170,9 @@ def stop(past: Sequence[Past], limits: LoopConfig) -> Ruling | None:
         return None
     n = f"{limits.patience} rounds in a row" if limits.patience > 1 else "one round"
     if all(p.overfits for p in last):
-        return Ruling("stop", ("overfitting",), f"Training overfits, {n}: in {model_title(last[-1].name)},"
-                      f" {last[-1].overfits}.")  # fmt: skip
+        return Ruling(
+            "stop", ("overfitting",), f"Training overfits, {n}: in {model_title(last[-1].name)}, {last[-1].overfits}."
+        )
     if any(p.promoted and p.gain.low is not None and p.gain.low > limits.min_gain for p in last):
         return None
     said = "; ".join(
@@ -178,11 +187,19 @@ def stop(past: Sequence[Past], limits: LoopConfig) -> Ruling | None:
 def budget_spent(elapsed: float, next_round: float, cost: float, next_cost: float, limits: LoopConfig) -> Ruling | None:
     """Stop when another round, expected to take `next_round` seconds and `next_cost` dollars, would be too much."""
     if limits.max_minutes and elapsed + next_round > 60 * limits.max_minutes:
-        return Ruling("stop", ("time",), f"The time is spent: {seconds(elapsed)} of {limits.max_minutes:g} minutes are"
-                      f" used, and a round takes about {seconds(next_round)}.")  # fmt: skip
+        return Ruling(
+            "stop",
+            ("time",),
+            f"The time is spent: {seconds(elapsed)} of {limits.max_minutes:g} minutes are"
+            f" used, and a round takes about {seconds(next_round)}.",
+        )
     if limits.budget and cost + next_cost > limits.budget:
-        return Ruling("stop", ("money",), f"The money is spent: ${cost:.2f} of ${limits.budget:.2f} are used, and a"
-                      f" round costs about ${next_cost:.2f}.")  # fmt: skip
+        return Ruling(
+            "stop",
+            ("money",),
+            f"The money is spent: ${cost:.2f} of ${limits.budget:.2f} are used, and a"
+            f" round costs about ${next_cost:.2f}.",
+        )
     return None
 
 

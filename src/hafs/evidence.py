@@ -13,16 +13,7 @@ from typing import Any
 from hafs.evals import Comparison, EvalResult
 from hafs.evals.words import interval, percent
 from hafs.preferences.ranking import rank
-from hafs.report import (
-    Pairs,
-    PairSource,
-    ReportData,
-    Rerun,
-    Stage,
-    Training,
-    differing_examples,
-    failures_by_cause,
-)
+from hafs.report import Pairs, PairSource, ReportData, Rerun, Stage, Training, differing_examples, failures_by_cause
 from hafs.scorers import Scorer
 from hafs.statistics import bootstrap_mean
 from hafs.store import Store
@@ -83,8 +74,9 @@ def facts(results: Mapping[str, list[EvalResult]]) -> dict[str, str]:
 def judge_cards(store: Store) -> tuple[tuple[str, dict[str, Any]], ...]:
     """The judges that were calibrated in this workspace: a title and the figures of each calibration, newest first."""
     found = [r for r in store.runs(kind="calibration") if r.status == "finished"]
-    return tuple((f"Judge {r.config.get('judge', r.model) or ''}, calibrated".replace("  ", " "), dict(r.metrics))
-                 for r in found)  # fmt: skip
+    return tuple(
+        (f"Judge {r.config.get('judge', r.model) or ''}, calibrated".replace("  ", " "), dict(r.metrics)) for r in found
+    )
 
 
 def agreement(store: Store, scorer: Scorer) -> tuple[str, ...]:

@@ -75,8 +75,11 @@ def explain(workspace: Workspace, store: Store, what: str) -> Fact:
         return history.prompt_and_answers(prompt)
     if (model := history.known_model(id)) is not None:
         return history.model(model)
-    raise UsageError(f"nothing here is called {what!r}", "give the id of a preference group, candidate or prompt, or a"
-                     " model's directory or hash; `hafs data export` writes ids")  # fmt: skip
+    raise UsageError(
+        f"nothing here is called {what!r}",
+        "give the id of a preference group, candidate or prompt, or a"
+        " model's directory or hash; `hafs data export` writes ids",
+    )
 
 
 class _History:
@@ -100,9 +103,16 @@ class _History:
         for i, c in enumerate(group.candidates):
             if shown is None or i in shown:
                 known = self.store.get_candidate(c.id) if c.id else None
-                inner = self._candidate(known) if known else Fact(
-                    "text", _short(c.text), {"text": c.text}, [Fact("source", "not sampled here: a reference answer or"
-                                                                    " an import")])  # fmt: skip
+                inner = (
+                    self._candidate(known)
+                    if known
+                    else Fact(
+                        "text",
+                        _short(c.text),
+                        {"text": c.text},
+                        [Fact("source", "not sampled here: a reference answer or an import")],
+                    )
+                )
                 mark = " (not sampled by the model in training)" if c.off_policy else ""
                 fact.behind.append(Fact(f"candidate {i}{mark}", inner.text, inner.data, inner.behind))
         for n, edge in edges:
@@ -113,8 +123,11 @@ class _History:
 
     def candidate(self, candidate: Candidate) -> Fact:
         fact = self._candidate(candidate, with_prompt=True)
-        holding = [g for g in self.store.groups(prompt_ids=candidate.prompt_id)
-                   if any(c.id == candidate.id for c in g.candidates)]  # fmt: skip
+        holding = [
+            g
+            for g in self.store.groups(prompt_ids=candidate.prompt_id)
+            if any(c.id == candidate.id for c in g.candidates)
+        ]
         for g in holding[:_MANY]:
             index = next(i for i, c in enumerate(g.candidates) if c.id == candidate.id)
             mine = [(n, e) for n, e in enumerate(g.edges) if index in (e.winner, e.loser)]
@@ -130,8 +143,9 @@ class _History:
         fact = _prompt(prompt)
         fact.behind += [self._candidate(c) for c in self.store.candidates(prompt_ids=prompt.id)]
         for g in self.store.groups(prompt_ids=prompt.id):
-            fact.behind.append(Fact("preference group", f"{g.id}, {len(g.edges)} edges", {"id": g.id},
-                                    self._used_by(g.id)))  # fmt: skip
+            fact.behind.append(
+                Fact("preference group", f"{g.id}, {len(g.edges)} edges", {"id": g.id}, self._used_by(g.id))
+            )
         return fact
 
     def model(self, model: str, name: str = "") -> Fact:
@@ -191,8 +205,10 @@ class _History:
 
     def _edge(self, group: PreferenceGroup, number: int, e: Edge) -> Fact:
         calibrated = "" if e.calibrated is None else ", calibrated" if e.calibrated else ", NOT calibrated"
-        text = (f"candidate {e.winner} beats candidate {e.loser}, weight {e.weight:g}, probability {e.p:g}, by"
-                f" {e.source or 'an unnamed source'}{calibrated}")  # fmt: skip
+        text = (
+            f"candidate {e.winner} beats candidate {e.loser}, weight {e.weight:g}, probability {e.p:g}, by"
+            f" {e.source or 'an unnamed source'}{calibrated}"
+        )
         fact = Fact(f"edge {number}", text, {"id": f"{group.id}:{number}", **asdict(e)})
         both = {group.candidates[e.winner].id, group.candidates[e.loser].id} - {""}
         said: list[Verdict | Annotation] = []
@@ -229,11 +245,21 @@ class _History:
         for row in rows:
             for source in row.sources:
                 sources[source] = sources.get(source, 0) + 1
-        fact = Fact("made by", _run_text(run), {
-            "directory": str(run.directory), "kind": run.kind, "model": run.model, "parent": run.parent,
-            "data": run.data, "template": run.template, "tokenizer": run.tokenizer, "settings": dict(run.settings),
-            "result": dict(run.result or {}),
-        })  # fmt: skip
+        fact = Fact(
+            "made by",
+            _run_text(run),
+            {
+                "directory": str(run.directory),
+                "kind": run.kind,
+                "model": run.model,
+                "parent": run.parent,
+                "data": run.data,
+                "template": run.template,
+                "tokenizer": run.tokenizer,
+                "settings": dict(run.settings),
+                "result": dict(run.result or {}),
+            },
+        )
         seen = (
             f"{len(rows)} groups (hash {run.data})" if rows else f"groups of hash {run.data}, not recorded one by one"
         )
@@ -246,8 +272,9 @@ class _History:
 
 
 def _prompt(p: Prompt) -> Fact:
-    about = ", ".join(x for x in (p.family, p.category, p.split, p.source, f"checked by {p.checker}" * bool(p.checker))
-                      if x)  # fmt: skip
+    about = ", ".join(
+        x for x in (p.family, p.category, p.split, p.source, f"checked by {p.checker}" * bool(p.checker)) if x
+    )
     text = f"{p.id}: {_short(p.text)}{f' ({about})' if about else ''}"
     return Fact("prompt", text, {"id": p.id, "text": p.text, "system": p.system, "family": p.family, "split": p.split})
 

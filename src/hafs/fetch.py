@@ -25,16 +25,7 @@ from pathlib import Path
 from hafs.errors import HafsError, MissingTool
 from hafs.types import Progress, silent
 
-__all__ = [
-    "Wheel",
-    "cache_root",
-    "downloaded",
-    "downloads",
-    "fetch_wheel",
-    "file_sha256",
-    "locked",
-    "new_folder",
-]
+__all__ = ["Wheel", "cache_root", "downloaded", "downloads", "fetch_wheel", "file_sha256", "locked", "new_folder"]
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,7 @@ class Generated:
 
 
 def generate_candidates(
-    store: Store,
-    backend: Backend,
-    prompts: Sequence[Prompt],
-    config: GenerateConfig,
-    progress: Progress = silent,
+    store: Store, backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig, progress: Progress = silent
 ) -> Generated:
     """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
@@ -99,9 +95,13 @@ def _answers(
 
 
 def _keep(
-    store: Store, made: Sequence[Answer], backend: Backend, config: GenerateConfig, sampling: dict[str, Any],
+    store: Store,
+    made: Sequence[Answer],
+    backend: Backend,
+    config: GenerateConfig,
+    sampling: dict[str, Any],
     known: dict[str, dict[int, Candidate]],
-) -> int:  # fmt: skip
+) -> int:
     """Write answers with their exact token ids; returns how many are new."""
     rows = [(_candidate(a, backend, config, sampling), a) for a in made]
     for candidate, _ in rows:
@@ -117,7 +117,14 @@ def _go_on_or_raise(stopped: Unanswered, have: int, total: int) -> None:
 
 def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]) -> Candidate:
     return Candidate(
-        prompt_id=answer.key, text=answer.text, model=backend.model, model_name=backend.name, seed=config.seed,
-        index=answer.index, sampling=sampling, logprob=answer.logprob, n_tokens=answer.length,
+        prompt_id=answer.key,
+        text=answer.text,
+        model=backend.model,
+        model_name=backend.name,
+        seed=config.seed,
+        index=answer.index,
+        sampling=sampling,
+        logprob=answer.logprob,
+        n_tokens=answer.length,
         finish=answer.finish,
-    )  # fmt: skip
+    )

@@ -107,8 +107,13 @@ def judged_groups(
         if group is not None:
             report.groups += 1
             groups.append(group)
-    about = {"judge": source, "all_edges": all_edges, "max_candidates": max_candidates, "claim": report.claim,
-             "model": model}  # fmt: skip
+    about = {
+        "judge": source,
+        "all_edges": all_edges,
+        "max_candidates": max_candidates,
+        "claim": report.claim,
+        "model": model,
+    }
     run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
     store.add_groups(groups, run=run)
     store.finish_run(run, "finished", report.to_dict())
@@ -137,9 +142,13 @@ def _about(judged: Judged, candidates: Mapping[str, Candidate], shortlist: Short
 
 
 def _judges(
-    judged: Judged, calibration: Calibration | None, all_edges: bool, said: Said, candidates: Mapping[str, Candidate],
+    judged: Judged,
+    calibration: Calibration | None,
+    all_edges: bool,
+    said: Said,
+    candidates: Mapping[str, Candidate],
     report: JudgedReport,
-) -> Iterator[tuple[str, str, Edge]]:  # fmt: skip
+) -> Iterator[tuple[str, str, Edge]]:
     """The judge's edges on pairs of texts that no person spoke of."""
     spoken = {
         frozenset(same_text(candidates[id].text) for id in pair)
@@ -239,9 +248,15 @@ def _value(score: Score | None) -> float:
 
 
 def hybrid(
-    store: Store, prompts: Sequence[Prompt], scorer: str = "", judges: Sequence[str] = (), protocol: str = "",
-    settings: HybridSettings | None = None, *, ask: AskJudge | None = None,
-) -> Hybrid:  # fmt: skip
+    store: Store,
+    prompts: Sequence[Prompt],
+    scorer: str = "",
+    judges: Sequence[str] = (),
+    protocol: str = "",
+    settings: HybridSettings | None = None,
+    *,
+    ask: AskJudge | None = None,
+) -> Hybrid:
     """Go as far along the hybrid path as the workspace allows.
 
     `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
@@ -267,17 +282,32 @@ def hybrid(
     done = sum(q.id in seen for q in picked)
     total = sum(len(scored) for _, scored in answers)
     left = (len(picked) - done) * labels.pace / 60
-    result = Hybrid(len(kept), total, total - sum(map(len, kept.values())), len(judged), asked, run.id, len(picked),
-                    done, left, source)  # fmt: skip
+    result = Hybrid(
+        len(kept),
+        total,
+        total - sum(map(len, kept.values())),
+        len(judged),
+        asked,
+        run.id,
+        len(picked),
+        done,
+        left,
+        source,
+    )
     if done < len(picked) and not (settings.partial and done):
         return result
     result.calibration = calibrate(
         store, judges, chosen, target=settings.target, level=settings.level, count_ties=settings.count_ties
     )
     result.groups, result.report = judged_groups(
-        store, judges, chosen, calibration=result.calibration, all_edges=settings.all_edges,
-        max_candidates=settings.max_candidates, shortlist=kept,
-    )  # fmt: skip
+        store,
+        judges,
+        chosen,
+        calibration=result.calibration,
+        all_edges=settings.all_edges,
+        max_candidates=settings.max_candidates,
+        shortlist=kept,
+    )
     return result
 
 
@@ -295,9 +325,13 @@ def _answers(
 
 
 def _queue(
-    store: Store, source: str, protocol: str, judged: Mapping[str, Judged], labelled: Collection[str],
+    store: Store,
+    source: str,
+    protocol: str,
+    judged: Mapping[str, Judged],
+    labelled: Collection[str],
     settings: HybridSettings,
-) -> Any:  # fmt: skip
+) -> Any:
     """The queue of these settings: the one that is there, or a new one."""
     about = {"size": settings.queue, "audit": settings.audit, "seed": settings.seed}
     run = newest_queue(store, source, protocol, about)

@@ -119,8 +119,11 @@ def _directories(root: Path, depth: int) -> Iterator[Path]:
     yield root
     if depth:
         try:
-            inner = sorted(e.path for e in os.scandir(root)
-                           if e.is_dir(follow_symlinks=False) and e.name not in _SKIP and e.name[0] != ".")  # fmt: skip
+            inner = sorted(
+                e.path
+                for e in os.scandir(root)
+                if e.is_dir(follow_symlinks=False) and e.name not in _SKIP and e.name[0] != "."
+            )
         except OSError:
             return
         for path in inner:
@@ -131,7 +134,15 @@ def _read(directory: Path) -> TrainingRun | None:
     try:
         data = json.loads((directory / "run.json").read_text(encoding="utf-8"))
         about = data["identity"]
-        return TrainingRun(directory, about["kind"], about["model"], about["data"], about["settings"],
-                           about.get("template", ""), about.get("tokenizer", ""), data.get("result"))  # fmt: skip
+        return TrainingRun(
+            directory,
+            about["kind"],
+            about["model"],
+            about["data"],
+            about["settings"],
+            about.get("template", ""),
+            about.get("tokenizer", ""),
+            data.get("result"),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

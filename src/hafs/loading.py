@@ -97,9 +97,11 @@ def _four_bits(precision: str) -> Any:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingTool("a 4-bit base needs the package bitsandbytes", "pip install 'hafs[quant]'")
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16 if pick_precision(precision) == "bf16" else torch.float32,
-    )  # fmt: skip
+    )
 
 
 def _load_adapter(path: Path, config: dict[str, Any], precision: str, device: Any) -> Any:

@@ -67,12 +67,19 @@ def lock(workspace: Workspace, store: Store, name: str = "") -> dict[str, Any]:
     Raises UsageError when nothing has.
     """
     kinds = ["recipe"] if name else list(_KINDS)
-    ended = [r for kind in kinds for r in store.runs(kind=kind)
-             if r.status == "finished" and (not name or r.config["name"] == name)]  # fmt: skip
+    ended = [
+        r
+        for kind in kinds
+        for r in store.runs(kind=kind)
+        if r.status == "finished" and (not name or r.config["name"] == name)
+    ]
     if not ended:
-        raise UsageError(f"no recipe {name} has ended in {workspace.root}" if name else
-                         f"no recipe and no loop has ended in {workspace.root}",
-                         "`hafs demo DIR` and `hafs loop run` run one")  # fmt: skip
+        raise UsageError(
+            f"no recipe {name} has ended in {workspace.root}"
+            if name
+            else f"no recipe and no loop has ended in {workspace.root}",
+            "`hafs demo DIR` and `hafs loop run` run one",
+        )
     done = max(ended, key=lambda r: r.finished or 0.0)
     kind = _KINDS[done.kind]
     row = kind.row(done)
@@ -118,8 +125,14 @@ def read_lock(path: Path) -> dict[str, Any]:
 def recipe_of(row: Mapping[str, Any]) -> Recipe:
     """The recipe that `Recipe.to_dict` wrote."""
     try:
-        return Recipe(**{**row, "config": parse_config(row["config"], "the recipe"), "tags": tuple(row["tags"]),
-                         "benchmarks": tuple(row["benchmarks"])})  # fmt: skip
+        return Recipe(
+            **{
+                **row,
+                "config": parse_config(row["config"], "the recipe"),
+                "tags": tuple(row["tags"]),
+                "benchmarks": tuple(row["benchmarks"]),
+            }
+        )
     except (KeyError, TypeError) as e:
         raise DataError(f"this is no recipe: {e}", "it is what `hafs lock` writes") from e
 
@@ -133,9 +146,14 @@ def loop_of(row: Mapping[str, Any]) -> Loop:
 
 
 def reproduce(
-    locked: Mapping[str, Any], workspace: Workspace, model: str | None = None, *, anyway: bool = False,
-    say: Any = lambda _: None, progress: Progress = silent,
-) -> Reproduced:  # fmt: skip
+    locked: Mapping[str, Any],
+    workspace: Workspace,
+    model: str | None = None,
+    *,
+    anyway: bool = False,
+    say: Any = lambda _: None,
+    progress: Progress = silent,
+) -> Reproduced:
     """Run the locked recipe or loop in `workspace` (an empty one, or one where this was begun) and compare.
 
     `model` says where the model lies that it begins with, when that has moved. A loop goes through as many rounds as
@@ -153,8 +171,9 @@ def reproduce(
         assert done is not None
         answers = _answers(store, kind.evaluated(done))
         table = list(_differences(locked["table"], json.loads(json.dumps(kind.table(done.outputs)))))
-    table += [(f"answers of {k}", str(v), str(answers.get(k))) for k, v in locked["answers"].items()
-              if answers.get(k) != v]  # fmt: skip
+    table += [
+        (f"answers of {k}", str(v), str(answers.get(k))) for k, v in locked["answers"].items() if answers.get(k) != v
+    ]
     return Reproduced(
         outcome,
         tuple(_differences(locked["environment"], environment())),
@@ -177,8 +196,12 @@ class _Recipe:
     @staticmethod
     def prompts(work: Recipe) -> dict[str, list[Prompt]]:
         taught, asked, held = recipes.prompts_of(work)
-        return {"sft": taught, "preferences": asked, "validation": held,
-                **{f"benchmark {b}": tasks.benchmark(b) for b in work.benchmarks}}  # fmt: skip
+        return {
+            "sft": taught,
+            "preferences": asked,
+            "validation": held,
+            **{f"benchmark {b}": tasks.benchmark(b) for b in work.benchmarks},
+        }
 
     @staticmethod
     def kept(done: Run) -> str:
@@ -204,8 +227,13 @@ class _Loop:
     def row(done: Run) -> dict[str, Any]:
         """Its settings, with as many rounds as it had and no limit of time or money: those are of one machine."""
         settings = dict(done.config["settings"])
-        settings["loop"] = {**settings["loop"], "max_rounds": len(done.outputs["rounds"]), "max_minutes": 0.0,
-                            "budget": 0.0, "price_per_hour": 0.0}  # fmt: skip
+        settings["loop"] = {
+            **settings["loop"],
+            "max_rounds": len(done.outputs["rounds"]),
+            "max_minutes": 0.0,
+            "budget": 0.0,
+            "price_per_hour": 0.0,
+        }
         return {**done.config, "settings": settings, "model": done.outputs["model"]}
 
     @staticmethod
@@ -284,8 +312,13 @@ def _commit() -> str:
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=False,
-                              env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"})  # fmt: skip
+        done = subprocess.run(
+            ["git", "-C", str(here), *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
@@ -310,8 +343,12 @@ def _model(name: str) -> dict[str, str]:
 
     path = resolve(name)
     tokenizer = load_tokenizer(path)
-    return {"name": name, "hash": model_hash(path), "template": template_hash(tokenizer),
-            "tokenizer": tokenizer_hash(tokenizer)}  # fmt: skip
+    return {
+        "name": name,
+        "hash": model_hash(path),
+        "template": template_hash(tokenizer),
+        "tokenizer": tokenizer_hash(tokenizer),
+    }
 
 
 def _hash(prompts: Sequence[Prompt]) -> str:
@@ -341,13 +378,17 @@ def _answers(store: Store, wanted: set[tuple[str, str]]) -> dict[str, str]:
 
 def _same_input(locked: Mapping[str, Any], model: str, prompts: Mapping[str, Sequence[Prompt]], anyway: bool) -> None:
     """Raise UsageError naming what is not as locked of model and prompts, unless `anyway`."""
-    now = {"model": {k: v for k, v in _model(model).items() if k != "name"},
-           "data": {what: _hash(found) for what, found in prompts.items()}}  # fmt: skip
+    now = {
+        "model": {k: v for k, v in _model(model).items() if k != "name"},
+        "data": {what: _hash(found) for what, found in prompts.items()},
+    }
     then = {"model": {k: v for k, v in locked["model"].items() if k != "name"}, "data": locked["data"]}
     changed = [what for what, _, _ in _differences(then, now)]
     if changed and not anyway:
-        raise UsageError(f"this is not what was locked: {', '.join(changed)}",
-                         "use the hafs and the model that the lock names (--model DIR), or --anyway")  # fmt: skip
+        raise UsageError(
+            f"this is not what was locked: {', '.join(changed)}",
+            "use the hafs and the model that the lock names (--model DIR), or --anyway",
+        )
 
 
 def _differences(then: Any, now: Any, where: str = "") -> list[tuple[str, str, str]]:

@@ -19,17 +19,7 @@ from typing import Any
 
 from hafs import tasks
 from hafs.config import Config, override
-from hafs.decisions import (
-    Past,
-    Ruling,
-    Signs,
-    budget_spent,
-    judge_round,
-    rounds_done,
-    signs_of,
-    stop,
-    target_reached,
-)
+from hafs.decisions import Past, Ruling, Signs, budget_spent, judge_round, rounds_done, signs_of, stop, target_reached
 from hafs.errors import HafsError, UsageError
 from hafs.evals import Comparison, EvalResult, compare, failures
 from hafs.evals.contamination import refuse_contaminated
@@ -51,9 +41,17 @@ DECIDES = "decision"
 """The name under which the evaluations that decide are kept."""
 
 STOPPING = (
-    "max_rounds", "patience", "min_gain", "target", "max_length_growth", "max_kl", "max_minutes", "budget",
-    "price_per_hour", "rounds",
-)  # fmt: skip
+    "max_rounds",
+    "patience",
+    "min_gain",
+    "target",
+    "max_length_growth",
+    "max_kl",
+    "max_minutes",
+    "budget",
+    "price_per_hour",
+    "rounds",
+)
 """Settings of [loop] on which no stage depends: with others the stages that are done stay done."""
 
 
@@ -173,8 +171,10 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
     """
     reported = {name: _benchmark(b) for name, b in tasks.benchmark_names(config.eval.benchmarks).items()}
     if DECIDES in reported:
-        raise UsageError(f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
-                         "rename the file")  # fmt: skip
+        raise UsageError(
+            f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
+            "rename the file",
+        )
     return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
 
 
@@ -187,9 +187,13 @@ class _Loop:
     """One running loop."""
 
     def __init__(
-        self, loop: Loop, stages: Stages, source: Source, reported: Mapping[str, Sequence[Prompt]],
+        self,
+        loop: Loop,
+        stages: Stages,
+        source: Source,
+        reported: Mapping[str, Sequence[Prompt]],
         notes: Sequence[str] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.notes = notes
         self.loop, self.config, self.s, self.source = loop, loop.config, stages, source
         self.limits, self.level = loop.config.loop, loop.config.eval.level
@@ -197,8 +201,9 @@ class _Loop:
         _apart(source, self.sets)
         unknown = sorted(set(self.limits.target) - set(self.sets))
         if unknown:
-            raise UsageError(f"the target names {unknown[0]!r}, which is not evaluated",
-                             f"use one of: {', '.join(self.sets)}")  # fmt: skip
+            raise UsageError(
+                f"the target names {unknown[0]!r}, which is not evaluated", f"use one of: {', '.join(self.sets)}"
+            )
 
     def run(self) -> Outcome:
         check_scorer(self.s.scorer, [*self.source.taught, *self.source.decision])
@@ -213,11 +218,17 @@ class _Loop:
         kept = state.kept
         comparison = self._comparison(state)
         return Outcome(
-            kept.name, kept.path, kept.hash, ruling, tuple(_plain(x) for x in state.rounds),
+            kept.name,
+            kept.path,
+            kept.hash,
+            ruling,
+            tuple(_plain(x) for x in state.rounds),
             {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
-            comparison.to_dict() if comparison else None, page, {s.name: round(s.seconds, 1) for s in self.s.times()},
+            comparison.to_dict() if comparison else None,
+            page,
+            {s.name: round(s.seconds, 1) for s in self.s.times()},
             self.loop.model,
-        )  # fmt: skip
+        )
 
     # ---- the stages
 
@@ -231,8 +242,9 @@ class _Loop:
         else:
             if self.limits.baseline:
                 models.append(self._evaluated("baseline", resolve(loop.model)))
-            path = s.stage("SFT", lambda: s.teach(loop.model, self.source.taught, self.config,
-                                                  s.root / "models" / "sft"))  # fmt: skip
+            path = s.stage(
+                "SFT", lambda: s.teach(loop.model, self.source.taught, self.config, s.root / "models" / "sft")
+            )
             start = self._evaluated("sft", path)
         s.promote(start.name, start.path, "the start of the loop")
         used = [] if loop.taught else list(self.source.taught)
@@ -253,8 +265,12 @@ class _Loop:
         asked = self.source.new(asks, state.used)
         prompts = [p for found in asked.values() for p in found]
         refuse_sealed(s.store, prompts)
-        s.about = {"loop": _lasting(self.loop), "reference": kept.hash, "round": changed,
-                   "asked": content_id([[a.family, a.candidates] for a in asks], [p.id for p in prompts])}  # fmt: skip
+        s.about = {
+            "loop": _lasting(self.loop),
+            "reference": kept.hash,
+            "round": changed,
+            "asked": content_id([[a.family, a.candidates] for a in asks], [p.id for p in prompts]),
+        }
         sampled = _by_candidates(asks, asked, config)
         s.stage(f"{name}: candidates", lambda: s.answered(kept.path, sampled), once=True)
         groups, report, never = s.stage(f"{name}: preferences", lambda: self._groups(kept, asked, config))
@@ -272,11 +288,23 @@ class _Loop:
         signs = signs_of(training.rows, training.kept, len(held)) if training else Signs()
         ruling, comparison = judge_round(kept.decision, new.decision, signs, self.limits, self.level)
         state.models.append(new)
-        state.rounds.append(RoundReport(
-            name, new.hash, kept.name, kept.hash, ruling, comparison.overall[name].difference, signs,
-            tuple(self._said(kept, asks, asked, never)), sources(groups), _off_policy(groups), dict(report.skipped),
-            training, changed,
-        ))  # fmt: skip
+        state.rounds.append(
+            RoundReport(
+                name,
+                new.hash,
+                kept.name,
+                kept.hash,
+                ruling,
+                comparison.overall[name].difference,
+                signs,
+                tuple(self._said(kept, asks, asked, never)),
+                sources(groups),
+                _off_policy(groups),
+                dict(report.skipped),
+                training,
+                changed,
+            )
+        )
         self.s.say(ruling.reason)
         if ruling.action == "promote":
             state.before, state.kept = kept.decision, new
@@ -331,10 +359,17 @@ class _Loop:
     ) -> list[Asked]:
         right = self._right(model, asked)
         return [
-            Asked(a.family, a.failed, a.n, len(asked.get(a.family, ())), a.candidates, right.get(a.family),
-                  a.family in never)
+            Asked(
+                a.family,
+                a.failed,
+                a.n,
+                len(asked.get(a.family, ())),
+                a.candidates,
+                right.get(a.family),
+                a.family in never,
+            )
             for a in asks
-        ]  # fmt: skip
+        ]
 
     # ---- the decisions and the page
 
@@ -394,8 +429,11 @@ class _Loop:
     def _rerun(self, state: _State) -> Rerun:
         """The command, the settings, and the hashes and versions that figures depend on."""
         prompts = {f"prompts, {name}": f"{len(p)}, {content_id([x.id for x in p])}" for name, p in self.sets.items()}
-        known = {**facts({m.name: [m.decision] for m in state.models}), **prompts,
-                 "scorer": f"{self.s.scorer.name}@{self.s.scorer.version}"}  # fmt: skip
+        known = {
+            **facts({m.name: [m.decision] for m in state.models}),
+            **prompts,
+            "scorer": f"{self.s.scorer.name}@{self.s.scorer.version}",
+        }
         return Rerun((self.loop.command,), json.dumps(self.loop.to_dict()["settings"], indent=1), known)
 
     def _notes(self, state: _State) -> tuple[str, ...]:
@@ -404,21 +442,29 @@ class _Loop:
             f"{len(self.source.decision)} decision prompts (validation split) decided what was promoted or rolled back;"
             " their figures lean in favour of what was kept. The benchmarks"
             f" ({', '.join(self.config.eval.benchmarks) or 'none'}) decided nothing and are the figures to quote.",
-            f"{picks} other validation prompts picked each round's checkpoint." if picks else
-            "Each round's last checkpoint was taken.",
-        ]  # fmt: skip
+            f"{picks} other validation prompts picked each round's checkpoint."
+            if picks
+            else "Each round's last checkpoint was taken.",
+        ]
         if self.source.copies:
-            lines.append(f"{len(self.source.copies)} prompts are near copies of held-out ones, and were neither taught"
-                         " nor asked.")  # fmt: skip
+            lines.append(
+                f"{len(self.source.copies)} prompts are near copies of held-out ones, and were neither taught"
+                " nor asked."
+            )
         lines += self.notes
         watched = sorted(set(self.limits.target) - {DECIDES})
         if watched:
-            lines.append(f"The target looks at {', '.join(watched)}: a loop that stops there leans a little in favour"
-                         " of its last figure.")  # fmt: skip
-        lines += [f"{m.name}: {why} ({n} prompts unscored)" for m in state.models for why, n in
-                  m.decision.unscored().items()]  # fmt: skip
-        lines.append("Pass rates have Wilson intervals, changes Tango's score interval for paired answers. Unscored"
-                     " prompts are left out of every figure and never count as failed.")  # fmt: skip
+            lines.append(
+                f"The target looks at {', '.join(watched)}: a loop that stops there leans a little in favour"
+                " of its last figure."
+            )
+        lines += [
+            f"{m.name}: {why} ({n} prompts unscored)" for m in state.models for why, n in m.decision.unscored().items()
+        ]
+        lines.append(
+            "Pass rates have Wilson intervals, changes Tango's score interval for paired answers. Unscored"
+            " prompts are left out of every figure and never count as failed."
+        )
         return tuple(lines)
 
 
@@ -460,8 +506,10 @@ def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
     for name, prompts in sets.items():
         shared = [p for p in prompts if p.id in known]
         if shared:
-            raise UsageError(f"{len(shared)} prompts of {name} may also be trained on: {shared[0].text[:60]!r}",
-                             "take them out of one of the two")  # fmt: skip
+            raise UsageError(
+                f"{len(shared)} prompts of {name} may also be trained on: {shared[0].text[:60]!r}",
+                "take them out of one of the two",
+            )
 
 
 def _by_candidates(
@@ -489,8 +537,16 @@ def _length(result: EvalResult) -> float | None:
 def _plain(x: RoundReport) -> dict[str, Any]:
     """A round as JSON: what it began with, what was decided and why."""
     return {
-        "name": x.name, "model": x.model, "reference": x.reference, "reference_model": x.reference_model,
-        "action": x.ruling.action, "rules": list(x.ruling.rules), "reason": x.ruling.reason, "gain": vars(x.gain),
-        "signs": vars(x.signs), "asked": [vars(a) for a in x.asked],
-        "edges": {s.source: s.edges for s in x.sources}, "changed": dict(x.changed),
-    }  # fmt: skip
+        "name": x.name,
+        "model": x.model,
+        "reference": x.reference,
+        "reference_model": x.reference_model,
+        "action": x.ruling.action,
+        "rules": list(x.ruling.rules),
+        "reason": x.ruling.reason,
+        "gain": vars(x.gain),
+        "signs": vars(x.signs),
+        "asked": [vars(a) for a in x.asked],
+        "edges": {s.source: s.edges for s in x.sources},
+        "changed": dict(x.changed),
+    }

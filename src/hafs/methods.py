@@ -92,9 +92,17 @@ class MethodResult:
 
 
 def compare_methods(
-    store: Store, config: Config, job: Job, benchmark: str, held_out: Sequence[Prompt], methods: Sequence[str],
-    seeds: int, progress: Progress = silent, workspace: Path | None = None, jobs: int = 1,
-) -> tuple[EvalResult, list[MethodResult]]:  # fmt: skip
+    store: Store,
+    config: Config,
+    job: Job,
+    benchmark: str,
+    held_out: Sequence[Prompt],
+    methods: Sequence[str],
+    seeds: int,
+    progress: Progress = silent,
+    workspace: Path | None = None,
+    jobs: int = 1,
+) -> tuple[EvalResult, list[MethodResult]]:
     """Train every method `seeds` times and evaluate it on `held_out`; returns SFT's result and each method's.
 
     `jobs` trainings run side by side. Raises UsageError for an unknown method, HafsError when a training fails (what
@@ -142,22 +150,28 @@ def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[
     run.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, **({"HAFS_WORKSPACE": str(workspace)} if workspace else {})}
     with (run.parent / f"{run.name}.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "hafs", *arguments, "--json"], stdout=subprocess.PIPE,
-                                   stderr=log, env=env)  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hafs", *arguments, "--json"], stdout=subprocess.PIPE, stderr=log, env=env
+        )
         assert process.stdout is not None
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise HafsError(f"`hafs {' '.join(arguments[:2])}` failed; see {run.parent / run.name}.log",
-                        "correct that and run the same command again: what is finished is kept")  # fmt: skip
+        raise HafsError(
+            f"`hafs {' '.join(arguments[:2])}` failed; see {run.parent / run.name}.log",
+            "correct that and run the same command again: what is finished is kept",
+        )
     if cost.is_file():  # it was finished, and is what would be made now
         return dict(json.loads(cost.read_text(encoding="utf-8")))
     outcome = json.loads(said)
     row = {
-        "seconds": outcome["seconds"], "peak_mb": outcome["gpu_mb"] or usage.ru_maxrss / 1024,
-        "stopped": outcome.get("stopped", ""), "accuracy": outcome.get("report", {}).get("accuracy"), "at": time.time(),
-    }  # fmt: skip
+        "seconds": outcome["seconds"],
+        "peak_mb": outcome["gpu_mb"] or usage.ru_maxrss / 1024,
+        "stopped": outcome.get("stopped", ""),
+        "accuracy": outcome.get("report", {}).get("accuracy"),
+        "at": time.time(),
+    }
     with atomic_write(cost) as f:
         json.dump(row, f)
     return row
@@ -176,21 +190,26 @@ def _summary(
     share = [float(np.mean(by_prompt[i])) for i in ids]
     accuracies = [c["accuracy"] for c in costs if c.get("accuracy") is not None]
     return MethodResult(
-        method, sum(c["seconds"] for c in costs) / 60 / seeds, max(c["peak_mb"] for c in costs),
-        tuple(r.passed / r.scored for r in results if r.scored), bootstrap_mean(share),
-        paired_bootstrap(share, [before[i] for i in ids]), tuple(c["stopped"] for c in costs if c["stopped"]),
+        method,
+        sum(c["seconds"] for c in costs) / 60 / seeds,
+        max(c["peak_mb"] for c in costs),
+        tuple(r.passed / r.scored for r in results if r.scored),
+        bootstrap_mean(share),
+        paired_bootstrap(share, [before[i] for i in ids]),
+        tuple(c["stopped"] for c in costs if c["stopped"]),
         float(np.mean(accuracies)) if accuracies else None,
-    )  # fmt: skip
+    )
 
 
 def to_markdown(sft: EvalResult, found: Sequence[MethodResult]) -> str:
     """The guide's comparison table with measured columns."""
     rate = sft.passed / sft.scored if sft.scored else 0.0
     lines = [
-        f"SFT passes {rate:.1%} of {sft.scored} held-out prompts of `{sft.benchmark}`.", "",
+        f"SFT passes {rate:.1%} of {sft.scored} held-out prompts of `{sft.benchmark}`.",
+        "",
         "| Method | Training time (a seed) | Peak memory | Result over seeds | Change from SFT | Stability: seeds |",
         "|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for m in found:
         seeds = ", ".join(f"{r:.1%}" for r in m.rates)
         stops = "".join(f"; {n} stopped: {why}" for why, n in Counter(m.stopped).items())

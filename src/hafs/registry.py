@@ -36,16 +36,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "losses": {
         name: f"hafs.training.losses:{name}"
-        for name in (
-            "sigmoid",
-            "sigmoid_norm",
-            "robust",
-            "ipo",
-            "hinge",
-            "apo_zero",
-            "simpo",
-            "plackett_luce",
-        )
+        for name in ("sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero", "simpo", "plackett_luce")
     },
 }
 

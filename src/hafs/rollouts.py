@@ -41,8 +41,10 @@ class ServedSampler:
         """`name` is a backend's, as `openai:http://127.0.0.1:8010/v1`; raises UsageError if it takes no adapters."""
         backend = open_backend(name)
         if not isinstance(backend, TakesAdapters):
-            raise UsageError(f"{name} cannot be given the adapter of a model in training",
-                             "a server that can: `hafs serve` or vLLM, as openai:URL")  # fmt: skip
+            raise UsageError(
+                f"{name} cannot be given the adapter of a model in training",
+                "a server that can: `hafs serve` or vLLM, as openai:URL",
+            )
         self._backend: Any = backend
         self._tokenizer, self._directory = tokenizer, directory
         self._max_new_tokens, self._batch_size = max_new_tokens, batch_size
@@ -57,8 +59,10 @@ class ServedSampler:
         config = _config(n, self._max_new_tokens, self._batch_size, seed)
         found = _sampled(self._backend, prompts, config)
         if not all(a.ids and a.logps for row in found for a in row):
-            raise HafsError(f"{self._backend.name} does not tell the tokens that it samples or their log-probabilities",
-                            "`hafs serve` and vLLM do")  # fmt: skip
+            raise HafsError(
+                f"{self._backend.name} does not tell the tokens that it samples or their log-probabilities",
+                "`hafs serve` and vLLM do",
+            )
         ends = stop_ids(self._tokenizer, getattr(net, "generation_config", None))
         return [[_ended(a, ends) for a in row] for row in found]
 
@@ -79,8 +83,15 @@ class ServedSampler:
 
 
 def _config(n: int, max_new_tokens: int, batch_size: int, seed: int) -> GenerateConfig:
-    return GenerateConfig(candidates=n, temperature=1.0, top_p=1.0, max_new_tokens=max_new_tokens,
-                          batch_size=batch_size, concurrency=batch_size, seed=seed)  # fmt: skip
+    return GenerateConfig(
+        candidates=n,
+        temperature=1.0,
+        top_p=1.0,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        concurrency=batch_size,
+        seed=seed,
+    )
 
 
 def _ended(answer: Sampled, ends: Sequence[int]) -> Sampled:

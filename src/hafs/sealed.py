@@ -45,13 +45,16 @@ def seal(workspace: Workspace, store: Store, name: str, prompts: Sequence[Prompt
         return path
     used = list(store.prompts(ids=[p.id for p in prompts]))
     if used:
-        raise UsageError(f"{len(used)} of the prompts are in the workspace already, as {used[0].text[:60]!r}",
-                         "seal prompts that nothing was trained, generated or evaluated with")  # fmt: skip
+        raise UsageError(
+            f"{len(used)} of the prompts are in the workspace already, as {used[0].text[:60]!r}",
+            "seal prompts that nothing was trained, generated or evaluated with",
+        )
     write_jsonl(path, prompts)
     path.chmod(0o400)
     run = store.start_run("seal", {"name": name}, {"prompts": digest})
-    store.finish_run(run, "finished", {"prompts": len(prompts)},
-                     {"file": f"{FOLDER}/{name}.jsonl", "ids": [p.id for p in prompts]})  # fmt: skip
+    store.finish_run(
+        run, "finished", {"prompts": len(prompts)}, {"file": f"{FOLDER}/{name}.jsonl", "ids": [p.id for p in prompts]}
+    )
     return path
 
 
@@ -61,8 +64,10 @@ def refuse_sealed(store: Store, prompts: Iterable[Prompt]) -> None:
     asked = {p.id for p in prompts} if sealed else set()
     for name, run in sealed.items():
         if n := len(asked & set(run.outputs["ids"])):
-            raise UsageError(f"{n} of these prompts are sealed in {name!r}: they are asked once, when all is done",
-                             f"take them out, or open the set: hafs eval open {name} --model NAME=MODEL")  # fmt: skip
+            raise UsageError(
+                f"{n} of these prompts are sealed in {name!r}: they are asked once, when all is done",
+                f"take them out, or open the set: hafs eval open {name} --model NAME=MODEL",
+            )
 
 
 def openings(store: Store, name: str) -> list[Run]:
@@ -72,9 +77,15 @@ def openings(store: Store, name: str) -> list[Run]:
 
 
 def open_sealed(
-    workspace: Workspace, store: Store, name: str, models: Mapping[str, str], *, again: bool = False,
-    allow_contaminated: bool = False, progress: Progress = silent,
-) -> tuple[dict[str, list[EvalResult]], list[str]]:  # fmt: skip
+    workspace: Workspace,
+    store: Store,
+    name: str,
+    models: Mapping[str, str],
+    *,
+    again: bool = False,
+    allow_contaminated: bool = False,
+    progress: Progress = silent,
+) -> tuple[dict[str, list[EvalResult]], list[str]]:
     """Evaluate `models` (name -> model) on a sealed set, all in this opening; the same models may be shown again.
 
     Returns the results by name and what a table should say of openings and training data. Raises UsageError when there
@@ -95,17 +106,26 @@ def open_sealed(
         )
     prompts = _read(workspace.root / str(known.outputs["file"]), str(known.inputs["prompts"]))
     notes = refuse_contaminated(
-        {p.id: p.text for p in prompts}, {who: [h] for who, h in hashes.items()}, [workspace.root], paths.values(),
-        allowed=allow_contaminated, fix="open it anyway with --allow-contaminated; it stays sealed now",
-    )  # fmt: skip
+        {p.id: p.text for p in prompts},
+        {who: [h] for who, h in hashes.items()},
+        [workspace.root],
+        paths.values(),
+        allowed=allow_contaminated,
+        fix="open it anyway with --allow-contaminated; it stays sealed now",
+    )
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
     with checkers_for(config, prompts) as scorers:
-        results = {who: [evaluate(store, scorers, model, who, name, prompts, config.eval, progress)]
-                   for who, model in models.items()}  # fmt: skip
+        results = {
+            who: [evaluate(store, scorers, model, who, name, prompts, config.eval, progress)]
+            for who, model in models.items()
+        }
     if not same or same[0].status != "finished":
-        store.finish_run(run, "finished", {"passed": {who: r[0].passed for who, r in results.items()},
-                                           "opened": _started(store, run)})  # fmt: skip
+        store.finish_run(
+            run,
+            "finished",
+            {"passed": {who: r[0].passed for who, r in results.items()}, "opened": _started(store, run)},
+        )
     return results, [*sealed_notes(store, [name]), *notes]
 
 
@@ -118,8 +138,10 @@ def sealed_notes(store: Store, benchmarks: Sequence[str]) -> list[str]:
         opened = openings(store, name)
         when = "; ".join(_told(r) for r in opened)
         if len(opened) > 1:
-            notes.append(f"{name} is a sealed set that was opened {len(opened)} times ({when}): its figures are no"
-                         " longer a first look.")  # fmt: skip
+            notes.append(
+                f"{name} is a sealed set that was opened {len(opened)} times ({when}): its figures are no"
+                " longer a first look."
+            )
         else:
             notes.append(f"{name} is a sealed set, opened once ({when}).")
     return notes

@@ -107,8 +107,10 @@ def _elsewhere(work: Build, shares: Sequence[Share]) -> Iterator[Made]:
                 try:
                     made = pipe.recv()
                 except EOFError as e:
-                    raise HafsError("a process that made preference groups ended without a word",
-                                    "see whether memory ran out; the same command begins again") from e  # fmt: skip
+                    raise HafsError(
+                        "a process that made preference groups ended without a word",
+                        "see whether memory ran out; the same command begins again",
+                    ) from e
                 if isinstance(made, HafsError):
                     raise made
                 if made is None:

@@ -68,8 +68,10 @@ class Stages:
         self, name: str, model: str | Path, sets: Mapping[str, Sequence[Prompt]], config: Config
     ) -> list[EvalResult]:
         """The model on each set of prompts, one greedy answer a prompt."""
-        return [evaluate(self.store, self.scorer, str(model), name, which, prompts, config.eval, self.progress)
-                for which, prompts in sets.items()]  # fmt: skip
+        return [
+            evaluate(self.store, self.scorer, str(model), name, which, prompts, config.eval, self.progress)
+            for which, prompts in sets.items()
+        ]
 
     def teach(self, model: str, prompts: Sequence[Prompt], config: Config, output: Path) -> Path:
         """SFT on the references of `prompts`; the model's directory."""

@@ -23,16 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import HafsError, MissingTool, UsageError
-from hafs.fetch import (
-    Wheel,
-    cache_root,
-    downloaded,
-    downloads,
-    fetch_wheel,
-    file_sha256,
-    locked,
-    new_folder,
-)
+from hafs.fetch import Wheel, cache_root, downloaded, downloads, fetch_wheel, file_sha256, locked, new_folder
 from hafs.types import Progress, silent
 
 __all__ = ["TOOLS", "asar", "bsnes_core", "cache_root", "install", "status"]
@@ -158,12 +149,7 @@ def _unpinned(tool: Tool, version: str) -> str:
 def _install(tool: Tool, progress: Progress) -> None:
     progress(f"install {tool.name}", 0, 1, {})
     with new_folder(tool.folder) as folder:
-        record = {
-            "version": tool.version,
-            "pinned": True,
-            **tool.unpack(folder, progress),
-            "wanted": tool.version,
-        }
+        record = {"version": tool.version, "pinned": True, **tool.unpack(folder, progress), "wanted": tool.version}
         file = folder / tool.file
         file.chmod(0o755)
         record["sha256"] = file_sha256(file)
@@ -177,8 +163,7 @@ def _need_linux(what: str, override: str) -> str:
     """The machine's name on Linux; raises MissingTool elsewhere."""
     if not sys.platform.startswith("linux"):
         raise MissingTool(
-            f"there is no {what} for {platform.system()} here",
-            f"use Linux, or name one of your own by {override}",
+            f"there is no {what} for {platform.system()} here", f"use Linux, or name one of your own by {override}"
         )
     return platform.machine()
 

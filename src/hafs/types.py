@@ -144,14 +144,7 @@ class Candidate(_Row):
     @property
     def id(self) -> str:
         return content_id(
-            "candidate",
-            self.prompt_id,
-            self.model,
-            self.seed,
-            self.index,
-            self.sampling,
-            self.source,
-            self.text,
+            "candidate", self.prompt_id, self.model, self.seed, self.index, self.sampling, self.source, self.text
         )
 
     def to_dict(self) -> dict[str, Any]:

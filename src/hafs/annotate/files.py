@@ -25,11 +25,21 @@ def pair_rows(store: Store, annotations: Sequence[Annotation]) -> Iterator[dict[
         for winner, loser, by_hand in pairs:
             if same_text(texts[winner]) != same_text(texts[loser]):
                 yield {
-                    "prompt": prompt.text, **({"system": prompt.system} if prompt.system else {}),
-                    "chosen": texts[winner], "rejected": texts[loser],
+                    "prompt": prompt.text,
+                    **({"system": prompt.system} if prompt.system else {}),
+                    "chosen": texts[winner],
+                    "rejected": texts[loser],
                     "source": f"human:{annotation.annotator}" + ":edited" * by_hand,
-                    "prompt_id": prompt.id, "chosen_id": winner, "rejected_id": loser, "edited": by_hand,
-                    "annotator": annotation.annotator, "mode": annotation.mode, "confidence": annotation.confidence,
-                    "shown": list(annotation.shown), "seconds": annotation.seconds,
-                    "submitted": annotation.submitted, "serial": annotation.serial, "annotation": annotation.id,
-                }  # fmt: skip
+                    "prompt_id": prompt.id,
+                    "chosen_id": winner,
+                    "rejected_id": loser,
+                    "edited": by_hand,
+                    "annotator": annotation.annotator,
+                    "mode": annotation.mode,
+                    "confidence": annotation.confidence,
+                    "shown": list(annotation.shown),
+                    "seconds": annotation.seconds,
+                    "submitted": annotation.submitted,
+                    "serial": annotation.serial,
+                    "annotation": annotation.id,
+                }

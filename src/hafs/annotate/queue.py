@@ -218,8 +218,10 @@ def check_prompts(store: Store, queued: Sequence[Queued]) -> None:
     """Raise DataError when a queue names a prompt that is not in the store."""
     known = {p.id for p in store.prompts(ids=[q.id for q in queued])}
     if missing := [q.id for q in queued if q.id not in known]:
-        raise DataError(f"{len(missing)} prompts of the queue are not in the workspace ({missing[0]})",
-                        "`hafs data import prompts FILE` adds them")  # fmt: skip
+        raise DataError(
+            f"{len(missing)} prompts of the queue are not in the workspace ({missing[0]})",
+            "`hafs data import prompts FILE` adds them",
+        )
 
 
 def queue_of(prompts: Iterable[Prompt]) -> list[Queued]:

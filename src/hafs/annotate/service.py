@@ -190,10 +190,20 @@ class AnnotationService:
             if held.mode == "review" and answer == "ranked":
                 value = self._agrees(details["verdict"], placed)
             made = Annotation(
-                held.prompt_id, annotator, held.shown, answer, placed if answer == "ranked" else (), held.mode, value,
-                confidence, round(now - held.granted, 3) if seconds is None else seconds, now, held.serial, note,
+                held.prompt_id,
+                annotator,
+                held.shown,
+                answer,
+                placed if answer == "ranked" else (),
+                held.mode,
+                value,
+                confidence,
+                round(now - held.granted, 3) if seconds is None else seconds,
+                now,
+                held.serial,
+                note,
                 details=details,
-            )  # fmt: skip
+            )
             while desk.annotation(made.id) is not None:  # taken back and given again within the clock's resolution
                 made = Annotation.from_dict({**made.to_dict(), "submitted": made.submitted + 0.001})
             desk.add_annotation(made)
@@ -219,9 +229,12 @@ class AnnotationService:
                     raise UsageError("the prompt that you skipped has gone to somebody else", "go on with the next")
                 desk.undo_annotation(last.id, now)
                 again = {
-                    "annotation": None, "details": {**lease.details, "skipped": False}, "granted": now,
-                    "expires": now + self.settings.lease_seconds, "previous": _previous(last),
-                }  # fmt: skip
+                    "annotation": None,
+                    "details": {**lease.details, "skipped": False},
+                    "granted": now,
+                    "expires": now + self.settings.lease_seconds,
+                    "previous": _previous(last),
+                }
                 desk.change_lease(lease.id, **again)
                 reopened = desk.lease(lease.id)
             assert reopened is not None
@@ -236,17 +249,46 @@ class AnnotationService:
             return []
         candidates = {c.id: c for c in self.store.candidates(ids=annotation.shown)}
         scores = list(self.store.scores(candidate_ids=annotation.shown))
-        verdicts = [v for v in self.store.verdicts(prompt_ids=annotation.prompt_id)
-                    if set(v.shown) & set(annotation.shown)]  # fmt: skip
+        verdicts = [
+            v for v in self.store.verdicts(prompt_ids=annotation.prompt_id) if set(v.shown) & set(annotation.shown)
+        ]
         rows = []
         for label, id in zip(LABELS, annotation.shown, strict=False):
             c = candidates[id]
-            mine = [{"scorer": f"{s.scorer}@{s.version}", "value": s.value, "passed": s.passed, "cause": s.cause,
-                     "reason": s.reason} for s in scores if s.candidate_id == id]  # fmt: skip
-            said = [{"judge": v.judge, "protocol": v.protocol, "outcome": v.outcome, "place": _place(v.tiers, id),
-                     "of": len(v.tiers), "value": v.value} for v in verdicts if id in v.shown]  # fmt: skip
-            rows.append({"label": label, "candidate": id, "model": c.model, "model_name": c.model_name,
-                         "source": c.source, "scores": mine, "verdicts": said})  # fmt: skip
+            mine = [
+                {
+                    "scorer": f"{s.scorer}@{s.version}",
+                    "value": s.value,
+                    "passed": s.passed,
+                    "cause": s.cause,
+                    "reason": s.reason,
+                }
+                for s in scores
+                if s.candidate_id == id
+            ]
+            said = [
+                {
+                    "judge": v.judge,
+                    "protocol": v.protocol,
+                    "outcome": v.outcome,
+                    "place": _place(v.tiers, id),
+                    "of": len(v.tiers),
+                    "value": v.value,
+                }
+                for v in verdicts
+                if id in v.shown
+            ]
+            rows.append(
+                {
+                    "label": label,
+                    "candidate": id,
+                    "model": c.model,
+                    "model_name": c.model_name,
+                    "source": c.source,
+                    "scores": mine,
+                    "verdicts": said,
+                }
+            )
         return rows
 
     def stats(self) -> dict[str, Any]:
@@ -293,8 +335,11 @@ class AnnotationService:
         if lease.details.get("gold"):
             return True
         same = set(lease.shown)
-        others = {other.annotator for other in state.leases if other.prompt_id == lease.prompt_id
-                  and same & set(other.shown) and self._counts(other, state)}  # fmt: skip
+        others = {
+            other.annotator
+            for other in state.leases
+            if other.prompt_id == lease.prompt_id and same & set(other.shown) and self._counts(other, state)
+        }
         return len(others - {lease.annotator}) < self._places(lease.prompt_id)
 
     def _take_over(self, desk: Desk, state: _State, entry: Entry) -> None:
@@ -307,14 +352,29 @@ class AnnotationService:
             desk.change_lease(lease.id, released=state.now)
 
     def _give(
-        self, desk: Desk, state: _State, annotator: str, prompt_id: str, cards: Sequence[str], serial: int,
+        self,
+        desk: Desk,
+        state: _State,
+        annotator: str,
+        prompt_id: str,
+        cards: Sequence[str],
+        serial: int,
         details: Mapping[str, Any],
-    ) -> Lease:  # fmt: skip
+    ) -> Lease:
         seed = self.settings.seed
         shown = sorted(cards, key=lambda id: content_id("shown", seed, annotator, prompt_id, serial, id))
         kept = {key: value for key, value in details.items() if key not in ("checked", "skipped")}
-        lease = Lease(secrets.token_urlsafe(16), prompt_id, annotator, self.settings.mode, tuple(shown), serial,
-                      state.now, state.now + self.settings.lease_seconds, details=kept)  # fmt: skip
+        lease = Lease(
+            secrets.token_urlsafe(16),
+            prompt_id,
+            annotator,
+            self.settings.mode,
+            tuple(shown),
+            serial,
+            state.now,
+            state.now + self.settings.lease_seconds,
+            details=kept,
+        )
         desk.add_lease(lease)
         return lease
 
@@ -369,8 +429,9 @@ class AnnotationService:
         again = {(lease.prompt_id, frozenset(lease.shown)) for lease in mine if lease.serial > 0}
         held = [lease for lease in mine if lease.open and self._asked(lease)]
         free = list(self._free(state, annotator))
-        looked = [lease for lease in mine if lease.serial == 0 and self._asked(lease)
-                  and not lease.details.get("skipped")]  # fmt: skip
+        looked = [
+            lease for lease in mine if lease.serial == 0 and self._asked(lease) and not lease.details.get("skipped")
+        ]
         repeats = sum(
             self._repeats(annotator, lease) and (lease.prompt_id, frozenset(lease.shown)) not in again
             for lease in looked
@@ -400,9 +461,16 @@ class AnnotationService:
         assert prompt is not None and len(candidates) == len(set(lease.shown))
         progress = self.progress(lease.annotator)
         return Item(
-            prompt, make_cards(lease, candidates), lease.id, lease.mode, lease.serial, progress.done + 1,
-            max(progress.total, progress.done + 1), lease.draft, lease.previous,
-        )  # fmt: skip
+            prompt,
+            make_cards(lease, candidates),
+            lease.id,
+            lease.mode,
+            lease.serial,
+            progress.done + 1,
+            max(progress.total, progress.done + 1),
+            lease.draft,
+            lease.previous,
+        )
 
     def _lease(self, desk: Desk, annotator: str, id: str) -> Lease:
         """The annotator's lease; raises UsageError when it is not theirs or the prompt went to somebody else."""
@@ -411,8 +479,10 @@ class AnnotationService:
             raise UsageError("this item was not given to you", "ask for the next one")
         if lease.released is not None:
             minutes = self.settings.lease_seconds / 60
-            raise UsageError(f"after {minutes:.0f} minutes this prompt was given to somebody else",
-                             "ask for the next one; lease_seconds under [annotate] sets the time")  # fmt: skip
+            raise UsageError(
+                f"after {minutes:.0f} minutes this prompt was given to somebody else",
+                "ask for the next one; lease_seconds under [annotate] sets the time",
+            )
         return lease
 
     def _validate(self, answer: str, tiers: Sequence[Sequence[str]], confidence: str, value: float | None) -> None:
@@ -476,8 +546,13 @@ def _card(lease: Lease, name: str) -> str:
 def _previous(annotation: Annotation) -> dict[str, Any]:
     labels = dict(zip(annotation.shown, LABELS, strict=False))
     tiers = [[labels[id] for id in tier] for tier in annotation.tiers]
-    return {"answer": annotation.answer, "tiers": tiers, "confidence": annotation.confidence,
-            "value": annotation.value, "note": annotation.note}  # fmt: skip
+    return {
+        "answer": annotation.answer,
+        "tiers": tiers,
+        "confidence": annotation.confidence,
+        "value": annotation.value,
+        "note": annotation.note,
+    }
 
 
 def _place(tiers: Sequence[Sequence[str]], id: str) -> int | None:

@@ -31,8 +31,12 @@ def statistics_of(annotations: Sequence[Annotation], gold: Mapping[str, Ranking]
         by_name[annotation.annotator].append(annotation)
     people = {name: _person(mine, gold or {}) for name, mine in sorted(by_name.items())}
     answered = {a.prompt_id for a in annotations}
-    return {"answers": len(annotations), "answered_prompts": len(answered), "annotators": people,
-            "agreement": _agreement(annotations)}  # fmt: skip
+    return {
+        "answers": len(annotations),
+        "answered_prompts": len(answered),
+        "annotators": people,
+        "agreement": _agreement(annotations),
+    }
 
 
 def _person(mine: Sequence[Annotation], gold: Mapping[str, Ranking]) -> dict[str, Any]:

@@ -23,10 +23,7 @@ from hafs.types import Annotation
 
 CONFIDENCE = {"!": "clear", "~": "slight"}
 
-QUESTIONS = {
-    "ab": "Which is better, A or B (= for a tie)?",
-    "rate": "Rate 1-4 (1 wrong, 2 weak, 3 good, 4 excellent):",
-}
+QUESTIONS = {"ab": "Which is better, A or B (= for a tie)?", "rate": "Rate 1-4 (1 wrong, 2 weak, 3 good, 4 excellent):"}
 
 HELP = """\
 {how}
@@ -53,9 +50,14 @@ class Terminal:
     """
 
     def __init__(
-        self, service: AnnotationService, annotator: str, *, out: TextIO | None = None,
-        edit: Callable[[str], str | None] | None = None, width: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        service: AnnotationService,
+        annotator: str,
+        *,
+        out: TextIO | None = None,
+        edit: Callable[[str], str | None] | None = None,
+        width: int | None = None,
+    ) -> None:
         self._service, self._annotator = service, annotator
         self._out = out or sys.stdout
         self._edit, self._width = edit or _editor, width

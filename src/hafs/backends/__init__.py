@@ -82,9 +82,14 @@ class Unanswered(HafsError):
     """
 
     def __init__(
-        self, what: str, fix: str = "", *, answers: Sequence[Answer] = (), failed: Mapping[str, int] | None = None,
+        self,
+        what: str,
+        fix: str = "",
+        *,
+        answers: Sequence[Answer] = (),
+        failed: Mapping[str, int] | None = None,
         fatal: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(what, fix)
         self.answers, self.failed, self.fatal = list(answers), dict(failed or {}), fatal
 

@@ -47,9 +47,11 @@ class AnthropicBackend:
         more = {"system": whole(request.system)} if request.system else {}
         try:
             reply = client.messages.create(
-                model=self._model, max_tokens=config.max_new_tokens, **more,
+                model=self._model,
+                max_tokens=config.max_new_tokens,
+                **more,
                 messages=[{"role": "user", "content": whole(request.text)}],
-            )  # fmt: skip
+            )
         except self._sdk.APIError as e:
             raise failure(self._sdk, e, "Anthropic", self._model, "ANTHROPIC_API_KEY") from e
         except ValueError as e:

@@ -90,10 +90,15 @@ class OpenAIBackend:
     def _ask(self, client: Any, request: Request, config: GenerateConfig) -> Answer:
         try:
             reply = client.chat.completions.create(
-                model=self._adapter or self._model, messages=messages_of(whole(request.text), whole(request.system)),
-                temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_new_tokens,
-                seed=seed_of(request, config), logprobs=True, **self._more,
-            )  # fmt: skip
+                model=self._adapter or self._model,
+                messages=messages_of(whole(request.text), whole(request.system)),
+                temperature=config.temperature,
+                top_p=config.top_p,
+                max_tokens=config.max_new_tokens,
+                seed=seed_of(request, config),
+                logprobs=True,
+                **self._more,
+            )
         except self._sdk.APIError as e:
             raise failure(self._sdk, e, self.where, self._model, "OPENAI_API_KEY") from e
         except ValueError as e:
@@ -126,8 +131,16 @@ def answer_of(request: Request, reply: Any) -> Answer:
     known = tuple(ids) if ids and all(isinstance(i, int) for i in ids) else ()
     used = getattr(getattr(reply, "usage", None), "completion_tokens", None)
     logprob = sum(t.logprob for t in tokens) if tokens else None
-    return Answer(request.key, request.index, choice.message.content or "", known, logprob, finish,
-                  len(tokens) or used, tuple(t.logprob for t in tokens))  # fmt: skip
+    return Answer(
+        request.key,
+        request.index,
+        choice.message.content or "",
+        known,
+        logprob,
+        finish,
+        len(tokens) or used,
+        tuple(t.logprob for t in tokens),
+    )
 
 
 def identity(where: str, model: str, about: dict[str, Any]) -> str:

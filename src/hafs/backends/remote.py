@@ -76,8 +76,9 @@ def ask_all(batch: Sequence[Request], config: GenerateConfig, ask: Callable[[Req
         raise Unanswered(gone[0].what, gone[0].fix, answers=answered, failed=failed, fatal=True)
     if failed:
         reason, _ = failed.most_common(1)[0]
-        raise Unanswered(f"{sum(failed.values())} of {len(batch)} requests got no answer: {reason}",
-                         answers=answered, failed=failed)  # fmt: skip
+        raise Unanswered(
+            f"{sum(failed.values())} of {len(batch)} requests got no answer: {reason}", answers=answered, failed=failed
+        )
     return answered
 
 

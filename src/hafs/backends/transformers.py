@@ -75,9 +75,15 @@ class TransformersBackend:
 
     @torch.no_grad()
     def decode(
-        self, prompts: Sequence[Sequence[int]], counts: Sequence[int], config: GenerateConfig,
-        seeds: Sequence[int] = (), seed: int = 0, watch: Watch | None = None, adapter: str = "",
-    ) -> list[tuple[list[int], float, str]]:  # fmt: skip
+        self,
+        prompts: Sequence[Sequence[int]],
+        counts: Sequence[int],
+        config: GenerateConfig,
+        seeds: Sequence[int] = (),
+        seed: int = 0,
+        watch: Watch | None = None,
+        adapter: str = "",
+    ) -> list[tuple[list[int], float, str]]:
         """(token ids, log-probability, finish) of each answer, `counts[i]` of them for the token ids `prompts[i]`.
 
         With `seeds`, one a row, a row's random numbers are its own; else all rows draw from `seed` in turn. `watch` is
@@ -193,9 +199,13 @@ def _decode(
     cache = _cache_with_room(net.config, config.max_new_tokens)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     first = net(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True,
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
         logits_to_keep=1,
-    )  # fmt: skip
+    )
     repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     cache.batch_select_indices(repeat)
     logits, mask, position = first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
@@ -223,9 +233,12 @@ def _decode(
         position = position + 1
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         out = net(
-            input_ids=chosen[:, None], attention_mask=mask, position_ids=position[:, None], past_key_values=cache,
+            input_ids=chosen[:, None],
+            attention_mask=mask,
+            position_ids=position[:, None],
+            past_key_values=cache,
             use_cache=True,
-        )  # fmt: skip
+        )
         logits = out.logits[:, -1].float()
     return list(zip(tokens, logprobs, finish, strict=True))
 
@@ -254,8 +267,9 @@ class _RoomyLayer(DynamicLayer):
         after = before + key_states.shape[-2]
         if not self._buffers or after > self._buffers[0].shape[-2]:
             old = self._buffers
-            self._buffers = [s.new_empty(*s.shape[:2], after + self._room, s.shape[-1])
-                             for s in (key_states, value_states)]  # fmt: skip
+            self._buffers = [
+                s.new_empty(*s.shape[:2], after + self._room, s.shape[-1]) for s in (key_states, value_states)
+            ]
             for new, full in zip(self._buffers, old, strict=False):
                 new[:, :, :before] = full[:, :, :before]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):

@@ -41,15 +41,26 @@ class VllmBackend:
         stops = stop_ids(self.tokenizer)
         params = [
             self._vllm.SamplingParams(
-                n=r.n, temperature=config.temperature, top_p=config.top_p, max_tokens=config.max_new_tokens,
-                seed=seed_of(r, config), logprobs=0, stop_token_ids=stops,
+                n=r.n,
+                temperature=config.temperature,
+                top_p=config.top_p,
+                max_tokens=config.max_new_tokens,
+                seed=seed_of(r, config),
+                logprobs=0,
+                stop_token_ids=stops,
             )
             for r in batch
-        ]  # fmt: skip
+        ]
         found = self._llm.generate(prompts, params, use_tqdm=False)
         return [
-            Answer(r.key, r.index + i, decode_answer(self.tokenizer, one.token_ids), tuple(one.token_ids),
-                   one.cumulative_logprob, one.finish_reason or "")
+            Answer(
+                r.key,
+                r.index + i,
+                decode_answer(self.tokenizer, one.token_ids),
+                tuple(one.token_ids),
+                one.cumulative_logprob,
+                one.finish_reason or "",
+            )
             for r, out in zip(batch, found, strict=True)
             for i, one in enumerate(out.outputs)
-        ]  # fmt: skip
+        ]

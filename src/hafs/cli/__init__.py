@@ -52,9 +52,32 @@ app = typer.Typer(
 )
 
 for verb in (
-    demo, init, doctor, install, config, tasks, data, sft, generate, score, annotate, judge, preferences, train,
-    rlhf, evaluate, failures, compare, methods, explain, lock, loop, report, export, serve,
-):  # fmt: skip
+    demo,
+    init,
+    doctor,
+    install,
+    config,
+    tasks,
+    data,
+    sft,
+    generate,
+    score,
+    annotate,
+    judge,
+    preferences,
+    train,
+    rlhf,
+    evaluate,
+    failures,
+    compare,
+    methods,
+    explain,
+    lock,
+    loop,
+    report,
+    export,
+    serve,
+):
     verb.register(app)
 
 
@@ -71,8 +94,11 @@ def main() -> None:
         sys.exit(e.exit_code)
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
-        print(f"error: {where}{e.strerror or e}\n  fix: see that there is space and that you may write there,"
-              " then run the same command again", file=sys.stderr)  # fmt: skip
+        print(
+            f"error: {where}{e.strerror or e}\n  fix: see that there is space and that you may write there,"
+            " then run the same command again",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except SystemExit as e:
         if e.code == INTERRUPTED:

@@ -31,14 +31,20 @@ TOKEN = ".annotate-token"
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", help="Whose answers, made now where there are none; two of them for --mode ab.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--model", help="Whose answers, made now where there are none; two of them for --mode ab.", show_default=False
+    ),
+]
 Candidates = Annotated[
     int | None,
-    typer.Option("--num-candidates", "--candidates", "--candidates-per-prompt", help="Answers shown together, 2 to 8.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--num-candidates",
+        "--candidates",
+        "--candidates-per-prompt",
+        help="Answers shown together, 2 to 8.",
+        show_default=False,
+    ),
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", "--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False),
@@ -91,9 +97,16 @@ def start(
 
     space = workspace_at(workspace)
     settings = override(
-        space.config.annotate, candidates=num_candidates, target=limit, mode=mode, overlap=overlap, repeats=repeats,
-        reveal=reveal, checks=checks, gold=None if gold is None else str(gold),
-    )  # fmt: skip
+        space.config.annotate,
+        candidates=num_candidates,
+        target=limit,
+        mode=mode,
+        overlap=overlap,
+        repeats=repeats,
+        reveal=reveal,
+        checks=checks,
+        gold=None if gold is None else str(gold),
+    )
     accounts = None if terminal else _accounts(space.root, host)
     with ExitStack() as stack:
         store = stack.enter_context(space.open_store())
@@ -205,9 +218,13 @@ def _queued(
 
 
 def _service(
-    stack: ExitStack, space: Workspace, store: Store, settings: AnnotateSettings, queued: list[Queued] | None,
+    stack: ExitStack,
+    space: Workspace,
+    store: Store,
+    settings: AnnotateSettings,
+    queued: list[Queued] | None,
     models: Sequence[str],
-) -> AnnotationService:  # fmt: skip
+) -> AnnotationService:
     """The service, with what makes candidates when models were named and what checks them when that is wanted."""
     from hafs.annotate.service import AnnotationService
 
@@ -230,8 +247,10 @@ def _service(
     if not service.queue.prompts:
         if settings.mode == "review":
             raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")
-        raise UsageError(f"there is nothing to ask: no prompt of {store.where} has two different answers",
-                         "`hafs generate` makes them, or name a model: --model MODEL")  # fmt: skip
+        raise UsageError(
+            f"there is nothing to ask: no prompt of {store.where} has two different answers",
+            "`hafs generate` makes them, or name a model: --model MODEL",
+        )
     if missing := sum(service.queue.waits(q.id) for q in service.queue.prompts):
         note(f"{missing} prompts have no answers yet: the first ones are made now, the others while you go on")
     return service
@@ -246,8 +265,13 @@ def _checker(stack: ExitStack, space: Workspace) -> Callable[[Prompt, str], Mapp
 
     def check(prompt: Prompt, text: str) -> Mapping[str, Any]:
         (score,) = scorer.score([(prompt, Candidate(prompt.id, text))])
-        return {"passed": score.passed, "value": score.value, "cause": score.cause, "reason": score.reason,
-                "scorer": f"{scorer.name}@{scorer.version}"}  # fmt: skip
+        return {
+            "passed": score.passed,
+            "value": score.value,
+            "cause": score.cause,
+            "reason": score.reason,
+            "scorer": f"{scorer.name}@{scorer.version}",
+        }
 
     return check
 
@@ -264,14 +288,26 @@ def _in_terminal(service: AnnotationService, name: str, as_json: bool) -> dict[s
     except KeyboardInterrupt:
         print(file=sys.stderr)
         raise typer.Exit(130) from None
-    return {"annotator": name, "answered": sitting.answered, "done": progress.done, "left": progress.left,
-            "median_seconds": progress.median_seconds}  # fmt: skip
+    return {
+        "annotator": name,
+        "answered": sitting.answered,
+        "done": progress.done,
+        "left": progress.left,
+        "median_seconds": progress.median_seconds,
+    }
 
 
 def _on_page(
-    service: AnnotationService, root: Path, accounts: dict[str, str] | None, host: str, port: int,
-    allow_hosts: Sequence[str], name: str | None, browser: bool, as_json: bool,
-) -> dict[str, Any]:  # fmt: skip
+    service: AnnotationService,
+    root: Path,
+    accounts: dict[str, str] | None,
+    host: str,
+    port: int,
+    allow_hosts: Sequence[str],
+    name: str | None,
+    browser: bool,
+    as_json: bool,
+) -> dict[str, Any]:
     """Serve the page until Ctrl-C."""
     _page_tools()
     import uvicorn
@@ -301,8 +337,11 @@ def _on_page(
 
 def _so_far(service: AnnotationService) -> dict[str, Any]:
     found = service.stats()
-    return {"answers": found["answers"], "prompts": found["prompts"],
-            "annotators": {name: row["answers"] for name, row in found["annotators"].items()}}  # fmt: skip
+    return {
+        "answers": found["answers"],
+        "prompts": found["prompts"],
+        "annotators": {name: row["answers"] for name, row in found["annotators"].items()},
+    }
 
 
 def _page_tools() -> None:
@@ -343,10 +382,14 @@ def _accounts(root: Path, host: str) -> dict[str, str] | None:
         return None
     known = read_accounts(root / ACCOUNTS)
     if not known:
-        raise UsageError(f"on {host} others could reach the page, and nobody has an account",
-                         "`hafs annotate account NAME` makes one; or leave --host away")  # fmt: skip
-    note(f"others can reach this page: {len(known)} accounts may log in. Passwords cross the network as they"
-         " are, so put it behind a server that speaks TLS.")  # fmt: skip
+        raise UsageError(
+            f"on {host} others could reach the page, and nobody has an account",
+            "`hafs annotate account NAME` makes one; or leave --host away",
+        )
+    note(
+        f"others can reach this page: {len(known)} accounts may log in. Passwords cross the network as they"
+        " are, so put it behind a server that speaks TLS."
+    )
     return known
 
 
@@ -411,8 +454,17 @@ def _stats_table(found: Mapping[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
 
-    table = Table("Annotator", "Answers", "Ranked", "Other", "Seconds", "Same as before", "Gold right",
-                  box=None, header_style="bold")  # fmt: skip
+    table = Table(
+        "Annotator",
+        "Answers",
+        "Ranked",
+        "Other",
+        "Seconds",
+        "Same as before",
+        "Gold right",
+        box=None,
+        header_style="bold",
+    )
     for name, row in found["annotators"].items():
         seconds = "-" if row["median_seconds"] is None else f"{row['median_seconds']:.0f}"
         counts = [str(row["answers"]), str(row["ranked"]), str(row["answers"] - row["ranked"])]
@@ -422,8 +474,10 @@ def _stats_table(found: Mapping[str, Any]) -> Any:
         text = "No pair of answers was judged by two people yet."
     else:
         alpha = "undefined (all judgements are equal)" if agreed["alpha"] is None else f"{agreed['alpha']:.2f}"
-        text = (f"Agreement: Krippendorff's alpha {alpha}; {agreed['raw']:.0%} raw ({agreed['raw_low']:.0%} to"
-                f" {agreed['raw_high']:.0%}), on {agreed['pairs']} pairs of {agreed['prompts']} prompts.")  # fmt: skip
+        text = (
+            f"Agreement: Krippendorff's alpha {alpha}; {agreed['raw']:.0%} raw ({agreed['raw_low']:.0%} to"
+            f" {agreed['raw_high']:.0%}), on {agreed['pairs']} pairs of {agreed['prompts']} prompts."
+        )
     return Group(table, "", text)
 
 

@@ -100,8 +100,10 @@ def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | Non
         by_model.setdefault(r.model, []).append(r.benchmark)
     if len(by_model) > 1:
         said = "; ".join(f"{model[:12]} on {', '.join(on)}" for model, on in by_model.items())
-        raise UsageError(f"{name} was evaluated as {len(by_model)} models: {said}",
-                         "evaluate it again on all benchmarks, or choose some with --benchmark")  # fmt: skip
+        raise UsageError(
+            f"{name} was evaluated as {len(by_model)} models: {said}",
+            "evaluate it again on all benchmarks, or choose some with --benchmark",
+        )
     return wanted
 
 
@@ -131,10 +133,13 @@ def check_contamination(
     prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
     space = workspace_or_none(workspace)
     return refuse_contaminated(
-        prompts, {name: {e.model for e in rows} for name, rows in results.items()}, [space.root] if space else [],
+        prompts,
+        {name: {e.model for e in rows} for name, rows in results.items()},
+        [space.root] if space else [],
         {e.model_path for rows in results.values() for e in rows if e.model_path},
-        more={str(file): _prompts_of(file) for file in files}, allowed=allowed,
-    )  # fmt: skip
+        more={str(file): _prompts_of(file) for file in files},
+        allowed=allowed,
+    )
 
 
 def _prompts_of(file: Path) -> list[str]:

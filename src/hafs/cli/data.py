@@ -22,8 +22,10 @@ def counts(workspace: WorkspaceDir = None, json: Json = False) -> None:
     with workspace_at(workspace).open_store() as store:
         found, scorers = store.counts(), store.scorers()
     lines = [f"{kind:<12}{n:>10,}" for kind, n in found.items()]
-    lines += [f"{s['scorer']}@{s['version']}: {s['scored']:,} scored, {s['passed']:,} right, {s['unscored']:,} unscored"
-              for s in scorers]  # fmt: skip
+    lines += [
+        f"{s['scorer']}@{s['version']}: {s['scored']:,} scored, {s['passed']:,} right, {s['unscored']:,} unscored"
+        for s in scorers
+    ]
     emit({**found, "scorers": scorers}, "\n".join(lines), json)
 
 

@@ -23,10 +23,15 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
     from hafs.store import init_workspace
 
     recipe = Recipe(
-        name="demo", pack="asm", tags=("easy",), benchmarks=("demo",), sft_prompts=SFT_PROMPTS,
-        preference_prompts=PREFERENCE_PROMPTS, validation_prompts=VALIDATION_PROMPTS,
+        name="demo",
+        pack="asm",
+        tags=("easy",),
+        benchmarks=("demo",),
+        sft_prompts=SFT_PROMPTS,
+        preference_prompts=PREFERENCE_PROMPTS,
+        validation_prompts=VALIDATION_PROMPTS,
         config=parse_config(SETTINGS, "the demo"),
-    )  # fmt: skip
+    )
     with progress_bars(quiet=json) as progress:
         outcome = run(recipe, init_workspace(directory), say=(lambda _: None) if json else note, progress=progress)
     total = sum(s.seconds for s in outcome.stages)
@@ -44,17 +49,32 @@ VALIDATION_PROMPTS = 24
 LORA = {"rank": 16, "alpha": 32}
 SETTINGS = {
     "sft": {
-        "learning_rate": 1e-3, "num_epochs": 1, "batch_size": 3, "gradient_accumulation_steps": 1,
-        "row_tokens": 640, "validation_share": 0.0, "save_steps": 10, "answers": 1, "lora": LORA,
+        "learning_rate": 1e-3,
+        "num_epochs": 1,
+        "batch_size": 3,
+        "gradient_accumulation_steps": 1,
+        "row_tokens": 640,
+        "validation_share": 0.0,
+        "save_steps": 10,
+        "answers": 1,
+        "lora": LORA,
     },
     "generate": {"candidates": 5, "temperature": 1.0, "max_new_tokens": 64, "batch_size": 120},
     "preferences": {"scheme": "all", "references": "always", "max_candidates": 4},
     "dpo": {
-        "beta": 0.1, "learning_rate": 5e-4, "num_epochs": 1, "nll_weight": 4.0, "validation_share": 0.0,
-        "batch_size": 4, "gradient_accumulation_steps": 1, "row_tokens": 640, "save_steps": 2, "eval_steps": 8,
+        "beta": 0.1,
+        "learning_rate": 5e-4,
+        "num_epochs": 1,
+        "nll_weight": 4.0,
+        "validation_share": 0.0,
+        "batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "row_tokens": 640,
+        "save_steps": 2,
+        "eval_steps": 8,
         "lora": LORA,
     },
     "eval": {"max_new_tokens": 64, "batch_size": 96},
-}  # fmt: skip
+}
 """What two cores without bf16 do in ten minutes. The learning rates are for a small adapter on a small model; see
 docs/log.md for how they were found."""

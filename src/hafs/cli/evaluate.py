@@ -103,8 +103,10 @@ def evaluate(
         lines += text
     emit({"results": data}, "\n".join(lines), json)
     if n := unscored.pop(JUDGED, 0):
-        note(f"unscored: {n} candidates, {JUDGED}; `hafs judge run --judge NAME --prompts FILE` when all models have"
-             " answered, then `hafs judge winrate dpo sft`")  # fmt: skip
+        note(
+            f"unscored: {n} candidates, {JUDGED}; `hafs judge run --judge NAME --prompts FILE` when all models have"
+            " answered, then `hafs judge winrate dpo sft`"
+        )
     none_scored(sum(r.scored for r in results), unscored)
 
 
@@ -151,8 +153,9 @@ def open_(
         raise UsageError(f"there is no model {reference!r} to compare with", "--reference NAME, one of --model")
     space = workspace_at(workspace)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        results, notes = open_sealed(space, store, name, models, again=again, allow_contaminated=allow_contaminated,
-                                     progress=progress)  # fmt: skip
+        results, notes = open_sealed(
+            space, store, name, models, again=again, allow_contaminated=allow_contaminated, progress=progress
+        )
     if len(models) < 2:
         (row, text), *_ = [_summary(r, [], space.config.eval.level) for rows in results.values() for r in rows]
         emit({"results": [row], "notes": notes}, "\n".join([*text, *notes]), json)
@@ -175,9 +178,13 @@ def _sampling(
     if wanted[-1] > samples:
         raise UsageError(f"pass@{wanted[-1]} needs at least {wanted[-1]} answers a prompt", "raise --samples")
     made = GenerateConfig(
-        candidates=samples, temperature=temperature, top_p=top_p, max_new_tokens=settings.max_new_tokens,
-        batch_size=settings.batch_size, seed=0,
-    )  # fmt: skip
+        candidates=samples,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=settings.max_new_tokens,
+        batch_size=settings.batch_size,
+        seed=0,
+    )
     return made, wanted
 
 
@@ -209,10 +216,16 @@ def _summary(r: EvalResult, prompts: Sequence[Prompt], level: float) -> tuple[di
             f"  length: {length.value:.1f} tokens ({length.low:.1f}–{length.high:.1f}), {cut} cut at the limit"
         )
     data = {
-        "name": r.name, "benchmark": r.benchmark, "passed": r.passed, "scored": r.scored, "coverage": r.coverage,
-        "unscored": r.unscored(), "categories": {name: vars(e) for name, e in categories.items()},
-        "length": {**vars(length), "cut": cut}, "exact_match": vars(exact) if exact else None,
-    }  # fmt: skip
+        "name": r.name,
+        "benchmark": r.benchmark,
+        "passed": r.passed,
+        "scored": r.scored,
+        "coverage": r.coverage,
+        "unscored": r.unscored(),
+        "categories": {name: vars(e) for name, e in categories.items()},
+        "length": {**vars(length), "cut": cut},
+        "exact_match": vars(exact) if exact else None,
+    }
     if exact and exact.value:
         lines.append(f"  exact match with a reference: {percent(exact.value)} ({interval(exact)}), n={exact.n}")
     return data, lines
@@ -224,8 +237,9 @@ def _exact(r: EvalResult, prompts: Sequence[Prompt], level: float) -> Estimate |
     from hafs.statistics import wilson
 
     wanted = {p.id: {normalised(x.text) for x in p.references} for p in prompts if p.references}
-    hits = [normalised(x.text) in wanted[x.prompt_id] for x in r.results
-            if x.prompt_id in wanted and x.n_tokens is not None]  # fmt: skip
+    hits = [
+        normalised(x.text) in wanted[x.prompt_id] for x in r.results if x.prompt_id in wanted and x.n_tokens is not None
+    ]
     return wilson(sum(hits), len(hits), level) if hits else None
 
 
@@ -235,8 +249,12 @@ def _sampled_summary(s: SampledResult, ks: Sequence[int], level: float) -> tuple
     found = {k: s.pass_at(k, level) for k in ks}
     parts = [f"pass@{k} {percent(e.value)} ({interval(e)}, n={e.n})" for k, e in found.items()]
     text = f"  sampled, {s.samples} answers a prompt at temperature {s.decoding['temperature']:g}: {', '.join(parts)}"
-    data = {"samples": s.samples, "decoding": dict(s.decoding), "unscored": s.unscored(),
-            "pass_at": {str(k): vars(e) for k, e in found.items()}}  # fmt: skip
+    data = {
+        "samples": s.samples,
+        "decoding": dict(s.decoding),
+        "unscored": s.unscored(),
+        "pass_at": {str(k): vars(e) for k, e in found.items()},
+    }
     return data, [text]
 
 

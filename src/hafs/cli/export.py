@@ -24,22 +24,26 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    model: str = typer.Argument(None, help="A name under `models/` of the workspace (dpo), an HF directory, or"
-                                           " `default`; else the workspace's model."),
+    model: str = typer.Argument(
+        None,
+        help="A name under `models/` of the workspace (dpo), an HF directory, or"
+        " `default`; else the workspace's model.",
+    ),
     format: str = typer.Option("safetensors", "--format", help="safetensors, adapter, gguf or ollama."),
     output: Path = typer.Option(None, help="The directory to write; by default exports/NAME-FORMAT here."),
     name: str = typer.Option(None, help="What the model is called; by default its name here."),
     quantize: str = typer.Option("q8_0", help="Of GGUF: f32, f16, bf16, q8_0, q6_k, q5_k_m or q4_k_m."),
     precision: str = typer.Option("auto", help="Of an adapter's merged weights: auto, fp32 or bf16."),
-    base: str = typer.Option("auto", help="The base that an adapter was trained on: none (as it is), nf4 (in 4 bits);"
-                                          " auto asks the run."),
+    base: str = typer.Option(
+        "auto", help="The base that an adapter was trained on: none (as it is), nf4 (in 4 bits); auto asks the run."
+    ),
     base_name: str = typer.Option("", help="What an exported adapter calls its base (a hub id)."),
     licence: str = typer.Option("", "--licence", "--license", help="For the model card, as `apache-2.0`."),
     check: str = typer.Option(None, help="Compare pass rates on this benchmark: a name or a task file."),
     check_prompts: int = typer.Option(None, min=1, help="Only its first N prompts."),
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Write a model as files for others: weights, a model card, and for Ollama a Modelfile.
 
     A GGUF file is read back by llama.cpp and must see the same tokens as training did; with --check, its pass rate must
@@ -62,28 +66,48 @@ def export(
         progress = stack.enter_context(progress_bars(quiet=json))
         about = origin(_path(chosen), space.root if space else None, store)
         made = export_model(
-            chosen, target, format, name=title, quantize=quantize, precision=precision, base=base, base_name=base_name,
-            licence=licence, origin=about, progress=progress, temperature=space.config.generate.temperature if space
-            else 0.8,
-        )  # fmt: skip
+            chosen,
+            target,
+            format,
+            name=title,
+            quantize=quantize,
+            precision=precision,
+            base=base,
+            base_name=base_name,
+            licence=licence,
+            origin=about,
+            progress=progress,
+            temperature=space.config.generate.temperature if space else 0.8,
+        )
         found = _check(made, chosen, title, space, store, check, check_prompts, progress)
         if store is not None and check:
             about = origin(_path(chosen), space.root if space else None, store)
         checked(made, title, about, licence, found["notes"])
     lines = [f"{title} as {format} in {made.path}", *(f"  {line}" for line in (*made.files, *made.notes))]
     lines += [f"  {line}" for line in found["notes"]]
-    emit({"path": str(made.path), "gguf": str(made.gguf) if made.gguf else None, "format": format, **found},
-         "\n".join(lines), json)  # fmt: skip
+    emit(
+        {"path": str(made.path), "gguf": str(made.gguf) if made.gguf else None, "format": format, **found},
+        "\n".join(lines),
+        json,
+    )
     if not found["same"]:
-        note("error: the exported file is not the trained model (see above)\n  fix: export --format safetensors, or a"
-             " larger --quantize")  # fmt: skip
+        note(
+            "error: the exported file is not the trained model (see above)\n  fix: export --format safetensors, or a"
+            " larger --quantize"
+        )
         raise typer.Exit(1)
 
 
 def _check(
-    made: Exported, model: str, title: str, space: Workspace | None, store: Store | None, benchmark: str | None,
-    n: int | None, progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+    made: Exported,
+    model: str,
+    title: str,
+    space: Workspace | None,
+    store: Store | None,
+    benchmark: str | None,
+    n: int | None,
+    progress: Progress,
+) -> dict[str, Any]:
     """What was checked: `same` (False when anything differs), the figures, and `notes` in words."""
     found: dict[str, Any] = {"same": True, "notes": []}
     prompts = benchmark_prompts(benchmark)[:n] if benchmark else []
@@ -99,8 +123,10 @@ def _check(
             tokens = same_tokens(url, tokenizer, texts)
             found["tokens"] = {"texts": tokens.texts, "different": list(tokens.different)}
             found["same"] = not tokens.different
-            found["notes"].append(f"llama.cpp reads {tokens.texts - len(tokens.different)} of {tokens.texts} chats as"
-                                  " the same tokens as the training tokenizer")  # fmt: skip
+            found["notes"].append(
+                f"llama.cpp reads {tokens.texts - len(tokens.different)} of {tokens.texts} chats as"
+                " the same tokens as the training tokenizer"
+            )
             served = f"openai:{url}"
         if benchmark and space is not None and store is not None:
             label = made.gguf.stem if made.gguf else f"{title}-{made.path.name}"
@@ -111,9 +137,13 @@ def _check(
 
 
 def _rates(
-    space: Workspace, store: Store, benchmark: str, prompts: list[Any], models: list[tuple[str, str]],
+    space: Workspace,
+    store: Store,
+    benchmark: str,
+    prompts: list[Any],
+    models: list[tuple[str, str]],
     progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Pass rates of the trained model and the exported one on the same prompts, and whether they agree."""
     from hafs.evals.words import interval, percent
     from hafs.pipeline import evaluate, scorer_for
@@ -131,10 +161,17 @@ def _rates(
     else:
         within = trained.low <= exported.value <= trained.high
         reached = f"{after.passed} of {after.scored} prompts of {where} passed ({percent(exported.value)})"
-        words = (f"{reached}, the trained model {before.passed} of {before.scored}"
-                 f" ({percent(trained.value)}, {interval(trained)})")  # fmt: skip
-    return {"benchmark": where, "trained": {"passed": before.passed, "scored": before.scored},
-            "exported": {"passed": after.passed, "scored": after.scored}, "within": within, "words": words}  # fmt: skip
+        words = (
+            f"{reached}, the trained model {before.passed} of {before.scored}"
+            f" ({percent(trained.value)}, {interval(trained)})"
+        )
+    return {
+        "benchmark": where,
+        "trained": {"passed": before.passed, "scored": before.scored},
+        "exported": {"passed": after.passed, "scored": after.scored},
+        "within": within,
+        "words": words,
+    }
 
 
 def _path(model: str) -> Path:

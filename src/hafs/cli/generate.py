@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import (
-    Json,
-    WorkspaceDir,
-    emit,
-    note,
-    progress_bars,
-    read_prompts,
-    say_unanswered,
-    workspace_at,
-)
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, read_prompts, say_unanswered, workspace_at
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,8 +16,7 @@ if TYPE_CHECKING:
     from hafs.types import Prompt
 
 NumSamples = Annotated[
-    int | None,
-    typer.Option("--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False),
+    int | None, typer.Option("--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False)
 ]
 Candidates = Annotated[
     int | None,
@@ -71,17 +61,28 @@ def generate(
 
     space = workspace_at(workspace)
     sampling: GenerateConfig = override(
-        space.config.generate, candidates=candidates_per_prompt, temperature=temperature, top_p=top_p,
-        max_new_tokens=max_new_tokens, batch_size=batch_size, seed=seed, concurrency=concurrency,
-    )  # fmt: skip
+        space.config.generate,
+        candidates=candidates_per_prompt,
+        temperature=temperature,
+        top_p=top_p,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+        seed=seed,
+        concurrency=concurrency,
+    )
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples)
         backend = open_backend(space.config.model.name if model is None else model)
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:
         write_jsonl(output, made.candidates)
-    data = {"prompts": len(chosen), "candidates": len(made.candidates), "new": made.new, "cut": made.cut,
-            "failed": made.failed}  # fmt: skip
+    data = {
+        "prompts": len(chosen),
+        "candidates": len(made.candidates),
+        "new": made.new,
+        "cut": made.cut,
+        "failed": made.failed,
+    }
     text = f"{len(made.candidates)} candidates for {len(chosen)} prompts ({made.new} new)"
     if made.cut:
         text += f"; {made.cut} were cut at {sampling.max_new_tokens} tokens (--max-new-tokens)"

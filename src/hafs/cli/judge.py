@@ -181,9 +181,16 @@ def open_clients(judges: Sequence[str], base_url: str | None, replay: bool) -> l
 
 
 def _estimate(
-    space: Workspace, store: Store, judges: Sequence[str], base_url: str | None, protocol: Any, which: Any,
-    manner: Any, batch: bool, as_json: bool,
-) -> None:  # fmt: skip
+    space: Workspace,
+    store: Store,
+    judges: Sequence[str],
+    base_url: str | None,
+    protocol: Any,
+    which: Any,
+    manner: Any,
+    batch: bool,
+    as_json: bool,
+) -> None:
     from hafs.judge.clients import judge_name, looks_local
     from hafs.judge.estimate import estimate
     from hafs.judge.ledger import Ledger

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 Judges = Annotated[
     list[str] | None,
-    typer.Option("--judge", help="Whose verdicts; given several times, a panel. Not needed where there is one judge.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--judge",
+        help="Whose verdicts; given several times, a panel. Not needed where there is one judge.",
+        show_default=False,
+    ),
+]
 ProtocolName = Annotated[
     str, typer.Option("--protocol", help="Which protocol's verdicts, where there are several.", show_default=False)
 ]
@@ -62,9 +65,7 @@ def calibrate(
 
     _shares(min_agreement, confidence)
     with workspace_at(workspace).open_store() as store:
-        made = calibrate(
-            store, judge or (), protocol, target=min_agreement, level=confidence, count_ties=count_ties
-        )  # fmt: skip
+        made = calibrate(store, judge or (), protocol, target=min_agreement, level=confidence, count_ties=count_ties)
     emit({"claim": made.claim(), **made.to_dict()}, calibration_text(made), json)
 
 
@@ -73,11 +74,12 @@ def plan(
     protocol: ProtocolName = "",
     min_agreement: Target = 0.75,
     confidence: Level = 0.95,
-    expect: float = typer.Option(None, help="The agreement to assume where too few labels are there to see it.",
-                                 show_default=False),
+    expect: float = typer.Option(
+        None, help="The agreement to assume where too few labels are there to see it.", show_default=False
+    ),
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Say how many more labels certifying the judge takes, in minutes at the person's pace."""
     from hafs.judge.calibrate import gather
     from hafs.judge.plan import plan
@@ -111,9 +113,13 @@ def build(
     space = workspace_at(workspace)
     with space.open_store() as store:
         groups, report = judged_groups(
-            store, judge or (), protocol, all_edges=all_edges, max_candidates=space.config.preferences.max_candidates,
+            store,
+            judge or (),
+            protocol,
+            all_edges=all_edges,
+            max_candidates=space.config.preferences.max_candidates,
             prompt_ids={p.id for p in store.prompts(split=split)},
-        )  # fmt: skip
+        )
     finish(groups, report, output, pairs, json)
 
 
@@ -162,8 +168,18 @@ def hybrid(
 
     _shares(min_agreement, confidence)
     space = workspace_at(workspace)
-    settings = HybridSettings(keep, queue_size, audit_share, seed, min_agreement, confidence, count_ties, all_edges,
-                              labels_so_far, space.config.preferences.max_candidates)  # fmt: skip
+    settings = HybridSettings(
+        keep,
+        queue_size,
+        audit_share,
+        seed,
+        min_agreement,
+        confidence,
+        count_ties,
+        all_edges,
+        labels_so_far,
+        space.config.preferences.max_candidates,
+    )
     name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
     if judge_of(name):
         raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
@@ -186,9 +202,15 @@ def hybrid(
 
 
 def _asking(
-    space: Workspace, judges: list[str], protocol: Protocol, base_url: str | None, budget: float | None,
-    max_tokens: int, probes: int, quiet: bool,
-) -> AskJudge:  # fmt: skip
+    space: Workspace,
+    judges: list[str],
+    protocol: Protocol,
+    base_url: str | None,
+    budget: float | None,
+    max_tokens: int,
+    probes: int,
+    quiet: bool,
+) -> AskJudge:
     """Asks the judges about a shortlist, and shows them the injection probes on the first `probes` prompts of it.
 
     All of it is one run, so the budget is of all of it, repeats included.
@@ -264,8 +286,11 @@ def _need(groups: list[PreferenceGroup]) -> None:
 
 def _report(report: JudgedReport) -> str:
     undecided = ", ".join(f"{n} {_UNDECIDED[says]}" for says, n in report.undecided.most_common())
-    lines = [f"{report.groups} groups of {report.prompts} prompts: {report.human_edges} edges from people,"
-             f" {report.judge_edges} from {report.source.removeprefix('judge:')}", report.claim]  # fmt: skip
+    lines = [
+        f"{report.groups} groups of {report.prompts} prompts: {report.human_edges} edges from people,"
+        f" {report.judge_edges} from {report.source.removeprefix('judge:')}",
+        report.claim,
+    ]
     if report.untrusted:
         lines.append(f"{report.untrusted} edges of the judge are below the threshold and were left out")
     if undecided:
@@ -283,10 +308,13 @@ def _hybrid(done: Hybrid) -> str:
         f"person: {done.labelled} of {done.queued} prompts of the queue labelled",
     ]
     if done.report is None or done.calibration is None:
-        return "\n".join([
-            *lines, "",
-            f"next: hafs annotate start --queue {done.queue}   ({done.queued - done.labelled} prompts, about"
-            f" {done.minutes_left:.0f} minutes)",
-            "then the same command again",
-        ])  # fmt: skip
+        return "\n".join(
+            [
+                *lines,
+                "",
+                f"next: hafs annotate start --queue {done.queue}   ({done.queued - done.labelled} prompts, about"
+                f" {done.minutes_left:.0f} minutes)",
+                "then the same command again",
+            ]
+        )
     return "\n".join([*lines, "groups: " + _report(done.report).replace("\n", "\n        ")])

@@ -50,8 +50,14 @@ def reproduce(
 
     locked = read_lock(file)
     with progress_bars(quiet=json) as progress:
-        found = reproduce(locked, init_workspace(directory), model, anyway=anyway,
-                          say=(lambda _: None) if json else note, progress=progress)  # fmt: skip
+        found = reproduce(
+            locked,
+            init_workspace(directory),
+            model,
+            anyway=anyway,
+            say=(lambda _: None) if json else note,
+            progress=progress,
+        )
     emit(found.to_dict(), _shown(found), json)
     if not found.identical:
         raise typer.Exit(1)

@@ -48,9 +48,14 @@ def run(
 
     space = workspace_at(workspace)
     limits = override(
-        space.config.loop, prompts=str(prompts.expanduser().resolve()) if prompts else None, max_rounds=max_rounds,
-        target=_targets(target), patience=patience, max_minutes=max_minutes, budget=budget,
-    )  # fmt: skip
+        space.config.loop,
+        prompts=str(prompts.expanduser().resolve()) if prompts else None,
+        max_rounds=max_rounds,
+        target=_targets(target),
+        patience=patience,
+        max_minutes=max_minutes,
+        budget=budget,
+    )
     config = space.config.model_copy(update={"loop": limits})
     chosen = sft_model or model or config.model.name
     command = shlex.join(["hafs", *sys.argv[1:]])
@@ -104,7 +109,9 @@ def closing(outcome: Outcome) -> RenderableType:
         rows.append((Cell(model_title(name)), *(rate(rates[b]) for b in benchmarks), change, Cell(decided)))
     header = ("Model", *(title(b) for b in benchmarks), "Change (points)", "Decision")
     said = [x["reason"] for x in outcome.rounds]
-    end = (f"Stopped. {outcome.stop.reason}\n"
-           f"Kept: {outcome.kept} ({outcome.kept_path}). It took {sum(outcome.seconds.values()) / 60:.1f} minutes.\n"
-           f"Report: {outcome.report}")  # fmt: skip
+    end = (
+        f"Stopped. {outcome.stop.reason}\n"
+        f"Kept: {outcome.kept} ({outcome.kept_path}). It took {sum(outcome.seconds.values()) / 60:.1f} minutes.\n"
+        f"Report: {outcome.report}"
+    )
     return Group(rich_table(Table("", header, tuple(rows))), *map(Text, said), Text(), Text(end))

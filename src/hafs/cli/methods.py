@@ -40,18 +40,35 @@ def compare(
     from hafs.tasks import benchmark_name
 
     if sft_model is None or preference_data is None or prompts is None:
-        raise UsageError("`hafs compare-methods` needs a model, preferences and prompts",
-                         "--sft-model DIRECTORY --preference-data FILE --prompts FILE")  # fmt: skip
+        raise UsageError(
+            "`hafs compare-methods` needs a model, preferences and prompts",
+            "--sft-model DIRECTORY --preference-data FILE --prompts FILE",
+        )
     space = workspace_at(workspace)
-    job = Job(sft_model, preference_data.absolute(), prompts.absolute(),
-              (output_dir or space.root / "methods").absolute(), scorer, validate or "", minutes)  # fmt: skip
+    job = Job(
+        sft_model,
+        preference_data.absolute(),
+        prompts.absolute(),
+        (output_dir or space.root / "methods").absolute(),
+        scorer,
+        validate or "",
+        minutes,
+    )
     asked = benchmark_prompts(benchmark)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         refuse_sealed(store, asked)
         sft, found = compare_methods(
-            store, space.config, job, benchmark_name(benchmark), asked,
-            [m.strip() for m in methods.split(",")], seeds, progress, space.root, jobs,
-        )  # fmt: skip
+            store,
+            space.config,
+            job,
+            benchmark_name(benchmark),
+            asked,
+            [m.strip() for m in methods.split(",")],
+            seeds,
+            progress,
+            space.root,
+            jobs,
+        )
     table = to_markdown(sft, found)
     if markdown is not None:
         with atomic_write(markdown) as f:

@@ -29,9 +29,12 @@ Scheme = Annotated[
 ]
 References = Annotated[
     str | None,
-    typer.Option("--references", help="Known answers as winners: never, when-needed (no sample is right), always.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--references",
+        help="Known answers as winners: never, when-needed (no sample is right), always.",
+        show_default=False,
+    ),
+]
 From = Annotated[
     str, typer.Option("--from", help="scores (of the scorer), or human (what people said in `hafs annotate`).")
 ]
@@ -137,9 +140,16 @@ def generate(
 
 
 def _generate_judged(
-    space: Workspace, named: str, model: str | None, wanted: tuple[Path | None, str, int | None],
-    sampling: GenerateConfig, budget: float | None, output: Path | None, pairs: bool, as_json: bool,
-) -> None:  # fmt: skip
+    space: Workspace,
+    named: str,
+    model: str | None,
+    wanted: tuple[Path | None, str, int | None],
+    sampling: GenerateConfig,
+    budget: float | None,
+    output: Path | None,
+    pairs: bool,
+    as_json: bool,
+) -> None:
     """Candidates of a model, a judge's verdicts on them, and groups of these."""
     from hafs.backends import open_backend
     from hafs.cli.judge import ask, name_problems, open_clients, said
@@ -160,8 +170,10 @@ def _generate_judged(
         note(said(results))
         short = name_problems(results)
         if not results[0].reliability.verdicts:
-            note("error: the judge gave no verdict, so there is no preference group\n  fix: see above; the answers are"
-                 " kept, and the same command goes on")  # fmt: skip
+            note(
+                "error: the judge gave no verdict, so there is no preference group\n  fix: see above; the answers are"
+                " kept, and the same command goes on"
+            )
             raise typer.Exit(1)
         _judged_groups(space, store, named, ids, backend.model, output, pairs, as_json)
     if short:
@@ -169,9 +181,15 @@ def _generate_judged(
 
 
 def _judged_groups(
-    space: Workspace, store: Store, named: str, prompt_ids: list[str], model: str | None, output: Path | None,
-    pairs: bool, as_json: bool,
-) -> None:  # fmt: skip
+    space: Workspace,
+    store: Store,
+    named: str,
+    prompt_ids: list[str],
+    model: str | None,
+    output: Path | None,
+    pairs: bool,
+    as_json: bool,
+) -> None:
     """`hafs judge build` of some prompts."""
     from hafs.cli.judge_calibrate import finish
     from hafs.judge.clients import judge_name
@@ -180,12 +198,18 @@ def _judged_groups(
     mine = space.config.preferences
     unused = [k for k in ("scheme", "references") if getattr(mine, k) != type(mine).model_fields[k].default]
     if unused:
-        note(f"note: `{' and '.join(unused)}` of [preferences] is about a scorer's ranking; a judge has an opinion on"
-             " each pair or none, so it is not used here")  # fmt: skip
+        note(
+            f"note: `{' and '.join(unused)}` of [preferences] is about a scorer's ranking; a judge has an opinion on"
+            " each pair or none, so it is not used here"
+        )
     groups, report = judged_groups(
-        store, [judge_name(named)], the_protocol().id, max_candidates=mine.max_candidates,
-        prompt_ids=set(prompt_ids), model=model,
-    )  # fmt: skip
+        store,
+        [judge_name(named)],
+        the_protocol().id,
+        max_candidates=mine.max_candidates,
+        prompt_ids=set(prompt_ids),
+        model=model,
+    )
     finish(groups, report, output, pairs, as_json)
 
 
@@ -193,8 +217,9 @@ def _no_pairing(scheme: str | None, references: str | None) -> None:
     """Refuse what does not go with a judge."""
     for flag, value in (("--scheme", scheme), ("--references", references)):
         if value is not None:
-            raise UsageError(f"{flag} is about a scorer's ranking; a judge has an opinion on each pair or none",
-                             f"leave {flag} out")  # fmt: skip
+            raise UsageError(
+                f"{flag} is about a scorer's ranking; a judge has an opinion on each pair or none", f"leave {flag} out"
+            )
 
 
 def _pairing(config: Config, scheme: str | None, references: str | None) -> PreferencesConfig:
@@ -215,6 +240,8 @@ def _finish(groups: BuiltGroups, report: BuildReport, output: Path | None, pairs
         write_jsonl(output, (row for g in groups for row in to_pairs(g)) if pairs else groups)
     emit({**report.to_dict(), "output": str(output) if groups and output else None}, str(report), as_json)
     if not groups:
-        note("error: no preference group came of the candidates\n  fix: more candidates a prompt, a higher temperature,"
-             " or `--references when-needed`")  # fmt: skip
+        note(
+            "error: no preference group came of the candidates\n  fix: more candidates a prompt, a higher temperature,"
+            " or `--references when-needed`"
+        )
         raise typer.Exit(1)

@@ -68,8 +68,10 @@ def _newest(space: Workspace) -> tuple[Path, Path]:
     pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
     page = next((p for p in [*pages, space.root / "loop.html"] if p.is_file()), None)
     if page is None:
-        raise UsageError(f"{space.root} has no page of a loop or demo",
-                         "name evaluated models, or run the loop (once more: it writes its page again)")  # fmt: skip
+        raise UsageError(
+            f"{space.root} has no page of a loop or demo",
+            "name evaluated models, or run the loop (once more: it writes its page again)",
+        )
     return page, page.with_suffix(".md")
 
 

@@ -25,8 +25,9 @@ def register(app: typer.Typer) -> None:
 
 def reward(
     sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model."),
-    preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
-                                                    " Without it: the groups that were built last."),
+    preference_data: Path = typer.Option(
+        None, help="Preference groups or pairs (JSON lines). Without it: the groups that were built last."
+    ),
     output_dir: common.Output = None,
     loss: str = typer.Option(None, help="bradley-terry (edges) or plackett-luce (whole rankings)."),
     margin: float = typer.Option(None, help="Reward gap asked of a sure edge, times by how much its winner is better."),
@@ -48,20 +49,40 @@ def reward(
     memory_limit: common.MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train a reward model on preferences; it is a checkpoint that AutoModelForSequenceClassification loads."""
     if sft_model is None:
         raise UsageError("`hafs train reward` needs the model to start from", "--sft-model DIRECTORY")
     common.run_training(
-        "reward", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
-        dry_run=dry_run, memory_limit=memory_limit, allow_uncalibrated=allow_uncalibrated,
-        flags={**common.given(
-            loss=loss.replace("-", "_") if loss else None, margin=margin, centering=centering,
-            learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
-            gradient_accumulation_steps=gradient_accumulation_steps, method=method, quantize=quantize,
-            precision=precision, row_tokens=row_tokens, activation_checkpointing=activation_checkpointing,
-            trackers=tracker, seed=seed), **common.lora(lora_rank)},
-    )  # fmt: skip
+        "reward",
+        model=sft_model,
+        data=preference_data,
+        output=output_dir,
+        workspace=workspace,
+        as_json=json,
+        dry_run=dry_run,
+        memory_limit=memory_limit,
+        allow_uncalibrated=allow_uncalibrated,
+        flags={
+            **common.given(
+                loss=loss.replace("-", "_") if loss else None,
+                margin=margin,
+                centering=centering,
+                learning_rate=learning_rate,
+                num_epochs=num_epochs,
+                batch_size=batch_size,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+                method=method,
+                quantize=quantize,
+                precision=precision,
+                row_tokens=row_tokens,
+                activation_checkpointing=activation_checkpointing,
+                trackers=tracker,
+                seed=seed,
+            ),
+            **common.lora(lora_rank),
+        },
+    )
 
 
 def score(
@@ -96,8 +117,13 @@ def score(
     if output is not None:
         write_jsonl(output, rows)
     mean = sum(r["reward"] for r in rows) / len(rows) if rows else None
-    figures = {"scored": len(rows), "unscored": unscored, "bad": len(loaded.bad), "mean": mean,
-               "output": str(output) if output else None}  # fmt: skip
+    figures = {
+        "scored": len(rows),
+        "unscored": unscored,
+        "bad": len(loaded.bad),
+        "mean": mean,
+        "output": str(output) if output else None,
+    }
     if output is None and not json:
         for row in rows:
             print(f"{row['reward']:+.3f}  {_either(row, 'answer', 'response', 'completion')[:80]!r}")
@@ -121,8 +147,11 @@ def ppo(
     reward_model: str = typer.Option(None, help="A run of `hafs train reward` on the same model."),
     reward_weight: float = typer.Option(1.0, help="What the reward model's scalar weighs beside the scorer's value."),
     scorer: str = typer.Option(None, help="Any scorer as the reward: `asm`, `automatic`. Added to a reward model's."),
-    rollouts_from: str = typer.Option(None, help="A server that samples the answers, as openai:URL; it must be serving"
-                                                 " the SFT model and load adapters (`hafs serve --adapters`, vLLM)."),
+    rollouts_from: str = typer.Option(
+        None,
+        help="A server that samples the answers, as openai:URL; it must be serving"
+        " the SFT model and load adapters (`hafs serve --adapters`, vLLM).",
+    ),
     output_dir: common.Output = None,
     advantage: str = typer.Option(None, help="gae (value function), or rloo or grpo without one."),
     kl_weight: float = typer.Option(None, help="Reward lost by a nat of KL to the SFT model."),
@@ -143,11 +172,14 @@ def ppo(
     seed: common.Seed = None,
     max_minutes: float = typer.Option(None, help="Stop after so many minutes of training."),
     eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
-    validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
-                                            " for N prompts of a pack's validation split."),
+    validate: str = typer.Option(
+        None,
+        help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
+        " for N prompts of a pack's validation split.",
+    ),
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Improve a model by PPO on its own sampled answers. Repeated, it goes on from the last checkpoint."""
     from hafs.config import override
     from hafs.loading import load_tokenizer
@@ -161,13 +193,30 @@ def ppo(
     if reward_model is None and scorer is None:
         raise UsageError("PPO needs something that rates answers", "--reward-model RUN, --scorer asm, or both")
     config, root = common.settings(workspace)
-    section = override(config.ppo, **common.given(
-        advantage=advantage, kl_weight=kl_weight, kl=kl, rollouts=rollouts, epochs=ppo_epochs, minibatches=minibatches,
-        max_new_tokens=max_new_tokens, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps, quantize=quantize, precision=precision,
-        row_tokens=row_tokens, activation_checkpointing=activation_checkpointing, seed=seed, max_minutes=max_minutes,
-        eval_steps=eval_steps),
-        **common.lora(lora_rank))  # fmt: skip
+    section = override(
+        config.ppo,
+        **common.given(
+            advantage=advantage,
+            kl_weight=kl_weight,
+            kl=kl,
+            rollouts=rollouts,
+            epochs=ppo_epochs,
+            minibatches=minibatches,
+            max_new_tokens=max_new_tokens,
+            learning_rate=learning_rate,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            quantize=quantize,
+            precision=precision,
+            row_tokens=row_tokens,
+            activation_checkpointing=activation_checkpointing,
+            seed=seed,
+            max_minutes=max_minutes,
+            eval_steps=eval_steps,
+        ),
+        **common.lora(lora_rank),
+    )
     chosen = read_prompts(prompts) if prompts else _stored(workspace)
     common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()
@@ -190,9 +239,16 @@ def ppo(
             sample = stack.enter_context(served)
         progress = stack.enter_context(progress_bars(quiet=json))
         result: TrainResult = train_ppo(
-            sft_model, chosen, section, directory, sample=sample, reward=reward_model or "",
-            reward_weight=reward_weight, progress=progress, **hooks,
-        )  # fmt: skip
+            sft_model,
+            chosen,
+            section,
+            directory,
+            sample=sample,
+            reward=reward_model or "",
+            reward_weight=reward_weight,
+            progress=progress,
+            **hooks,
+        )
     if result.stopped:
         note(f"note: stopped at step {result.steps}: {result.stopped}")
     common.report("ppo", result, directory, finished, json)

@@ -68,9 +68,11 @@ def score(
         totals = [s for s in found if s["scorer"] == judge.name and s["version"] == judge.version]
     data = {"scored": done.scored, "unscored": dict(done.unscored), "coverage": done.coverage, "totals": totals}
     lines = [f"{done.scored} candidates scored now, {sum(done.unscored.values())} unscored"]
-    lines += [f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored,"
-              f" coverage {t['scored'] / (t['scored'] + t['unscored']):.0%}"
-              for t in totals]  # fmt: skip
+    lines += [
+        f"{t['scorer']}@{t['version']}: {t['scored']} scored, {t['passed']} right, {t['unscored']} unscored,"
+        f" coverage {t['scored'] / (t['scored'] + t['unscored']):.0%}"
+        for t in totals
+    ]
     emit(data, "\n".join(lines), json)
     none_scored(done.scored, done.unscored)
 
@@ -119,8 +121,13 @@ def explain(
         scores = list(store.scores(candidate_ids=found.id))
     assert prompt is not None
     data = {"candidate": found.to_dict(), "prompt": prompt.to_dict(), "scores": [s.to_dict() for s in scores]}
-    lines = [f"prompt {prompt.id} ({prompt.family or 'no family'}, {prompt.split})", _indented(prompt.text), "",
-             f"candidate {found.id} of {found.model_name or found.source}", _indented(found.text)]  # fmt: skip
+    lines = [
+        f"prompt {prompt.id} ({prompt.family or 'no family'}, {prompt.split})",
+        _indented(prompt.text),
+        "",
+        f"candidate {found.id} of {found.model_name or found.source}",
+        _indented(found.text),
+    ]
     for s in scores:
         passed = {True: "right", False: "wrong", None: "neither right nor wrong"}[s.passed]
         said = (

@@ -26,19 +26,25 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    model: str = typer.Argument(None, help="A name under `models/` of the workspace (sft), an HF directory, a hub id,"
-                                           " or `default`; else the workspace's model."),
+    model: str = typer.Argument(
+        None,
+        help="A name under `models/` of the workspace (sft), an HF directory, a hub id,"
+        " or `default`; else the workspace's model.",
+    ),
     name: str = typer.Option(None, help="What requests call it; by default the model's name here."),
     port: int = typer.Option(8010, min=0, max=65535, help="0 takes a free one."),
     host: str = typer.Option("127.0.0.1", help="Another address than this machine's own needs --api-key."),
     api_key: ApiKey = "",
     batch_size: int = typer.Option(16, min=1, help="Answers decoded together."),
-    adapters: Path = typer.Option(None, help="Clients may load LoRA adapters that are in this directory, as PPO does"
-                                             " with --rollouts-from (vLLM's /v1/load_lora_adapter)."),
+    adapters: Path = typer.Option(
+        None,
+        help="Clients may load LoRA adapters that are in this directory, as PPO does"
+        " with --rollouts-from (vLLM's /v1/load_lora_adapter).",
+    ),
     precision: str = typer.Option("auto", help="auto, fp32 or bf16."),
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Serve a model on this machine as OpenAI's interface, for trying it and for judging, until Ctrl-C."""
     if host not in ("127.0.0.1", "localhost", "::1") and not api_key:
         raise UsageError(f"{host} can be reached from other machines", "give --api-key, or leave --host out")
@@ -59,8 +65,11 @@ def serve(
     backend = TransformersBackend(chosen, precision)
     title = name or role(chosen)
     url = f"http://{host}:{listener.getsockname()[1]}/v1"
-    emit({"url": url, "model": title, "hash": backend.model},
-         f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.", json)  # fmt: skip
+    emit(
+        {"url": url, "model": title, "hash": backend.model},
+        f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.",
+        json,
+    )
     _run(uvicorn, make_app(backend, title, api_key, batch_size, adapters), listener)
     note("stopped")
 

@@ -35,8 +35,11 @@ def register(app: typer.Typer) -> None:
 
 def sft(
     model: str = typer.Option(None, help="The model to start from: HF directory, hub id, or `default`."),
-    data: Path = typer.Option(None, help="Examples (JSON lines): task rows, prompt and completion, or messages."
-                                         " Without it: the workspace's prompts that have references."),
+    data: Path = typer.Option(
+        None,
+        help="Examples (JSON lines): task rows, prompt and completion, or messages."
+        " Without it: the workspace's prompts that have references.",
+    ),
     output_dir: Output = None,
     answers: int = typer.Option(None, help="Learn the first so many right answers of a task's prompt; 0: all."),
     learning_rate: LearningRate = None,
@@ -55,14 +58,32 @@ def sft(
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Teach a model your right answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     run_training(
-        "sft", model=model, data=data, output=output_dir, workspace=workspace, as_json=json, dry_run=dry_run,
+        "sft",
+        model=model,
+        data=data,
+        output=output_dir,
+        workspace=workspace,
+        as_json=json,
+        dry_run=dry_run,
         memory_limit=memory_limit,
-        flags={**given(
-            answers=answers, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
-            gradient_accumulation_steps=gradient_accumulation_steps, method=method, quantize=quantize,
-            precision=precision, row_tokens=row_tokens, activation_checkpointing=activation_checkpointing,
-            trackers=tracker, seed=seed), **lora(lora_rank)},
-    )  # fmt: skip
+        flags={
+            **given(
+                answers=answers,
+                learning_rate=learning_rate,
+                num_epochs=num_epochs,
+                batch_size=batch_size,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+                method=method,
+                quantize=quantize,
+                precision=precision,
+                row_tokens=row_tokens,
+                activation_checkpointing=activation_checkpointing,
+                trackers=tracker,
+                seed=seed,
+            ),
+            **lora(lora_rank),
+        },
+    )

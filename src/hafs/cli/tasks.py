@@ -51,11 +51,7 @@ def generate(
     else:
         with workspace_at(workspace).open_store() as store:
             where, new = store.where, store.add_prompts(prompts)
-    emit(
-        {"prompts": len(prompts), "new": new, "where": where},
-        f"{len(prompts)} prompts ({new} new) in {where}",
-        json,
-    )
+    emit({"prompts": len(prompts), "new": new, "where": where}, f"{len(prompts)} prompts ({new} new) in {where}", json)
 
 
 def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json = False) -> None:
@@ -69,8 +65,12 @@ def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json =
         report = check_references(loaded.rows, progress)
     lines = [f"{report.right} of {report.total} reference answers are right"]
     lines += [f"  {problem}" for problem in report.problems]
-    data = {"right": report.right, "total": report.total, "problems": report.problems,
-            "unscored": dict(report.unscored)}  # fmt: skip
+    data = {
+        "right": report.right,
+        "total": report.total,
+        "problems": report.problems,
+        "unscored": dict(report.unscored),
+    }
     emit(data, "\n".join(lines), json)
     say_unscored(report.unscored)
     if report.problems or report.unscored or loaded.bad:

@@ -39,9 +39,10 @@ Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 o
 RowTokens = Annotated[int | None, typer.Option("--row-tokens", help="Tokens of a forward pass.", show_default=False)]
 Checkpointing = Annotated[
     bool | None,
-    typer.Option("--activation-checkpointing/--keep-activations", help="Less memory, a third more time.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--activation-checkpointing/--keep-activations", help="Less memory, a third more time.", show_default=False
+    ),
+]
 Tracker = Annotated[
     list[str] | None,
     typer.Option("--tracker", help="tensorboard, wandb, mlflow or trackio; may be repeated.", show_default=False),
@@ -52,12 +53,12 @@ DryRun = Annotated[
 ]
 MemoryLimit = Annotated[
     str | None,
-    typer.Option("--memory-limit", help="Plan for a card of this size, as 16GB; by default this machine.",
-                 show_default=False),
-]  # fmt: skip
+    typer.Option(
+        "--memory-limit", help="Plan for a card of this size, as 16GB; by default this machine.", show_default=False
+    ),
+]
 AllowUncalibrated = Annotated[
-    bool,
-    typer.Option("--allow-uncalibrated", help="Train on edges of an uncalibrated judge too."),
+    bool, typer.Option("--allow-uncalibrated", help="Train on edges of an uncalibrated judge too.")
 ]
 
 _PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.items())
@@ -76,8 +77,9 @@ def register(app: typer.Typer) -> None:
 
 def dpo(
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
-    preference_data: Path = typer.Option(None, help="Preference groups or pairs (JSON lines)."
-                                                    " Without it: the groups that were built last."),
+    preference_data: Path = typer.Option(
+        None, help="Preference groups or pairs (JSON lines). Without it: the groups that were built last."
+    ),
     output_dir: Output = None,
     preset: str = typer.Option(None, help=_PRESET_HELP),
     beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
@@ -103,28 +105,60 @@ def dpo(
     tracker: Tracker = None,
     seed: Seed = None,
     eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
-    validate: str = typer.Option(None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
-                                            " for N prompts of a pack's validation split."),
+    validate: str = typer.Option(
+        None,
+        help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
+        " for N prompts of a pack's validation split.",
+    ),
     allow_uncalibrated: AllowUncalibrated = False,
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     if sft_model is None:
         raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
     run_training(
-        "dpo", model=sft_model, data=preference_data, output=output_dir, workspace=workspace, as_json=json,
-        validate=validate, dry_run=dry_run, memory_limit=memory_limit, allow_uncalibrated=allow_uncalibrated,
-        flags={**_preset(preset), **given(
-            beta=beta, loss=loss.replace("-", "_") if loss else None, label_smoothing=label_smoothing,
-            nll_weight=nll_weight, ld_alpha=ld_alpha, simpo_gamma=simpo_gamma, reference=reference,
-            reference_free=reference_free, learning_rate=learning_rate, num_epochs=num_epochs, batch_size=batch_size,
-            gradient_accumulation_steps=gradient_accumulation_steps, method=method, quantize=quantize,
-            precision=precision, row_tokens=row_tokens, activation_checkpointing=activation_checkpointing,
-            two_pass=two_pass, engine=engine, trackers=tracker, seed=seed, eval_steps=eval_steps), **lora(lora_rank)},
-    )  # fmt: skip
+        "dpo",
+        model=sft_model,
+        data=preference_data,
+        output=output_dir,
+        workspace=workspace,
+        as_json=json,
+        validate=validate,
+        dry_run=dry_run,
+        memory_limit=memory_limit,
+        allow_uncalibrated=allow_uncalibrated,
+        flags={
+            **_preset(preset),
+            **given(
+                beta=beta,
+                loss=loss.replace("-", "_") if loss else None,
+                label_smoothing=label_smoothing,
+                nll_weight=nll_weight,
+                ld_alpha=ld_alpha,
+                simpo_gamma=simpo_gamma,
+                reference=reference,
+                reference_free=reference_free,
+                learning_rate=learning_rate,
+                num_epochs=num_epochs,
+                batch_size=batch_size,
+                gradient_accumulation_steps=gradient_accumulation_steps,
+                method=method,
+                quantize=quantize,
+                precision=precision,
+                row_tokens=row_tokens,
+                activation_checkpointing=activation_checkpointing,
+                two_pass=two_pass,
+                engine=engine,
+                trackers=tracker,
+                seed=seed,
+                eval_steps=eval_steps,
+            ),
+            **lora(lora_rank),
+        },
+    )
 
 
 def given(**flags: Any) -> dict[str, Any]:
@@ -144,10 +178,19 @@ def _preset(name: str | None) -> dict[str, float]:
 
 
 def run_training(
-    kind: str, *, model: str | None, data: Path | None, output: Path | None, workspace: Path | None, as_json: bool,
-    flags: dict[str, Any], validate: str | None = None, dry_run: bool = False, memory_limit: str | None = None,
+    kind: str,
+    *,
+    model: str | None,
+    data: Path | None,
+    output: Path | None,
+    workspace: Path | None,
+    as_json: bool,
+    flags: dict[str, Any],
+    validate: str | None = None,
+    dry_run: bool = False,
+    memory_limit: str | None = None,
     allow_uncalibrated: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
@@ -191,18 +234,30 @@ def report(kind: str, result: TrainResult, directory: Path, finished: bool, as_j
         note("note: no later step was better than the start, so the model that was kept is the one it began with")
     if result.report:
         r = result.report
-        note(f"on {r['prompts']} held-out prompts: accuracy {r['accuracy']:.1%} ({r['accuracy_low']:.1%} to"
-             f" {r['accuracy_high']:.1%}), ECE {r['ece']:.3f}, rewards {r['mean']:+.2f} ± {r['deviation']:.2f},"
-             f" correlation with length {r['length_correlation'] or 0:+.2f}")  # fmt: skip
-    summary = {"model": str(directory / "model"), "report": result.report, "stopped": result.stopped,
-               "steps": result.steps, "best_step": result.best_step,
-               "seconds": round(result.seconds, 1), "gpu_mb": round(result.gpu_mb, 1),
-               "tokens": result.tokens, "too_long": result.dropped,
-               "validation": result.best, "warnings": result.warnings}  # fmt: skip
+        note(
+            f"on {r['prompts']} held-out prompts: accuracy {r['accuracy']:.1%} ({r['accuracy_low']:.1%} to"
+            f" {r['accuracy_high']:.1%}), ECE {r['ece']:.3f}, rewards {r['mean']:+.2f} ± {r['deviation']:.2f},"
+            f" correlation with length {r['length_correlation'] or 0:+.2f}"
+        )
+    summary = {
+        "model": str(directory / "model"),
+        "report": result.report,
+        "stopped": result.stopped,
+        "steps": result.steps,
+        "best_step": result.best_step,
+        "seconds": round(result.seconds, 1),
+        "gpu_mb": round(result.gpu_mb, 1),
+        "tokens": result.tokens,
+        "too_long": result.dropped,
+        "validation": result.best,
+        "warnings": result.warnings,
+    }
     figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
-    text = (f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step}"
-            f" ({figures or 'no prompt was held out to choose by'})\n"
-            f"model: {directory / 'model'}")  # fmt: skip
+    text = (
+        f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step}"
+        f" ({figures or 'no prompt was held out to choose by'})\n"
+        f"model: {directory / 'model'}"
+    )
     emit(summary, text, as_json)
 
 

@@ -128,8 +128,10 @@ def _wrong_value(cause: str, r: PromptResult) -> Why:
 def _shape(found: Sequence[_Difference]) -> str:
     """The relation between got and wanted that holds for all differences."""
     values = [d.values for d in found]
-    deltas = {(got - want) % size if (got - want) % size < size // 2 else (got - want) % size - size
-              for got, want, size in values}  # fmt: skip
+    deltas = {
+        (got - want) % size if (got - want) % size < size // 2 else (got - want) % size - size
+        for got, want, size in values
+    }
     if deltas <= {1, -1}:
         return "one too high" if deltas == {1} else "one too low" if deltas == {-1} else "one too high or low"
     relations = (

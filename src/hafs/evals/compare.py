@@ -264,8 +264,10 @@ def winner(new: PromptResult, old: PromptResult) -> int:
 def _by_benchmark(results: Mapping[str, Sequence[EvalResult]], reference: str) -> dict[str, dict[str, EvalResult]]:
     """{benchmark: {model: result}} in the reference's order of benchmarks."""
     if reference not in results:
-        raise UsageError(f"there is no result of the reference {reference!r}", f"evaluate it, or name one of:"
-                         f" {', '.join(results) or 'none yet'}")  # fmt: skip
+        raise UsageError(
+            f"there is no result of the reference {reference!r}",
+            f"evaluate it, or name one of: {', '.join(results) or 'none yet'}",
+        )
     if len(results) < 2:
         raise UsageError(f"there is nothing to compare {reference} with", "name at least two evaluated models")
     known = {r.benchmark: r for r in results[reference]}
@@ -277,8 +279,10 @@ def _by_benchmark(results: Mapping[str, Sequence[EvalResult]], reference: str) -
                 raise UsageError(f"{name} was not evaluated on {benchmark}", f"run hafs eval for {name} first")
             table[name] = found[benchmark]
             if not _prompts(found[benchmark]) & _prompts(known[benchmark]):
-                raise UsageError(f"{name} and {reference} answered different prompts under the name {benchmark}",
-                                 "evaluate both on the same file; files of other prompts need other names")  # fmt: skip
+                raise UsageError(
+                    f"{name} and {reference} answered different prompts under the name {benchmark}",
+                    "evaluate both on the same file; files of other prompts need other names",
+                )
     return tables
 
 
@@ -341,22 +345,14 @@ def _wins(signs: Sequence[int], level: float) -> Wins:
 
 
 def _decide(
-    overall: Paired,
-    each: Sequence[Paired],
-    benchmarks: Sequence[Benchmark],
-    strict: bool,
-    min_coverage: float,
+    overall: Paired, each: Sequence[Paired], benchmarks: Sequence[Benchmark], strict: bool, min_coverage: float
 ) -> Decision:
     promote, reason = _promotion(overall, each, benchmarks, strict, min_coverage)
     return Decision(overall.model, overall.verdict, promote, _sentence(overall, len(benchmarks)), reason)
 
 
 def _promotion(
-    overall: Paired,
-    each: Sequence[Paired],
-    benchmarks: Sequence[Benchmark],
-    strict: bool,
-    min_coverage: float,
+    overall: Paired, each: Sequence[Paired], benchmarks: Sequence[Benchmark], strict: bool, min_coverage: float
 ) -> tuple[bool, str]:
     """Whether to promote, and the first rule that decided it, in words."""
     new, old = model_title(overall.model), model_title(overall.reference)
@@ -364,10 +360,7 @@ def _promotion(
     if n == 0:
         return False, f"No prompt was scored for both, so {old} is kept."
     if n < min_coverage * total:
-        return (
-            False,
-            f"Only {n} of {total} prompts were scored for both, too few to decide, so {old} is kept.",
-        )
+        return (False, f"Only {n} of {total} prompts were scored for both, too few to decide, so {old} is kept.")
     if overall.builds.below_zero:
         change = points(overall.builds.value)
         return False, f"Fewer answers of {new} assemble ({change} points), so {old} is kept."

@@ -86,10 +86,16 @@ class Index:
 
 
 def refuse_contaminated(
-    prompts: Mapping[str, str], models: Mapping[str, Collection[str]], roots: Sequence[Path] = (),
-    paths: Iterable[str | Path] = (), *, more: Mapping[str, Sequence[str]] | None = None, allowed: bool = False,
-    fix: str = "go on anyway with --allow-contaminated", threshold: float = THRESHOLD,
-) -> list[str]:  # fmt: skip
+    prompts: Mapping[str, str],
+    models: Mapping[str, Collection[str]],
+    roots: Sequence[Path] = (),
+    paths: Iterable[str | Path] = (),
+    *,
+    more: Mapping[str, Sequence[str]] | None = None,
+    allowed: bool = False,
+    fix: str = "go on anyway with --allow-contaminated",
+    threshold: float = THRESHOLD,
+) -> list[str]:
     """Look for `prompts` (id -> text) in what models were trained on; returns what a table should say of it.
 
     `models` maps names to content hashes. The training runs that made them are looked for below `roots` and around the
@@ -106,8 +112,10 @@ def refuse_contaminated(
         )
     notes = [f"Contaminated: {_told(hits, len(prompts))}"] if hits else []
     if texts and not hits:
-        notes.append(f"No benchmark prompt, nor a near copy (similarity {threshold:g} or more), is in the training data"
-                     f" that was looked through: {', '.join(texts)}.")  # fmt: skip
+        notes.append(
+            f"No benchmark prompt, nor a near copy (similarity {threshold:g} or more), is in the training data"
+            f" that was looked through: {', '.join(texts)}."
+        )
     if unknown:
         notes.append(f"What {', '.join(unknown)} was trained on is not known here and was not checked.")
     return notes
@@ -132,5 +140,7 @@ def _training_texts(
 
 def _told(hits: Sequence[Hit], total: int) -> str:
     first = hits[0]
-    return (f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
-            f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})")  # fmt: skip
+    return (
+        f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
+        f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})"
+    )

@@ -107,8 +107,10 @@ class FailureReport:
 
     def to_markdown(self) -> str:
         """The report as Markdown: what happened, clusters, families, and an example of each large cluster."""
-        parts = [f"## {markdown_cell(title(self.benchmark))}: why {markdown_cell(model_title(self.name))} fails",
-                 markdown_cell(lead(self))]  # fmt: skip
+        parts = [
+            f"## {markdown_cell(title(self.benchmark))}: why {markdown_cell(model_title(self.name))} fails",
+            markdown_cell(lead(self)),
+        ]
         if self.clusters:
             parts += [markdown_table(cluster_table(self)), markdown_table(family_table(self))]
         for c in self.clusters[:6]:
@@ -189,9 +191,14 @@ def _cluster(w: Why, rows: Sequence[PromptResult], change: int | None) -> Cluste
         first.setdefault(r.family, r)  # examples of several families where there are several
     chosen = [*first.values(), *(r for r in rows if r not in first.values())][:EXAMPLES]
     return Cluster(
-        w.cause, w.signature, len(rows), dict(families.most_common()), change, tuple(r.prompt_id for r in rows),
+        w.cause,
+        w.signature,
+        len(rows),
+        dict(families.most_common()),
+        change,
+        tuple(r.prompt_id for r in rows),
         tuple(Failed(r.prompt_id, r.family, r.category, r.prompt, r.text, *got_and_expected(r)) for r in chosen),
-    )  # fmt: skip
+    )
 
 
 def _families(
@@ -222,8 +229,10 @@ def lead(r: FailureReport) -> str:
     if r.causes:
         said += f" Causes: {', '.join(f'{cause} {n}' for cause, n in r.causes.items())}."
     if r.before:
-        said += (f" Against {model_title(r.before)}, over {r.shared} prompts scored for both: {r.mended} mended,"
-                 f" {r.broken} broken.")  # fmt: skip
+        said += (
+            f" Against {model_title(r.before)}, over {r.shared} prompts scored for both: {r.mended} mended,"
+            f" {r.broken} broken."
+        )
     return said
 
 
@@ -236,8 +245,9 @@ def cluster_table(r: FailureReport) -> Table:
         rows.append((Cell(c.cause), Cell(c.signature), Cell(str(c.n)), *_change_cell(r, c.change), Cell(top + more)))
     header = ("Cause", "Signature", "Failed", *(("Change",) if r.before else ()), "Families")
     rest = len(r.clusters) - SHOWN
-    return Table("Failed answers" + (f" ({rest} smaller clusters left out)" if rest > 0 else ""), header, tuple(rows),
-                 plain=True)  # fmt: skip
+    return Table(
+        "Failed answers" + (f" ({rest} smaller clusters left out)" if rest > 0 else ""), header, tuple(rows), plain=True
+    )
 
 
 def family_table(r: FailureReport) -> Table:

@@ -50,8 +50,10 @@ def human_preference(store: Store, models: Mapping[str, str]) -> tuple[Preferred
     if not found:
         return {}, ""
     who = f"{len(people)} {'person' if len(people) == 1 else 'people'}"
-    return found, (f"Human Preference: the share of prompts on which people preferred the model's answer to that of"
-                   f" another model here, ties left out ({judged} judgements by {who}).")  # fmt: skip
+    return found, (
+        f"Human Preference: the share of prompts on which people preferred the model's answer to that of"
+        f" another model here, ties left out ({judged} judgements by {who})."
+    )
 
 
 def _rankings(store: Store) -> Iterator[Ranking]:

@@ -85,8 +85,9 @@ class EvalResult:
 
     def __post_init__(self) -> None:
         if len({r.prompt_id for r in self.results}) != len(self.results):
-            raise DataError(f"{self.name} has two answers to one prompt of {self.benchmark}",
-                            "evaluate with one answer a prompt")  # fmt: skip
+            raise DataError(
+                f"{self.name} has two answers to one prompt of {self.benchmark}", "evaluate with one answer a prompt"
+            )
 
     @property
     def passed(self) -> int:
@@ -141,8 +142,7 @@ def eval_result(
     answers: dict[str, Candidate] = {}
     for candidate in candidates:
         if answers.setdefault(candidate.prompt_id, candidate).id != candidate.id:
-            raise DataError(f"{name} has two answers to one prompt of {benchmark}",
-                            "evaluate with one answer a prompt")  # fmt: skip
+            raise DataError(f"{name} has two answers to one prompt of {benchmark}", "evaluate with one answer a prompt")
     rows = []
     for prompt in prompts:
         answer = answers.get(prompt.id)

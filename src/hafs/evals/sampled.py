@@ -61,8 +61,9 @@ class SampledResult:
     def pass_at(self, k: int, level: float = 0.95) -> Estimate:
         """pass@k over the prompts, in [0, 1]; `n` is how many prompts have k scored answers."""
         if k > self.samples:
-            raise UsageError(f"pass@{k} needs at least {k} answers a prompt, here are {self.samples}",
-                             "raise --samples or lower --k")  # fmt: skip
+            raise UsageError(
+                f"pass@{k} needs at least {k} answers a prompt, here are {self.samples}", "raise --samples or lower --k"
+            )
         return wilson_mean(list(self.by_prompt(k).values()), level)
 
     def unscored(self) -> dict[str, int]:
@@ -84,9 +85,17 @@ class SampledResult:
 
 
 def sampled_result(
-    name: str, model: str, model_path: str, benchmark: str, decoding: Mapping[str, Any], prompts: Sequence[Prompt],
-    candidates: Iterable[Candidate], scores: Mapping[str, Score], *, seconds: float = 0.0,
-) -> SampledResult:  # fmt: skip
+    name: str,
+    model: str,
+    model_path: str,
+    benchmark: str,
+    decoding: Mapping[str, Any],
+    prompts: Sequence[Prompt],
+    candidates: Iterable[Candidate],
+    scores: Mapping[str, Score],
+    *,
+    seconds: float = 0.0,
+) -> SampledResult:
     """Join prompts with their sampled answers and the answers' scores (by candidate id)."""
     answers: dict[str, list[Candidate]] = defaultdict(list)
     for c in candidates:
@@ -142,7 +151,7 @@ def _cell(result: SampledResult | None, reference: SampledResult | None, k: int,
 
 def paired_change(
     new: SampledResult, old: SampledResult, k: int, level: float = 0.95, *, draws: int = 4000
-) -> Estimate:  # fmt: skip
+) -> Estimate:
     """The change of pass@k from `old` to `new` over the prompts that have it in both.
 
     Where every prompt's pass@k is 0 or 1, as for k of all answers, it is that of passes (Tango's interval); else it is

@@ -80,14 +80,7 @@ def paired_table(c: Comparison) -> Table:
         if len(parts) > 1:
             parts.append(("All benchmarks", c.overall[m]))
         rows += [_paired_row(model_title(m), name, p) for name, p in parts]
-    header = (
-        "Model",
-        "Prompts",
-        "Difference (points)",
-        "Gained / lost",
-        "Win / tie / loss",
-        "Detectable (points)",
-    )
+    header = ("Model", "Prompts", "Difference (points)", "Gained / lost", "Win / tie / loss", "Detectable (points)")
     return Table(f"Against {model_title(c.reference)}, prompt by prompt", header, tuple(rows))
 
 
@@ -150,10 +143,7 @@ def _paired_row(model: str, benchmark: str, p: Paired) -> tuple[Cell, ...]:
     return (
         Cell(model, benchmark),
         Cell(str(p.difference.n), out),
-        Cell(
-            points(p.difference.value),
-            interval(p.difference, change=True),
-        ),
+        Cell(points(p.difference.value), interval(p.difference, change=True)),
         Cell(f"{p.gained}/{p.lost}", f"p {p_value(p.p)}" if p.difference.n else ""),
         Cell(f"{w.wins}/{w.ties}/{w.losses}"),
         Cell(seen),

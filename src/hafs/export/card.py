@@ -53,8 +53,14 @@ def origin(path: Path, root: Path | None = None, store: Store | None = None) -> 
 def card(name: str, from_: Origin, licence: str, files: Sequence[str], notes: Sequence[str] = ()) -> str:
     """The text of README.md; `files` say what is in the export, `notes` what was checked of it."""
     licence = licence or (SMOLLM[1] if from_.base == SMOLLM[0] else "other")
-    head = ["---", f"license: {licence}", *([f"base_model: {from_.base}"] if from_.base else []),
-            "pipeline_tag: text-generation", "tags: [hafs, preference-optimization]", "---"]  # fmt: skip
+    head = [
+        "---",
+        f"license: {licence}",
+        *([f"base_model: {from_.base}"] if from_.base else []),
+        "pipeline_tag: text-generation",
+        "tags: [hafs, preference-optimization]",
+        "---",
+    ]
     body = [*head, "", f"# {name}", "", f"Made with hafs from {from_.base or 'a model of its own'}.", ""]
     body += ["## Files", "", *(f"- {line}" for line in files), ""]
     body += _recipe(from_.runs) + _data(from_) + _measured(from_.results)
@@ -92,8 +98,18 @@ def _base_name(path: Path, hash: str) -> str:
     return ""
 
 
-_SHOWN = ("num_epochs", "learning_rate", "batch_size", "gradient_accumulation_steps", "method", "quantize", "loss",
-          "beta", "precision", "seed")  # fmt: skip
+_SHOWN = (
+    "num_epochs",
+    "learning_rate",
+    "batch_size",
+    "gradient_accumulation_steps",
+    "method",
+    "quantize",
+    "loss",
+    "beta",
+    "precision",
+    "seed",
+)
 
 
 def _recipe(runs: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -109,8 +125,10 @@ def _recipe(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             said.append(f"LoRA rank {lora.get('rank')}, alpha {lora.get('alpha')}")
         steps = run.get("result", {}).get("steps")
         done = f", {steps} steps" if steps is not None else ""
-        lines.append(f"{number}. {about.get('kind', 'training')}{done}: {'; '.join(said)}"
-                     f" (data {about.get('data', '')}, from model {about.get('model', '')})")  # fmt: skip
+        lines.append(
+            f"{number}. {about.get('kind', 'training')}{done}: {'; '.join(said)}"
+            f" (data {about.get('data', '')}, from model {about.get('model', '')})"
+        )
     return [*lines, ""]
 
 
@@ -127,12 +145,20 @@ def _measured(results: Sequence[EvalResult]) -> list[str]:
     if not results:
         return []
     newest = {(r.benchmark, r.name): r for r in results}
-    lines = ["## Measured", "", "Pass rates with 95 % intervals (Wilson); one answer a prompt.", "",
-             "| benchmark | model | passed | rate | coverage |", "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    lines = [
+        "## Measured",
+        "",
+        "Pass rates with 95 % intervals (Wilson); one answer a prompt.",
+        "",
+        "| benchmark | model | passed | rate | coverage |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for (benchmark, name), r in newest.items():
         rate = wilson(r.passed, r.scored)
-        lines.append(f"| {title(benchmark)} | {name} | {r.passed} of {r.scored} | {percent(rate.value)}"
-                     f" ({interval(rate)}) | {r.coverage:.0%} |")  # fmt: skip
+        lines.append(
+            f"| {title(benchmark)} | {name} | {r.passed} of {r.scored} | {percent(rate.value)}"
+            f" ({interval(rate)}) | {r.coverage:.0%} |"
+        )
     return [*lines, ""]
 
 

@@ -28,9 +28,11 @@ CONVERTER = Wheel(
 )
 PLAIN = ("f32", "f16", "bf16")
 MIXED: dict[str, tuple[str, str, int]] = {
-    "q8_0": ("Q8_0", "Q8_0", 7), "q6_k": ("Q6_K", "Q6_K", 18), "q5_k_m": ("Q5_K", "Q6_K", 17),
+    "q8_0": ("Q8_0", "Q8_0", 7),
+    "q6_k": ("Q6_K", "Q6_K", 18),
+    "q5_k_m": ("Q5_K", "Q6_K", 17),
     "q4_k_m": ("Q4_K", "Q6_K", 15),
-}  # fmt: skip
+}
 """Of each kind: the type of most matrices, of those that lose most, and llama.cpp's number of the file type."""
 KINDS = (*PLAIN, *MIXED)
 SMALLER = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}

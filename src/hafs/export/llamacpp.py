@@ -22,11 +22,23 @@ from hafs.errors import HafsError
 from hafs.export.gguf import need_packages
 
 TEXTS = (
-    "Hello.", "  two spaces, a tab\tand\n\n\nthree lines ", "LDA.w $0E20,X ; 16 bit\n\tSTA.b $00\n\tRTS", "1234567 89",
-    "def f(x):\n    return x**2  # naïve", "Grüße, 你好, שלום, مرحبا, ひらがな", "👩\u200d👧 e\u0301 \u200b\ufeff",
-    "<|im_start|>user", "</s> <s> [INST]", "\r\n\r\n", "a" * 300, "x=1;y=2", "𝔘𝔫𝔦", "100,000.50 €", "don't I'LL",
+    "Hello.",
+    "  two spaces, a tab\tand\n\n\nthree lines ",
+    "LDA.w $0E20,X ; 16 bit\n\tSTA.b $00\n\tRTS",
+    "1234567 89",
+    "def f(x):\n    return x**2  # naïve",
+    "Grüße, 你好, שלום, مرحبا, ひらがな",
+    "👩\u200d👧 e\u0301 \u200b\ufeff",
+    "<|im_start|>user",
+    "</s> <s> [INST]",
+    "\r\n\r\n",
+    "a" * 300,
+    "x=1;y=2",
+    "𝔘𝔫𝔦",
+    "100,000.50 €",
+    "don't I'LL",
     "{{ .System }}",
-)  # fmt: skip
+)
 """Texts that tokenizers split differently: digits, spaces, scripts, marks of chat templates."""
 
 

@@ -83,8 +83,14 @@ def modelfile(gguf: str, tokenizer: Any, *, temperature: float, limit: int, syst
             lines.append(f'SYSTEM """{said}"""')
     stops = [tokenizer.decode([i]) for i in stop_ids(tokenizer)]
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops if stop]
-    lines += [f"PARAMETER temperature {temperature:g}", "PARAMETER top_k 0", "PARAMETER top_p 1", "PARAMETER min_p 0",
-              "PARAMETER repeat_penalty 1", f"PARAMETER num_ctx {limit}"]  # fmt: skip
+    lines += [
+        f"PARAMETER temperature {temperature:g}",
+        "PARAMETER top_k 0",
+        "PARAMETER top_p 1",
+        "PARAMETER min_p 0",
+        "PARAMETER repeat_penalty 1",
+        f"PARAMETER num_ctx {limit}",
+    ]
     return "\n".join(lines) + "\n", any(line.startswith("TEMPLATE") for line in lines)
 
 

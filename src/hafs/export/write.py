@@ -29,10 +29,20 @@ class Exported:
 
 
 def export_model(
-    model: str | Path, output: Path, format: str = "safetensors", *, name: str = "", quantize: str = "q8_0",
-    precision: str = "auto", base: str = "auto", base_name: str = "", licence: str = "", temperature: float = 0.8,
-    origin: Origin | None = None, progress: Progress = silent,
-) -> Exported:  # fmt: skip
+    model: str | Path,
+    output: Path,
+    format: str = "safetensors",
+    *,
+    name: str = "",
+    quantize: str = "q8_0",
+    precision: str = "auto",
+    base: str = "auto",
+    base_name: str = "",
+    licence: str = "",
+    temperature: float = 0.8,
+    origin: Origin | None = None,
+    progress: Progress = silent,
+) -> Exported:
     """Write `model` into the directory `output` in one of `FORMATS`; what is there is replaced when all is written.
 
     `quantize` is of `gguf.KINDS`, `precision` and `base` are those of `merge.merged`. Raises UsageError for an unknown
@@ -62,8 +72,17 @@ MARK = ".hafs-export"
 Written = tuple[list[str], list[str]]
 
 
-def _safetensors(path: Path, folder: Path, title: str, quantize: str, precision: str, base: str, base_name: str,
-                 temperature: float, progress: Progress) -> Written:  # fmt: skip
+def _safetensors(
+    path: Path,
+    folder: Path,
+    title: str,
+    quantize: str,
+    precision: str,
+    base: str,
+    base_name: str,
+    temperature: float,
+    progress: Progress,
+) -> Written:
     progress("merge", 0, 1, {})
     inside = folder / ".merged"
     write_merged(path, inside, precision, base)
@@ -74,8 +93,17 @@ def _safetensors(path: Path, folder: Path, title: str, quantize: str, precision:
     return ["the whole model as safetensors, with its tokenizer and chat template"], _merge_notes(path, base)
 
 
-def _adapter(path: Path, folder: Path, title: str, quantize: str, precision: str, base: str, base_name: str,
-             temperature: float, progress: Progress) -> Written:  # fmt: skip
+def _adapter(
+    path: Path,
+    folder: Path,
+    title: str,
+    quantize: str,
+    precision: str,
+    base: str,
+    base_name: str,
+    temperature: float,
+    progress: Progress,
+) -> Written:
     write_adapter(path, folder, base_name)
     notes = []
     if base_bits(path, base) == "nf4":
@@ -83,8 +111,17 @@ def _adapter(path: Path, folder: Path, title: str, quantize: str, precision: str
     return ["a PEFT adapter (LoRA), to be loaded on its base model"], notes
 
 
-def _gguf(path: Path, folder: Path, title: str, quantize: str, precision: str, base: str, base_name: str,
-          temperature: float, progress: Progress) -> Written:  # fmt: skip
+def _gguf(
+    path: Path,
+    folder: Path,
+    title: str,
+    quantize: str,
+    precision: str,
+    base: str,
+    base_name: str,
+    temperature: float,
+    progress: Progress,
+) -> Written:
     from hafs.export.gguf import write_gguf
 
     file = folder / f"{title}-{quantize}.gguf"
@@ -94,12 +131,22 @@ def _gguf(path: Path, folder: Path, title: str, quantize: str, precision: str, b
             source = Path(work) / "model"
             write_merged(path, source, precision, base)
         write_gguf(source, file, quantize, progress)
-    return [f"{file.name}: the whole model as GGUF ({quantize}) for llama.cpp, LM Studio and Ollama"], \
-        _merge_notes(path, base)  # fmt: skip
+    return [f"{file.name}: the whole model as GGUF ({quantize}) for llama.cpp, LM Studio and Ollama"], _merge_notes(
+        path, base
+    )
 
 
-def _ollama(path: Path, folder: Path, title: str, quantize: str, precision: str, base: str, base_name: str,
-            temperature: float, progress: Progress) -> Written:  # fmt: skip
+def _ollama(
+    path: Path,
+    folder: Path,
+    title: str,
+    quantize: str,
+    precision: str,
+    base: str,
+    base_name: str,
+    temperature: float,
+    progress: Progress,
+) -> Written:
     from transformers import AutoConfig
 
     from hafs.export.modelfile import modelfile
@@ -108,8 +155,9 @@ def _ollama(path: Path, folder: Path, title: str, quantize: str, precision: str,
     tokenizer = load_tokenizer(path)
     where = path if (path / "config.json").is_file() else _base_of(path)
     limit = int(getattr(AutoConfig.from_pretrained(str(where)), "max_position_embeddings", 0) or 4096)
-    text, has_template = modelfile(f"{title}-{quantize}.gguf", tokenizer, temperature=temperature,
-                                   limit=min(limit, 8192))  # fmt: skip
+    text, has_template = modelfile(
+        f"{title}-{quantize}.gguf", tokenizer, temperature=temperature, limit=min(limit, 8192)
+    )
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     if not has_template:
         notes.append("the chat template has no form in Ollama's language: Ollama goes by the one in the GGUF file")
@@ -131,8 +179,11 @@ def _merge_notes(path: Path, base: str) -> list[str]:
 
 
 _FORMATS: dict[str, Callable[..., Written]] = {
-    "safetensors": _safetensors, "adapter": _adapter, "gguf": _gguf, "ollama": _ollama,
-}  # fmt: skip
+    "safetensors": _safetensors,
+    "adapter": _adapter,
+    "gguf": _gguf,
+    "ollama": _ollama,
+}
 
 
 def checked(exported: Exported, name: str, origin: Origin, licence: str, notes: Sequence[str]) -> None:

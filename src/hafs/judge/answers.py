@@ -82,8 +82,12 @@ def _reference(ask: Ask, said: Mapping[str, Any]) -> Reading:
 _READERS = {"listwise": _listwise, "pairwise": _pairwise, "pointwise": _pointwise, "reference": _reference}
 
 
-_KEYS = {"listwise": {"answer", "ranking"}, "pairwise": {"verdict"}, "pointwise": {"answer", "grade"},
-         "reference": {"verdict"}}  # fmt: skip
+_KEYS = {
+    "listwise": {"answer", "ranking"},
+    "pairwise": {"verdict"},
+    "pointwise": {"answer", "grade"},
+    "reference": {"verdict"},
+}
 
 
 def _unsure() -> Reading:

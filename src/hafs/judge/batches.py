@@ -159,10 +159,14 @@ class OpenAIBatches:
         )
         made = await attempt(
             lambda: self._sdk.batches.create(
-                input_file_id=sent.id, endpoint="/v1/chat/completions", completion_window="24h",
-                metadata={"hafs_intent": intent}, timeout=self._timeout,
-            ), self._timeout,
-        )  # fmt: skip
+                input_file_id=sent.id,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={"hafs_intent": intent},
+                timeout=self._timeout,
+            ),
+            self._timeout,
+        )
         return str(made.id)
 
     async def find(self, batch: Batch, known: set[str]) -> tuple[str, bool]:
@@ -289,16 +293,21 @@ class _Batching:
         worst = sum(map(self._worst, items))
         await caller.budget.reserve(worst)
         batch = Batch(
-            caller.run_id, caller.judge, caller.client.endpoint,
+            caller.run_id,
+            caller.judge,
+            caller.client.endpoint,
             {ask.key(caller.judge): [ask.prompt_id, ask.protocol, list(ask.shown), ask.chars] for ask, _ in items},
-            reserved=worst, id=new_id(),
-        )  # fmt: skip
+            reserved=worst,
+            id=new_id(),
+        )
         client: Any = caller.client
         requests = [
-            (f"{batch.id}-{ask.key(caller.judge)}",
-             client.body(ask.system, messages, ask.schema, caller.manner.max_tokens))
+            (
+                f"{batch.id}-{ask.key(caller.judge)}",
+                client.body(ask.system, messages, ask.schema, caller.manner.max_tokens),
+            )
             for ask, messages in items
-        ]  # fmt: skip
+        ]
         self.ledger.put_batch(batch)
         for n in range(1, caller.manner.attempts + 1):
             try:
@@ -376,8 +385,15 @@ class _Batching:
         tally.input_tokens += result.input_tokens or 0
         tally.output_tokens += result.output_tokens or 0
         cost = price.cost(result.input_tokens or 0, result.output_tokens or 0, batch=True) if price else None
-        return replace(call, status=status, reason=reason, raw=result.text, cost=cost,
-                       input_tokens=result.input_tokens, output_tokens=result.output_tokens)  # fmt: skip
+        return replace(
+            call,
+            status=status,
+            reason=reason,
+            raw=result.text,
+            cost=cost,
+            input_tokens=result.input_tokens,
+            output_tokens=result.output_tokens,
+        )
 
     async def _patiently(self, work: Callable[[], Awaitable[Any]]) -> Any:
         """Await `work()`, again after failures that pass. Raises EndpointDown when they do not."""

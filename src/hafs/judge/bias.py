@@ -51,9 +51,12 @@ class BiasCard:
 
         own = row["own"]
         return cls(
-            Estimate(**row["first_slot"]), Estimate(**row["flips"]), preference(row["longer"]),
-            None if own is None else preference(own), {n: ProbeResult(**p) for n, p in row["probes"].items()},
-        )  # fmt: skip
+            Estimate(**row["first_slot"]),
+            Estimate(**row["flips"]),
+            preference(row["longer"]),
+            None if own is None else preference(own),
+            {n: ProbeResult(**p) for n, p in row["probes"].items()},
+        )
 
 
 def bias_card(

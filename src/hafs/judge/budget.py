@@ -41,8 +41,9 @@ class Budget:
                 if not self._flying:
                     raise BudgetSpent(
                         f"the budget of ${self.limit:.2f} is used: ${self.spent:.2f} spent, and the next call may cost"
-                        f" ${worst:.4f}", "raise --budget and run the same command: what was answered is kept",
-                    )  # fmt: skip
+                        f" ${worst:.4f}",
+                        "raise --budget and run the same command: what was answered is kept",
+                    )
                 await self._changed.wait()
             self.reserved += worst
             self._flying += 1

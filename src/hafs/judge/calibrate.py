@@ -125,11 +125,18 @@ class Calibration:
         def agreement(given: Mapping[str, Any] | None) -> Agreement | None:
             return None if given is None else Agreement.from_dict(given)
 
-        return cls(**{
-            **row, "certificate": Certificate(**row["certificate"]), "judge": Agreement.from_dict(row["judge"]),
-            "person": agreement(row["person"]), "people": agreement(row["people"]), "raw": Quality(**row["raw"]),
-            "calibrated": Quality(**row["calibrated"]), "card": BiasCard.from_dict(row["card"]),
-        })  # fmt: skip
+        return cls(
+            **{
+                **row,
+                "certificate": Certificate(**row["certificate"]),
+                "judge": Agreement.from_dict(row["judge"]),
+                "person": agreement(row["person"]),
+                "people": agreement(row["people"]),
+                "raw": Quality(**row["raw"]),
+                "calibrated": Quality(**row["calibrated"]),
+                "card": BiasCard.from_dict(row["card"]),
+            }
+        )
 
 
 @dataclass(frozen=True)
@@ -179,9 +186,7 @@ def read_verdicts(store: Store, judges: Sequence[str] = (), protocol: str = "") 
     protocols = sorted({v.protocol for v in found})
     chosen = [p for p in protocols if not protocol or protocol in (p, p.partition("@")[0])]
     if len(chosen) != 1:
-        raise UsageError(
-            f"the verdicts are of the protocols {', '.join(protocols)}", "--protocol with one of them"
-        )  # fmt: skip
+        raise UsageError(f"the verdicts are of the protocols {', '.join(protocols)}", "--protocol with one of them")
     return chosen[0], [v for v in found if v.protocol == chosen[0]]
 
 
@@ -218,13 +223,23 @@ def calibrate(
     """
     evidence = gather(store, judges, protocol)
     if not evidence.weights:
-        raise UsageError(f"no person has ranked a prompt that {evidence.source.removeprefix('judge:')} has judged",
-                         "hafs annotate start")  # fmt: skip
-    config = {"judge": evidence.source, "protocol": evidence.protocol, "target": target, "level": level,
-              "count_ties": count_ties, "version": VERSION}  # fmt: skip
-    inputs = {"verdicts": content_id(sorted((v.id, v.outcome) for v in evidence.verdicts)),
-              "labels": content_id(sorted(evidence.labels.annotations)),
-              "weights": content_id(evidence.weights)}  # fmt: skip
+        raise UsageError(
+            f"no person has ranked a prompt that {evidence.source.removeprefix('judge:')} has judged",
+            "hafs annotate start",
+        )
+    config = {
+        "judge": evidence.source,
+        "protocol": evidence.protocol,
+        "target": target,
+        "level": level,
+        "count_ties": count_ties,
+        "version": VERSION,
+    }
+    inputs = {
+        "verdicts": content_id(sorted((v.id, v.outcome) for v in evidence.verdicts)),
+        "labels": content_id(sorted(evidence.labels.annotations)),
+        "weights": content_id(evidence.weights),
+    }
     run = store.start_run(KIND, config, inputs)
     known = store.get_run(run)
     if known is not None and known.status == "finished":
@@ -259,14 +274,23 @@ def measure(store: Store, evidence: Evidence, *, target: float, level: float, co
     threshold = certificate.threshold
     rows = [(j.prompt_id, o.value, label) for j, o, _, label in evidence.pairs() if o.value is not None]
     return Calibration(
-        evidence.source, evidence.protocol, slope, certificate,
+        evidence.source,
+        evidence.protocol,
+        slope,
+        certificate,
         None if threshold is None or not len(margins) else float((margins >= threshold).mean()),
         agreement([(p, x, y) for p, x, y in rows if p in evidence.weights], level, evidence.weights),
-        _themselves(evidence.labels, level), _each_other(evidence.labels, level), raw, better,
+        _themselves(evidence.labels, level),
+        _each_other(evidence.labels, level),
+        raw,
+        better,
         bias_card(evidence.verdicts, evidence.judged, people, candidates, level),
-        len(evidence.judged), len(evidence.weights), {s: counts.count(s) for s in sorted(set(counts))}, outcomes,
+        len(evidence.judged),
+        len(evidence.weights),
+        {s: counts.count(s) for s in sorted(set(counts))},
+        outcomes,
         evidence.labels.seconds,
-    )  # fmt: skip
+    )
 
 
 def labelled(evidence: Evidence, count_ties: bool = False) -> Labelled:
@@ -297,8 +321,11 @@ def agreement(
 
 def _probabilities(evidence: Evidence) -> tuple[float, Quality, Quality]:
     """The slope, and the quality of probabilities before and after it (cross-fitted); human ties are 0.5."""
-    rows = [(j.prompt_id, abs(o.margin), label if o.says == "a" else 1 - label)
-            for j, o, _, label in evidence.pairs() if o.decided]  # fmt: skip
+    rows = [
+        (j.prompt_id, abs(o.margin), label if o.says == "a" else 1 - label)
+        for j, o, _, label in evidence.pairs()
+        if o.decided
+    ]
     if not rows:
         return 0.0, Quality(None, None), Quality(None, None)
     prompts = [p for p, _, _ in rows]

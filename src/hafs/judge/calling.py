@@ -168,8 +168,8 @@ class Caller:
     """A judge that can be asked: a client with its limits, price, budget and ledger. For one event loop."""
 
     def __init__(
-        self, client: Client, price: Price | None, budget: Budget, writer: Writer, run_id: str, manner: Manner,
-    ) -> None:  # fmt: skip
+        self, client: Client, price: Price | None, budget: Budget, writer: Writer, run_id: str, manner: Manner
+    ) -> None:
         self.client, self.price, self.budget, self.writer = client, price, budget, writer
         self.run_id, self.manner = run_id, manner
         self.tally = Tally(priced=price is not None, free=price == FREE)
@@ -208,9 +208,15 @@ class Caller:
         return verdict
 
     async def call(
-        self, about: Call, system: str, messages: Messages, schema: Mapping[str, Any] | None,
-        judge: Callable[[Reply], tuple[str, str, T]], logprobs: bool = False, attempts: int | None = None,
-    ) -> tuple[Reply, T]:  # fmt: skip
+        self,
+        about: Call,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        judge: Callable[[Reply], tuple[str, str, T]],
+        logprobs: bool = False,
+        attempts: int | None = None,
+    ) -> tuple[Reply, T]:
         """Attempts until one is replied to; returns the reply and what `judge` reads in it.
 
         `judge` also says how the reply is written down: (status, reason, what it reads).
@@ -238,9 +244,14 @@ class Caller:
         raise AssertionError("unreachable")
 
     async def _attempt(
-        self, call: Call, system: str, messages: Messages, schema: Mapping[str, Any] | None,
-        judge: Callable[[Reply], tuple[str, str, T]], logprobs: bool,
-    ) -> tuple[Reply, T]:  # fmt: skip
+        self,
+        call: Call,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        judge: Callable[[Reply], tuple[str, str, T]],
+        logprobs: bool,
+    ) -> tuple[Reply, T]:
         texts = (system, *(text for _, text in messages))
         worst = self.worst(*texts, str(schema or ""))
         await self.budget.reserve(worst)
@@ -268,9 +279,16 @@ class Caller:
             status, reason, reading = judge(reply)
             self._count(reply, cost)
             await self.writer.put(
-                replace(call, status=status, reason=reason, input_tokens=reply.input_tokens,
-                        output_tokens=reply.output_tokens, cost=cost if self.price else None, raw=reply.text)
-            )  # fmt: skip
+                replace(
+                    call,
+                    status=status,
+                    reason=reason,
+                    input_tokens=reply.input_tokens,
+                    output_tokens=reply.output_tokens,
+                    cost=cost if self.price else None,
+                    raw=reply.text,
+                )
+            )
             return reply, reading
         finally:
             await self.budget.settle(worst, cost)

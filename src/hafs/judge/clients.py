@@ -72,9 +72,14 @@ class Client(Protocol):
     abilities: Mapping[str, bool]
 
     async def send(
-        self, system: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int, timeout: float,
+        self,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        timeout: float,
         logprobs: bool = False,
-    ) -> Reply:  # fmt: skip
+    ) -> Reply:
         """One attempt. Raises CallFailed."""
         ...
 
@@ -104,16 +109,25 @@ class AnthropicClient:
         self, system: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int
     ) -> dict[str, Any]:
         """The request as the Messages API takes it, alone or in a batch."""
-        body: dict[str, Any] = {"model": self.model, "max_tokens": max_tokens, "system": system,
-                                "messages": [{"role": role, "content": text} for role, text in messages]}  # fmt: skip
+        body: dict[str, Any] = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "system": system,
+            "messages": [{"role": role, "content": text} for role, text in messages],
+        }
         if schema is not None and self.abilities.get("structured"):
             body["output_config"] = {"format": {"type": "json_schema", "schema": dict(schema)}}
         return body
 
     async def send(
-        self, system: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int, timeout: float,
+        self,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        timeout: float,
         logprobs: bool = False,
-    ) -> Reply:  # fmt: skip
+    ) -> Reply:
         """See `Client`."""
         body = self.body(system, messages, schema, max_tokens)
         return self.reply(await attempt(lambda: _post(self, "/v1/messages", body, timeout), timeout))
@@ -129,9 +143,11 @@ class AnthropicClient:
         usage = _get(message, "usage")
         parts = [_count(usage, n) for n in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")]
         return Reply(
-            "".join(t for t in texts if isinstance(t, str)), short.get(stop, "stop"),
-            None if parts[0] is None else sum(n or 0 for n in parts), _count(usage, "output_tokens"),
-        )  # fmt: skip
+            "".join(t for t in texts if isinstance(t, str)),
+            short.get(stop, "stop"),
+            None if parts[0] is None else sum(n or 0 for n in parts),
+            _count(usage, "output_tokens"),
+        )
 
     async def close(self) -> None:
         """See `Client`."""
@@ -179,9 +195,14 @@ class OpenAIClient:
         return body
 
     async def send(
-        self, system: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int, timeout: float,
+        self,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        timeout: float,
         logprobs: bool = False,
-    ) -> Reply:  # fmt: skip
+    ) -> Reply:
         """See `Client`."""
         body = self.body(system, messages, schema, max_tokens)
         if logprobs:
@@ -200,9 +221,12 @@ class OpenAIClient:
         stop = "refusal" if refusal or finish == "content_filter" else "length" if finish == "length" else "stop"
         text, usage = refusal or message.get("content"), _get(completion, "usage")
         return Reply(
-            text if isinstance(text, str) else "", stop, _count(usage, "prompt_tokens"),
-            _count(usage, "completion_tokens"), bool(_get(_get(choice, "logprobs"), "content")),
-        )  # fmt: skip
+            text if isinstance(text, str) else "",
+            stop,
+            _count(usage, "prompt_tokens"),
+            _count(usage, "completion_tokens"),
+            bool(_get(_get(choice, "logprobs"), "content")),
+        )
 
     async def close(self) -> None:
         """See `Client`."""
@@ -219,9 +243,14 @@ class ReplayClient:
         self.model = model
 
     async def send(
-        self, system: str, messages: Messages, schema: Mapping[str, Any] | None, max_tokens: int, timeout: float,
+        self,
+        system: str,
+        messages: Messages,
+        schema: Mapping[str, Any] | None,
+        max_tokens: int,
+        timeout: float,
         logprobs: bool = False,
-    ) -> Reply:  # fmt: skip
+    ) -> Reply:
         """See `Client`."""
         raise CallFailed(NOT_RECORDED, "the ledger has no answer to this question")
 
@@ -378,9 +407,7 @@ def _retry_after(response: Any) -> float | None:
 
 async def _post(client: AnthropicClient | OpenAIClient, path: str, body: Mapping[str, Any], timeout: float) -> Any:
     """Send through an SDK and get plain JSON: its typed classes would take most of the time of a call."""
-    return await client.sdk.post(
-        client.endpoint + path, cast_to=object, body=body, options={"timeout": timeout}
-    )  # fmt: skip
+    return await client.sdk.post(client.endpoint + path, cast_to=object, body=body, options={"timeout": timeout})
 
 
 def _get(data: Any, name: str) -> Any:

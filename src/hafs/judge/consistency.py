@@ -172,9 +172,12 @@ class Reliability:
     def to_dict(self) -> dict[str, object]:
         """Counts and rates as JSON writes them."""
         return {
-            "verdicts": dict(self.verdicts), "pairs": {s: n for s, n in self.pairs.items() if n},
-            "coverage": self.coverage, "flip_rate": self.flip_rate, "first_rate": self.first_rate,
-        }  # fmt: skip
+            "verdicts": dict(self.verdicts),
+            "pairs": {s: n for s, n in self.pairs.items() if n},
+            "coverage": self.coverage,
+            "flip_rate": self.flip_rate,
+            "first_rate": self.first_rate,
+        }
 
 
 def reliability(verdicts: Iterable[Verdict]) -> Reliability:

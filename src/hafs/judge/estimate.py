@@ -68,13 +68,20 @@ def estimate(work: Work, price: Price | None, manner: Manner, batch: bool = Fals
     tokens_in, tokens_out, seconds = _rates(means, work.protocol.reply_tokens)
     n_in, n_out = tokens_in(questions, chars), round(questions * tokens_out)
     return Estimate(
-        work.judge, work.protocol.id, prompts, questions, decided, skipped, n_in, n_out,
+        work.judge,
+        work.protocol.id,
+        prompts,
+        questions,
+        decided,
+        skipped,
+        n_in,
+        n_out,
         price.cost(n_in, n_out, batch) if price else None,
         most if price else None,
         None if batch else questions * seconds / manner.concurrency / 60,
         means is not None,
         price.date if price else "",
-    )  # fmt: skip
+    )
 
 
 def _rates(means: Means | None, reply_tokens: int) -> tuple[Callable[[int, int], int], float, float]:

@@ -178,8 +178,13 @@ class Ledger:
 
     def remember(self, endpoint: str, model: str, abilities: Mapping[str, bool]) -> None:
         """Keep what a probe found out."""
-        row = {"id": _endpoint_id(endpoint, model), "endpoint": endpoint, "model": model,
-               "abilities": dict(abilities), "probed": time.time()}  # fmt: skip
+        row = {
+            "id": _endpoint_id(endpoint, model),
+            "endpoint": endpoint,
+            "model": model,
+            "abilities": dict(abilities),
+            "probed": time.time(),
+        }
         with self._store.connection(write=True) as conn:
             conn.execute(_statement(judge_endpoints, conn.dialect.name), [row])
 

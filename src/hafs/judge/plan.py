@@ -75,12 +75,22 @@ def plan(evidence: Evidence, target: float = 0.75, level: float = 0.95, expected
             prompts = prompts_needed(target, assumed, level) if assumed > target else None
         needed = None if prompts is None else int(np.ceil(prompts / (highest >= threshold).mean()))
         more = None if needed is None else max(0, needed - len(evidence.weights))
-        rows.append(PlanRow(share, agreement, len(values), needed, more,
-                            None if more is None else more * evidence.labels.pace / 60))  # fmt: skip
+        rows.append(
+            PlanRow(
+                share, agreement, len(values), needed, more, None if more is None else more * evidence.labels.pace / 60
+            )
+        )
     return Plan(
-        evidence.source, target, level, len(evidence.weights), len(evidence.judged), evidence.labels.pace,
-        evidence.labels.seconds is not None, assumed, tuple(rows),
-    )  # fmt: skip
+        evidence.source,
+        target,
+        level,
+        len(evidence.weights),
+        len(evidence.judged),
+        evidence.labels.pace,
+        evidence.labels.seconds is not None,
+        assumed,
+        tuple(rows),
+    )
 
 
 def _resampled(

@@ -81,9 +81,18 @@ class Ask:
         if reading.comment:
             details["comment"] = reading.comment
         return Verdict(
-            self.prompt_id, judge, self.protocol, self.shown, reading.outcome, reading.tiers, reading.strength,
-            reading.value, self.shuffle, reading.reason, {"mark": self.mark, **details},
-        )  # fmt: skip
+            self.prompt_id,
+            judge,
+            self.protocol,
+            self.shown,
+            reading.outcome,
+            reading.tiers,
+            reading.strength,
+            reading.value,
+            self.shuffle,
+            reading.reason,
+            {"mark": self.mark, **details},
+        )
 
     @property
     def chars(self) -> int:
@@ -139,8 +148,10 @@ def open_protocol(name: str, rubric: str = "", shuffles: int = 2, seed: int = 0)
         raise UsageError(f"{shuffles} shuffles cannot show every pair equally often both ways", "use 2, 4, 6, …")
     made = Protocol(plain, rubric.strip(), shuffles, seed)
     if name not in (plain, made.id):
-        raise UsageError(f"this asks by {made.id}, not by {name}",
-                         f"--protocol {plain}; criteria of one's own are `hafs judge run --rubric FILE`")  # fmt: skip
+        raise UsageError(
+            f"this asks by {made.id}, not by {name}",
+            f"--protocol {plain}; criteria of one's own are `hafs judge run --rubric FILE`",
+        )
     return made
 
 
@@ -213,9 +224,15 @@ PROTOCOLS = tuple(_ASKS)
 
 
 def _ask(
-    p: Protocol, prompt: Prompt, shown: Sequence[_Shown], shuffle: int, task: str, schema: Mapping[str, Any],
-    known: str | None = None, known_first: bool = False,
-) -> Ask:  # fmt: skip
+    p: Protocol,
+    prompt: Prompt,
+    shown: Sequence[_Shown],
+    shuffle: int,
+    task: str,
+    schema: Mapping[str, Any],
+    known: str | None = None,
+    known_first: bool = False,
+) -> Ask:
     ids, texts = [id for id, _ in shown], [(LABELS[i], text) for i, (_, text) in enumerate(shown)]
     if known is not None:
         texts.insert(0 if known_first else len(texts), ("KNOWN", known))

@@ -77,9 +77,14 @@ def _capped(share: NDArray[np.float64], size: int) -> NDArray[np.float64]:
 
 
 def save_queue(
-    store: Store, source: str, protocol: str, queued: Sequence[Queued], probabilities: Mapping[str, float],
-    labelled: Collection[str], settings: Mapping[str, Any],
-) -> str:  # fmt: skip
+    store: Store,
+    source: str,
+    protocol: str,
+    queued: Sequence[Queued],
+    probabilities: Mapping[str, float],
+    labelled: Collection[str],
+    settings: Mapping[str, Any],
+) -> str:
     """Keep what `pick` gave in the workspace, with the prompts that people had labelled by then; returns the run's id.
 
     `source` is the judge as edges name it, `protocol` that of its verdicts.

@@ -46,8 +46,13 @@ class JudgeResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON writes it."""
-        return {"judge": self.judge, "protocol": self.protocol, **self.reliability.to_dict(),
-                "coverage": self.coverage, **self.tally.to_dict()}  # fmt: skip
+        return {
+            "judge": self.judge,
+            "protocol": self.protocol,
+            **self.reliability.to_dict(),
+            "coverage": self.coverage,
+            **self.tally.to_dict(),
+        }
 
 
 def price_of(client: Client, prices: Prices) -> Price | None:
@@ -97,15 +102,21 @@ async def _judge(
 ) -> list[JudgeResult]:
     ledger = Ledger(store)
     names = [c.model for c in clients]
-    what = {"judges": sorted(names), "protocol": judging.protocol.id, "seed": judging.protocol.seed,
-            "shuffles": judging.protocol.shuffles}  # fmt: skip
+    what = {
+        "judges": sorted(names),
+        "protocol": judging.protocol.id,
+        "seed": judging.protocol.seed,
+        "shuffles": judging.protocol.shuffles,
+    }
     run_id = store.start_run("judge", what, {"prompts": sorted(judging.selection.prompt_ids)})
     budget = Budget(judging.budget, ledger.spent(run_id) if judging.budget is not None else 0.0)
     writer = Writer(store, ledger)
     callers = [Caller(c, price_of(c, prices), budget, writer, run_id, judging.manner) for c in clients]
     try:
-        runs = [_Run(caller, Work(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
-                for caller in callers]  # fmt: skip
+        runs = [
+            _Run(caller, Work(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
+            for caller in callers
+        ]
         await _together(run.all() for run in runs)
     finally:
         try:

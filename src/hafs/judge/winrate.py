@@ -94,14 +94,25 @@ def win_rate(store: Store, evidence: Evidence, a: str, b: str, level: float = 0.
     matches, missing = _matches(evidence, candidates, name_of, {a, b})
     mine = [m for m in matches if {m.a, m.b} == {a, b}]
     if not mine or a == b:
-        raise UsageError(f"{evidence.source.removeprefix('judge:')} has compared no answers of {a} and {b}",
-                         "`hafs generate` with both models on the same prompts, then `hafs judge run`")  # fmt: skip
+        raise UsageError(
+            f"{evidence.source.removeprefix('judge:')} has compared no answers of {a} and {b}",
+            "`hafs generate` with both models on the same prompts, then `hafs judge run`",
+        )
     raw = _raw([m if m.a == a else _turned(m) for m in mine], evidence.sample, level)
     controlled, judge_slope, people_slope = _controlled(matches, a, b, evidence.sample, level)
     return WinRate(
-        a, b, evidence.source, len(mine), raw.people.n, missing, raw, controlled,
-        judge_slope, people_slope, tuple(sorted({name for m in matches for name in (m.a, m.b)})),
-    )  # fmt: skip
+        a,
+        b,
+        evidence.source,
+        len(mine),
+        raw.people.n,
+        missing,
+        raw,
+        controlled,
+        judge_slope,
+        people_slope,
+        tuple(sorted({name for m in matches for name in (m.a, m.b)})),
+    )
 
 
 def judge_preference(
@@ -134,8 +145,10 @@ def judge_preference(
         alone = [name for name in found if name not in corrected]
         how = f"the judge's own, which labels of {FEWEST} prompts would correct: {', '.join(alone)}"
     judge = evidence.source.removeprefix("judge:")
-    return found, (f"Judge's Win Rate: how often {judge} prefers the model's answer to that of {reference} where it was"
-                   f" asked, ties as half; {how}.")  # fmt: skip
+    return found, (
+        f"Judge's Win Rate: how often {judge} prefers the model's answer to that of {reference} where it was"
+        f" asked, ties as half; {how}."
+    )
 
 
 def _matches(
@@ -177,8 +190,14 @@ def _match(
         longer.append(len(x.text) - len(y.text))
     if not judge:
         return None
-    return _Match(j.prompt_id, one, other, float(np.mean(judge)), float(np.mean(people)) if people else None,
-                  float(np.mean(longer)))  # fmt: skip
+    return _Match(
+        j.prompt_id,
+        one,
+        other,
+        float(np.mean(judge)),
+        float(np.mean(people)) if people else None,
+        float(np.mean(longer)),
+    )
 
 
 def _turned(m: _Match) -> _Match:

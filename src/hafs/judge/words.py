@@ -44,12 +44,17 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def calibration_text(c: Calibration) -> str:
     """The claim, the agreement, the probabilities and the bias card."""
-    lines = [f"{c.source.removeprefix('judge:')}, {c.protocol}: {c.judged_prompts} prompts judged,"
-             f" {c.labelled_prompts} of them labelled", c.claim()]  # fmt: skip
+    lines = [
+        f"{c.source.removeprefix('judge:')}, {c.protocol}: {c.judged_prompts} prompts judged,"
+        f" {c.labelled_prompts} of them labelled",
+        c.claim(),
+    ]
     if c.certificate.threshold is not None:
-        lines.append(f"threshold: margin {c.certificate.threshold:.2f} or more, a probability of"
-                     f" {c.p(c.certificate.threshold):.2f}; agreement there {percent(c.certificate.agreement)}"
-                     f" on {c.certificate.prompts} prompts")  # fmt: skip
+        lines.append(
+            f"threshold: margin {c.certificate.threshold:.2f} or more, a probability of"
+            f" {c.p(c.certificate.threshold):.2f}; agreement there {percent(c.certificate.agreement)}"
+            f" on {c.certificate.prompts} prompts"
+        )
     rows = [["agreement", "both decided", "ties counted", "kappa", "alpha", "pairs"]]
     rows.append(_agreement("judge, person", c.judge))
     rows.append(_agreement("person, again", c.person) if c.person else ["person, again", "no repeats", *["-"] * 4])
@@ -76,11 +81,13 @@ def _agreement(name: str, a: Agreement) -> list[str]:
 
 
 def _probability_lines(c: Calibration) -> list[str]:
-    return _table([
-        ["probabilities", "Brier", "calibration error"],
-        ["the judge's own", _number(c.raw.brier), _number(c.raw.ece)],
-        [f"calibrated (slope {c.slope:.2f}), cross-fitted", _number(c.calibrated.brier), _number(c.calibrated.ece)],
-    ])  # fmt: skip
+    return _table(
+        [
+            ["probabilities", "Brier", "calibration error"],
+            ["the judge's own", _number(c.raw.brier), _number(c.raw.ece)],
+            [f"calibrated (slope {c.slope:.2f}), cross-fitted", _number(c.calibrated.brier), _number(c.calibrated.ece)],
+        ]
+    )
 
 
 def card_lines(card: BiasCard) -> list[str]:
@@ -108,8 +115,11 @@ def _preference(name: str, p: Preference) -> list[str]:
 def plan_text(p: Plan) -> str:
     """What certifying takes, by share of the edges."""
     pace = f"{p.seconds:.0f} s a prompt" + ("" if p.measured else ", assumed: no label was timed")
-    lines = [f"{p.source.removeprefix('judge:')}: {p.labelled} of {p.judged} judged prompts are labelled ({pace})",
-             f"to show agreement ≥ {p.target:.0%} at {p.level:.0%} confidence, four times in five:", ""]  # fmt: skip
+    lines = [
+        f"{p.source.removeprefix('judge:')}: {p.labelled} of {p.judged} judged prompts are labelled ({pace})",
+        f"to show agreement ≥ {p.target:.0%} at {p.level:.0%} confidence, four times in five:",
+        "",
+    ]
     rows = [["edges used", "agreement seen", "labels needed", "more", "minutes"]]
     for r in p.rows:
         seen = "-" if r.agreement is None else f"{r.agreement:.0%} of {r.prompts} prompts"
@@ -125,8 +135,10 @@ def plan_text(p: Plan) -> str:
 
 def win_rate_text(w: WinRate) -> str:
     """The rates side by side."""
-    lines = [f"{w.a} against {w.b}: {w.prompts} prompts judged by {w.source.removeprefix('judge:')},"
-             f" {w.labelled} of them labelled by people"]  # fmt: skip
+    lines = [
+        f"{w.a} against {w.b}: {w.prompts} prompts judged by {w.source.removeprefix('judge:')},"
+        f" {w.labelled} of them labelled by people"
+    ]
     if w.missing:
         lines.append(f"{w.missing} more prompts have no usable verdict and count for nothing")
     rows = [["win rate", "raw", "length-controlled"]]

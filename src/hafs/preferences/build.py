@@ -196,9 +196,12 @@ def _merged(low: str, high: str, said: Sequence[tuple[float, Edge]]) -> tuple[st
     if math.isclose(p, 0.5):
         return None
     edge = replace(
-        said[0][1], p=max(p, 1 - p), weight=sum(e.weight for _, e in said) / len(said),
-        source="+".join(sorted({e.source for _, e in said})), calibrated=merged_mark(e.calibrated for _, e in said),
-    )  # fmt: skip
+        said[0][1],
+        p=max(p, 1 - p),
+        weight=sum(e.weight for _, e in said) / len(said),
+        source="+".join(sorted({e.source for _, e in said})),
+        calibrated=merged_mark(e.calibrated for _, e in said),
+    )
     return (low, high, edge) if p > 0.5 else (high, low, edge)
 
 

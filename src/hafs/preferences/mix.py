@@ -205,8 +205,17 @@ def _conflicts(claims: Sequence[_Claim], merged: Sequence[_Merged]) -> list[dict
     rows = []
     for (a, b), (compared, agree) in sorted(tallies.items()):
         rate = wilson(agree, compared)
-        rows.append({"between": [a, b], "compared": compared, "agree": agree, "agreement": rate.value,
-                     "low": rate.low, "high": rate.high, "examples": examples[a, b]})  # fmt: skip
+        rows.append(
+            {
+                "between": [a, b],
+                "compared": compared,
+                "agree": agree,
+                "agreement": rate.value,
+                "low": rate.low,
+                "high": rate.high,
+                "examples": examples[a, b],
+            }
+        )
     return rows
 
 

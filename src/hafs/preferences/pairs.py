@@ -283,8 +283,10 @@ def said(rows: Sequence[Pair | Label | PreferenceGroup]) -> Preferences:
         good, bad = ([m for m in members if m.good is which] for which in (True, False))
         made = [
             Pair(asked, a.text, b.text, (a.weight * b.weight) ** 0.5, source=a.source)
-            for a in good for b in bad if same_text(a.text) != same_text(b.text)
-        ]  # fmt: skip
+            for a in good
+            for b in bad
+            if same_text(a.text) != same_text(b.text)
+        ]
         unpaired += 0 if made else len(members)
         pairs += made
     found = grouped(pairs)

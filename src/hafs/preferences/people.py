@@ -23,9 +23,12 @@ Votes = dict[tuple[str, str], dict[str, float]]
 
 
 def group_from_people(
-    prompt: Prompt, candidates: Iterable[Candidate], annotations: Iterable[Annotation], scheme: str = "all",
+    prompt: Prompt,
+    candidates: Iterable[Candidate],
+    annotations: Iterable[Annotation],
+    scheme: str = "all",
     **options: Any,
-) -> PreferenceGroup | None:  # fmt: skip
+) -> PreferenceGroup | None:
     """The group of what people said of a prompt; None when nothing makes a pair.
 
     `candidates` are those of the prompt, edited ones among them; `scheme` and `options` are those of `Pairing`.
@@ -78,10 +81,13 @@ def _rated(annotations: Iterable[Annotation]) -> dict[str, Ranking]:
             prompt_id = a.prompt_id
             ratings[f"human:{a.annotator}"].setdefault(a.shown[0], a.value)
     return {
-        name: Ranking(prompt_id, tuple(tuple(id for id, v in of.items() if v == value)
-                                       for value in sorted(set(of.values()), reverse=True)), name)
+        name: Ranking(
+            prompt_id,
+            tuple(tuple(id for id, v in of.items() if v == value) for value in sorted(set(of.values()), reverse=True)),
+            name,
+        )
         for name, of in ratings.items()
-    }  # fmt: skip
+    }
 
 
 def _group(prompt: Prompt, candidates: Iterable[Candidate], votes: Votes) -> PreferenceGroup | None:

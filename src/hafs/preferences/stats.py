@@ -94,8 +94,12 @@ class Stats:
 
     def to_dict(self) -> dict[str, Any]:
         """The counts as plain data; `from_dict` reads it."""
-        return {**vars(self), "families": dict(self.families), "splits": dict(self.splits),
-                "sizes": {str(k): v for k, v in self.sizes.items()}}  # fmt: skip
+        return {
+            **vars(self),
+            "families": dict(self.families),
+            "splits": dict(self.splits),
+            "sizes": {str(k): v for k, v in self.sizes.items()},
+        }
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Stats:

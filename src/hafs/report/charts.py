@@ -117,9 +117,14 @@ def _mark(mark: tuple[float, str], scale: _Scale, alone: bool) -> Markup:
         '<line class="mark" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>'
         '<text class="tick" x="{tx}" y="{ty}" text-anchor="{anchor}">{label}</text>'
     ).format(
-        x=x, top=TOP - 12, bottom=scale.bottom, tx=x + (-4 if anchor == "end" else 4), ty=TOP - 4,
-        anchor=anchor, label=mark[1],
-    )  # fmt: skip
+        x=x,
+        top=TOP - 12,
+        bottom=scale.bottom,
+        tx=x + (-4 if anchor == "end" else 4),
+        ty=TOP - 4,
+        anchor=anchor,
+        label=mark[1],
+    )
 
 
 def _line(s: Series, scale: _Scale) -> Markup:

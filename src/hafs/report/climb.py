@@ -92,9 +92,15 @@ def _rung(r: Rung, style: str, frame: _Frame, x: float, kept: bool, side: int) -
     )
     value = Markup('<text class="value {}" x="{:g}" y="{:g}" text-anchor="{}">{}</text>')
     drawn = whisker.format(
-        style=style, x=f"{x:g}", low=frame.y(r.low), high=frame.y(r.high), a=f"{x - 4:g}", b=f"{x + 4:g}",
-        y=frame.y(r.value), hollow="" if kept else " hollow",
-    )  # fmt: skip
+        style=style,
+        x=f"{x:g}",
+        low=frame.y(r.low),
+        high=frame.y(r.high),
+        a=f"{x - 4:g}",
+        b=f"{x + 4:g}",
+        y=frame.y(r.value),
+        hollow="" if kept else " hollow",
+    )
     if not side:
         return drawn
     y = min(frame.y(r.value) + (13 if side > 0 else -5), frame.bottom - 5)

@@ -29,12 +29,7 @@ class _Plan:
 
 _PLANS = (
     _Plan("Loss", "nats", (("loss", "training", "ref", False), ("eval/loss", "validation", "new", True))),
-    _Plan(
-        "Validation pass rate",
-        "share of prompts",
-        (("eval/pass_rate", "passed", "new", True),),
-        share=True,
-    ),
+    _Plan("Validation pass rate", "share of prompts", (("eval/pass_rate", "passed", "new", True),), share=True),
     _Plan(
         "Reward margin",
         "nats, β × log-ratio to the reference",
@@ -48,10 +43,7 @@ _PLANS = (
     _Plan(
         "Pairs ordered right",
         "share of pairs",
-        (
-            ("rewards/accuracies", "training", "ref", False),
-            ("eval/rewards/accuracies", "validation", "new", True),
-        ),
+        (("rewards/accuracies", "training", "ref", False), ("eval/rewards/accuracies", "validation", "new", True)),
         share=True,
     ),
     _Plan(
@@ -65,11 +57,7 @@ _PLANS = (
         (("length_gap", "training", "ref", False), ("eval/length_gap", "validation", "new", True)),
     ),
     _Plan("Answer length on validation", "tokens", (("eval/tokens", "mean", "new", True),)),
-    _Plan(
-        "KL to the reference",
-        "nats",
-        (("kl", "training", "ref", False), ("eval/kl", "validation", "new", True)),
-    ),
+    _Plan("KL to the reference", "nats", (("kl", "training", "ref", False), ("eval/kl", "validation", "new", True))),
 )
 
 
@@ -135,8 +123,9 @@ def _caption(series: Sequence[Series], share: bool, names: Sequence[str]) -> str
     said = []
     for s in series:
         parts = [smooth(part) for part in parts_of(s)]
-        ends = [f"{tidy(p[0][1], share)} to {tidy(p[-1][1], share)}" if len(p) > 1 else tidy(p[-1][1], share)
-                for p in parts]  # fmt: skip
+        ends = [
+            f"{tidy(p[0][1], share)} to {tidy(p[-1][1], share)}" if len(p) > 1 else tidy(p[-1][1], share) for p in parts
+        ]
         said.append(f"{s.label} {', then '.join(ends)}")
     mean = " (running mean)" if any(is_long(part) for s in series for part in parts_of(s)) else ""
     if names:

@@ -214,9 +214,7 @@ def _pairs(before: Sequence[EvalResult], after: Sequence[EvalResult]) -> list[tu
     return out
 
 
-def _spread(
-    pairs: Iterable[tuple[str, PromptResult, PromptResult]],
-) -> list[tuple[str, PromptResult, PromptResult]]:
+def _spread(pairs: Iterable[tuple[str, PromptResult, PromptResult]]) -> list[tuple[str, PromptResult, PromptResult]]:
     """Reordered so that the categories take turns."""
     turns: Counter[tuple[str, str]] = Counter()
     ranked = []

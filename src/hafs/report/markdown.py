@@ -19,7 +19,7 @@ from hafs.report.blocks import (
     Text,
     Verdict,
     Verdicts,
-)  # fmt: skip
+)
 from hafs.report.data import Answer, Example
 
 __all__ = ["page_to_markdown"]

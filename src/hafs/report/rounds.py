@@ -17,32 +17,13 @@ from hafs.evals.failures import lead as failures_lead
 from hafs.evals.tables import Cell, Table, main_table, paired_table
 from hafs.evals.words import interval, model_title, percent, points, seconds, title
 from hafs.jsonl import atomic_write
-from hafs.report.blocks import (
-    Block,
-    Climb,
-    Figure,
-    Grid,
-    Page,
-    Rung,
-    Section,
-    Text,
-    Track,
-    Verdict,
-    Verdicts,
-)  # fmt: skip
+from hafs.report.blocks import Block, Climb, Figure, Grid, Page, Rung, Section, Text, Track, Verdict, Verdicts
 from hafs.report.charts import tidy
 from hafs.report.curves import charts_of
 from hafs.report.data import Example, Failures, PairSource, Rerun, Stage, Training
 from hafs.report.html import page_to_html
 from hafs.report.markdown import page_to_markdown
-from hafs.report.view import (
-    change_forest,
-    examples_section,
-    failures_section,
-    headline,
-    rerun_section,
-    time_section,
-)  # fmt: skip
+from hafs.report.view import change_forest, examples_section, failures_section, headline, rerun_section, time_section
 from hafs.statistics import Estimate
 
 __all__ = ["Asked", "LoopReport", "RoundReport", "Scored", "loop_page", "scores_table", "write_loop_report"]
@@ -144,12 +125,20 @@ def write_loop_report(report: LoopReport, path: Path) -> Path:
 def loop_page(r: LoopReport) -> Page:
     """The page as blocks; a section without data is left out."""
     sections = [
-        _scores(r), _decisions(r), _result(r.comparison) if r.comparison else None, _failures(r),
+        _scores(r),
+        _decisions(r),
+        _result(r.comparison) if r.comparison else None,
+        _failures(r),
         examples_section(r.examples) if r.examples else None,
-        _drift(r) if r.rounds else None, _asked(r), _sources(r), _people(r), _taught(r),
-        _time(r) if r.stages else None, rerun_section(r.rerun) if r.rerun else None,
+        _drift(r) if r.rounds else None,
+        _asked(r),
+        _sources(r),
+        _people(r),
+        _taught(r),
+        _time(r) if r.stages else None,
+        rerun_section(r.rerun) if r.rerun else None,
         Section("notes", "Notes", tuple(Text(line, small=True) for line in r.notes)),
-    ]  # fmt: skip
+    ]
     return Page(
         title=r.title,
         lead=headline(r.comparison) if r.comparison else _standing(r),
@@ -200,11 +189,16 @@ def _scores(r: LoopReport) -> Section:
         for i, b in enumerate(names)
     ]
     chart = Climb(
-        "Share of prompts passed, with 95% intervals", tuple(model_title(m.name) for m in r.models),
-        tuple(m.kept for m in r.models), tuple(tracks), scores_table(r),
-    )  # fmt: skip
-    said = (f"Each round starts from the best model so far, which is also its reference. The {_size(r)}decision prompts"
-            " decide whether it is kept; the benchmarks are only reported.")  # fmt: skip
+        "Share of prompts passed, with 95% intervals",
+        tuple(model_title(m.name) for m in r.models),
+        tuple(m.kept for m in r.models),
+        tuple(tracks),
+        scores_table(r),
+    )
+    said = (
+        f"Each round starts from the best model so far, which is also its reference. The {_size(r)}decision prompts"
+        " decide whether it is kept; the benchmarks are only reported."
+    )
     return Section("scores", "Scores by round", (Text(said, small=True), chart))
 
 
@@ -226,13 +220,15 @@ def scores_table(r: LoopReport) -> Table:
     rows = []
     for m in r.models:
         x = rounds.get(m.name)
-        rows.append((
-            Cell(model_title(m.name), m.model[:8]),
-            *(_rate(m.rates.get(b)) for b in names),
-            Cell(points(x.gain.value), interval(x.gain, change=True)) if x else Cell("-"),
-            Cell("-" if m.tokens is None else f"{m.tokens:.1f}"),
-            Cell(_done(x) if x else "start" if x is None and m.name != "baseline" else "-"),
-        ))  # fmt: skip
+        rows.append(
+            (
+                Cell(model_title(m.name), m.model[:8]),
+                *(_rate(m.rates.get(b)) for b in names),
+                Cell(points(x.gain.value), interval(x.gain, change=True)) if x else Cell("-"),
+                Cell("-" if m.tokens is None else f"{m.tokens:.1f}"),
+                Cell(_done(x) if x else "start" if x is None and m.name != "baseline" else "-"),
+            )
+        )
     return Table("", ("Model", *(title(b) for b in names), "Change (points)", "Tokens", "Decision"), tuple(rows))
 
 
@@ -287,10 +283,12 @@ def _drift(r: LoopReport) -> Section:
     """How far each round moved: the curves of all rounds on one axis, and the figures they ended with."""
     trained = [x.training for x in r.rounds if x.training is not None]
     rows = tuple(
-        (Cell(model_title(x.name), f"step {x.signs.kept} of {x.signs.steps} kept"), *map(_figure, (
-            x.signs.margin, x.signs.chosen, x.signs.rejected, x.signs.kl)))
+        (
+            Cell(model_title(x.name), f"step {x.signs.kept} of {x.signs.steps} kept"),
+            *map(_figure, (x.signs.margin, x.signs.chosen, x.signs.rejected, x.signs.kl)),
+        )
         for x in r.rounds
-    )  # fmt: skip
+    )
     header = ("Round", "Reward margin (nats)", "Chosen (nats)", "Rejected (nats)", "KL (nats a token)")
     table = Table("Over the last quarter of the steps up to the one that was kept", header, rows)
     blocks: list[Block] = [Grid(table), *charts_of(*trained)]
@@ -310,7 +308,9 @@ def _asked(r: LoopReport) -> Section:
         "New prompts × answers to each; below, the family's failed share of the decision prompts before, and the share"
         " of the sampled answers that were right. The more a family fails, the more it is asked; one that is neither"
         " hopeless nor solved gets more answers. \u2018Known answer\u2019: none of its samples was right, so the known"
-        " answer was the winner (off-policy).", small=True)  # fmt: skip
+        " answer was the winner (off-policy).",
+        small=True,
+    )
     most = {a.family: a.prompts for x in reversed(r.rounds) for a in x.asked}
     by_round = [{a.family: a for a in x.asked} for x in r.rounds]
     rows = tuple(
@@ -335,10 +335,15 @@ def _sources(r: LoopReport) -> Section:
     for x in r.rounds:
         total = sum(s.edges for s in x.sources)
         rows += [
-            (Cell(model_title(x.name)), Cell(s.source), Cell(f"{s.groups:,}"), Cell(f"{s.edges:,}"),
-             Cell(percent(s.edges / total)))
+            (
+                Cell(model_title(x.name)),
+                Cell(s.source),
+                Cell(f"{s.groups:,}"),
+                Cell(f"{s.edges:,}"),
+                Cell(percent(s.edges / total)),
+            )
             for s in x.sources
-        ]  # fmt: skip
+        ]
     if not rows:
         return Section("pairs", "", ())
     header = ("Round", "Source", "Groups", "Edges", "Share of edges")

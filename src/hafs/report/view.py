@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hafs.evals.compare import Benchmark, Comparison, Paired
-from hafs.evals.tables import (
-    Cell,
-    Table,
-    category_table,
-    coverage_lines,
-    main_table,
-    paired_table,
-    side_lines,
-)
+from hafs.evals.tables import Cell, Table, category_table, coverage_lines, main_table, paired_table, side_lines
 from hafs.evals.words import interval, model_title, percent, points, seconds
 from hafs.report.blocks import (
     Bar,
@@ -38,8 +30,14 @@ from hafs.report.data import Answer, Example, Failures, Pairs, ReportData, Rerun
 from hafs.statistics import Estimate
 
 __all__ = [
-    "build_page", "change_forest", "examples_section", "failures_section", "headline", "rerun_section", "time_section",
-]  # fmt: skip
+    "build_page",
+    "change_forest",
+    "examples_section",
+    "failures_section",
+    "headline",
+    "rerun_section",
+    "time_section",
+]
 
 _LONGEST = 6000  # characters of a prompt or answer that are shown
 
@@ -238,12 +236,7 @@ def _training(t: Training) -> Section | None:
 def _pairs(p: Pairs) -> Section:
     edges = sum(s.edges for s in p.sources)
     rows = [
-        (
-            Cell(s.source),
-            Cell(f"{s.groups:,}"),
-            Cell(f"{s.edges:,}"),
-            Cell(percent(s.edges / edges if edges else None)),
-        )
+        (Cell(s.source), Cell(f"{s.groups:,}"), Cell(f"{s.edges:,}"), Cell(percent(s.edges / edges if edges else None)))
         for s in p.sources
     ]
     table = Table("Preference edges by source", ("Source", "Groups", "Edges", "Share of edges"), tuple(rows))

@@ -23,11 +23,37 @@ from hafs.sandbox.supervise import Job, Outcome, supervise
 
 GRACE = 30.0  # seconds that the helper may take beyond a run's own limit, on a machine that is very busy
 FORBIDDEN = (
-    "chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat", "utime", "utimes",
-    "futimesat", "utimensat", "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr",
-    "fremovexattr", "removexattrat", "file_setattr", "chroot", "mknod", "mknodat", "acct", "syslog", "settimeofday",
-    "clock_settime", "adjtimex", "clock_adjtime",
-)  # fmt: skip
+    "chmod",
+    "fchmod",
+    "fchmodat",
+    "fchmodat2",
+    "chown",
+    "fchown",
+    "lchown",
+    "fchownat",
+    "utime",
+    "utimes",
+    "futimesat",
+    "utimensat",
+    "setxattr",
+    "lsetxattr",
+    "fsetxattr",
+    "setxattrat",
+    "removexattr",
+    "lremovexattr",
+    "fremovexattr",
+    "removexattrat",
+    "file_setattr",
+    "chroot",
+    "mknod",
+    "mknodat",
+    "acct",
+    "syslog",
+    "settimeofday",
+    "clock_settime",
+    "adjtimex",
+    "clock_adjtime",
+)
 """System calls refused beyond the package's own list: Landlock does not guard a file's mode, owner, times and
 attributes, so a program could change those of any file of the user; the rest is what only root may do."""
 

@@ -123,9 +123,14 @@ class Composite:
         decided = [s.passed for _, s in named if s.passed is not None]
         cause = next((f"{part}: {s.cause}" for part, s in named if s.cause), "")
         return Score(
-            *blank, value=levels[0][0], key=(*key, *(last_key or (last_value,))), tolerance=tolerance,
-            passed=all(decided) if decided else None, cause=cause, details=details,
-        )  # fmt: skip
+            *blank,
+            value=levels[0][0],
+            key=(*key, *(last_key or (last_value,))),
+            tolerance=tolerance,
+            passed=all(decided) if decided else None,
+            cause=cause,
+            details=details,
+        )
 
     def _level(self, parts: Sequence[Part], scores: Sequence[Score]) -> tuple[float, tuple[float, ...], float]:
         """(value, key, tolerance) of the parts that are weighed against each other."""

@@ -51,5 +51,13 @@ class ExactScorer:
         right = got in wanted
         cause = "" if right else "no answer" if not got else "another answer"
         details = {} if right else {"got": candidate.text[:200], "expected": next(iter(wanted.values()))[:200]}
-        return Score(candidate.id, self.name, self.version, value=float(right), key=(float(right),), passed=right,
-                     cause=cause, details=details)  # fmt: skip
+        return Score(
+            candidate.id,
+            self.name,
+            self.version,
+            value=float(right),
+            key=(float(right),),
+            passed=right,
+            cause=cause,
+            details=details,
+        )

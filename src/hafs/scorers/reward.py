@@ -52,10 +52,12 @@ class RewardScorer:
     def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
         """One score per item, in the order of the items; items of like length are computed together."""
         encoded = [
-            [*encode_prompt(self._tokenizer, p.text, p.system),
-             *encode_answer(self._tokenizer, c.text, end=c.finish != "length")]
+            [
+                *encode_prompt(self._tokenizer, p.text, p.system),
+                *encode_answer(self._tokenizer, c.text, end=c.finish != "length"),
+            ]
             for p, c in items
-        ]  # fmt: skip
+        ]
         rewards = self._rewards(encoded)
         for (_, candidate), reward in zip(items, rewards, strict=True):
             if reward is None:

@@ -63,10 +63,18 @@ def make_app(
 
     @app.get("/v1/models", dependencies=[Depends(allowed)])
     async def models() -> dict[str, Any]:
-        about = {"id": name, "object": "model", "created": 0, "owned_by": "hafs", "hash": backend.model,
-                 "max_model_len": backend.limit}  # fmt: skip
-        more = [{"id": id, "object": "model", "created": 0, "owned_by": "hafs", "root": path, "parent": name}
-                for id, path in loaded.items()]  # fmt: skip
+        about = {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "hafs",
+            "hash": backend.model,
+            "max_model_len": backend.limit,
+        }
+        more = [
+            {"id": id, "object": "model", "created": 0, "owned_by": "hafs", "root": path, "parent": name}
+            for id, path in loaded.items()
+        ]
         return {"object": "list", "data": [about, *more]}
 
     @app.post("/v1/chat/completions", dependencies=[Depends(allowed)])
@@ -171,8 +179,19 @@ class _Answering:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(self.events.put_nowait, event)
 
-            self.jobs.append(Job(prompt, tell, asked.n, room(batcher.backend, prompt, asked.limit), asked.temperature,
-                                 asked.top_p, seed + number, [s for s in stops if s], adapter))  # fmt: skip
+            self.jobs.append(
+                Job(
+                    prompt,
+                    tell,
+                    asked.n,
+                    room(batcher.backend, prompt, asked.limit),
+                    asked.temperature,
+                    asked.top_p,
+                    seed + number,
+                    [s for s in stops if s],
+                    adapter,
+                )
+            )
         try:
             for job in self.jobs:
                 batcher.submit(job)
@@ -189,9 +208,14 @@ class _Answering:
 
 
 async def _reply(
-    request: Request, batcher: Batcher, asked: ChatRequest | CompletionRequest, prompts: Sequence[list[int]], name: str,
-    logprobs: bool, adapter: str,
-) -> Any:  # fmt: skip
+    request: Request,
+    batcher: Batcher,
+    asked: ChatRequest | CompletionRequest,
+    prompts: Sequence[list[int]],
+    name: str,
+    logprobs: bool,
+    adapter: str,
+) -> Any:
     work = _Answering(batcher, asked, prompts, adapter)
     chat = isinstance(asked, ChatRequest)
     writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)))

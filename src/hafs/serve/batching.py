@@ -132,16 +132,22 @@ class Batcher:
         seeds = [int(content_id("row", job.seed, i)[:15], 16) for job, i in where]
         first = jobs[0]
         longest = max(job.max_tokens for job in jobs)
-        config = GenerateConfig(candidates=1, temperature=first.temperature, top_p=first.top_p, max_new_tokens=longest,
-                                batch_size=len(where))  # fmt: skip
+        config = GenerateConfig(
+            candidates=1,
+            temperature=first.temperature,
+            top_p=first.top_p,
+            max_new_tokens=longest,
+            batch_size=len(where),
+        )
 
         def watch(row: int, token: int, logprob: float) -> bool:
             job, i = where[row]
             return self._token(job, i, token, logprob)
 
         with self.between:
-            self.backend.decode([j.prompt for j in jobs], [j.n for j in jobs], config, seeds, watch=watch,
-                                adapter=first.adapter)  # fmt: skip
+            self.backend.decode(
+                [j.prompt for j in jobs], [j.n for j in jobs], config, seeds, watch=watch, adapter=first.adapter
+            )
         if self._closing:
             for job, i in where:
                 if not job.rows[i].finish:

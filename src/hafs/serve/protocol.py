@@ -14,10 +14,18 @@ from hafs.chat import Tokenizer, encode_messages, whole
 from hafs.serve.batching import Row, Shown
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []), "tool_choice": (None, "none"), "functions": (None, []), "logit_bias": (None, {}),
-    "frequency_penalty": (None, 0), "presence_penalty": (None, 0), "best_of": (None, 1), "echo": (None, False),
-    "suffix": (None, ""), "top_k": (None, 0, -1), "min_p": (None, 0),
-}  # fmt: skip
+    "tools": (None, []),
+    "tool_choice": (None, "none"),
+    "functions": (None, []),
+    "logit_bias": (None, {}),
+    "frequency_penalty": (None, 0),
+    "presence_penalty": (None, 0),
+    "best_of": (None, 1),
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+}
 """Settings that would change the answer and are not there, with the values that leave them off."""
 
 
@@ -120,8 +128,10 @@ def room(backend: TransformersBackend, prompt: Sequence[int], limit: int | None)
     most = backend.limit or 1 << 20
     wanted = limit or max(1, min(1024, most - len(prompt)))
     if len(prompt) + wanted > most:
-        raise BadRequest(f"the prompt has {len(prompt)} tokens and the answer up to {wanted}; the model takes {most}",
-                         code="context_length_exceeded")  # fmt: skip
+        raise BadRequest(
+            f"the prompt has {len(prompt)} tokens and the answer up to {wanted}; the model takes {most}",
+            code="context_length_exceeded",
+        )
     return wanted
 
 
@@ -159,8 +169,12 @@ class Writer:
             said: dict[str, Any] = {"delta": {**({"role": "assistant"} if first else {}), "content": text}}
         else:
             said = {"text": text}
-        choice = {"index": index, **said, "finish_reason": now.finish or None,
-                  "logprobs": self._logprobs(row, before.tokens, now.tokens)}  # fmt: skip
+        choice = {
+            "index": index,
+            **said,
+            "finish_reason": now.finish or None,
+            "logprobs": self._logprobs(row, before.tokens, now.tokens),
+        }
         head = {**self._head, "object": "chat.completion.chunk"} if self.chat else self._head
         return {**head, "choices": [choice]}
 
@@ -172,8 +186,11 @@ class Writer:
     def usage(self, rows: Sequence[Row]) -> dict[str, int]:
         """Tokens of the prompts and of all answers."""
         made = sum(len(row.ids) for row in rows)
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": made,
-                "total_tokens": self.prompt_tokens + made}  # fmt: skip
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": made,
+            "total_tokens": self.prompt_tokens + made,
+        }
 
     def _logprobs(self, row: Row, start: int, end: int) -> dict[str, Any] | None:
         if not self.logprobs:
@@ -181,7 +198,14 @@ class Writer:
         made = zip(row.ids[start:end], row.logprobs[start:end], strict=True)
         tokens = [(i, self.tokenizer.decode([i]), p) for i, p in made]
         if self.chat:
-            return {"content": [{"id": i, "token": t, "bytes": list(t.encode()), "logprob": p, "top_logprobs": []}
-                                for i, t, p in tokens]}  # fmt: skip
-        return {"tokens": [t for _, t, _ in tokens], "token_logprobs": [p for _, _, p in tokens],
-                "token_ids": [i for i, _, _ in tokens]}  # fmt: skip
+            return {
+                "content": [
+                    {"id": i, "token": t, "bytes": list(t.encode()), "logprob": p, "top_logprobs": []}
+                    for i, t, p in tokens
+                ]
+            }
+        return {
+            "tokens": [t for _, t, _ in tokens],
+            "token_logprobs": [p for _, _, p in tokens],
+            "token_ids": [i for i, _, _ in tokens],
+        }

@@ -103,20 +103,18 @@ class Labelled:
 
     @classmethod
     def of(
-        cls,
-        margins: ArrayLike,
-        agrees: ArrayLike,
-        prompts: Sequence[str],
-        weight_of: dict[str, float] | None = None,
+        cls, margins: ArrayLike, agrees: ArrayLike, prompts: Sequence[str], weight_of: dict[str, float] | None = None
     ) -> Labelled:
         """Prompts by name; they are taken in an order that says nothing about them."""
         names = sorted(set(prompts), key=lambda name: content_id("order", name))
         place = {name: i for i, name in enumerate(names)}
         weights = np.array([1.0 if weight_of is None else weight_of[name] for name in names])
         return cls(
-            np.asarray(margins, dtype=float), np.asarray(agrees, dtype=float),
-            np.array([place[name] for name in prompts], dtype=np.int64), weights,
-        )  # fmt: skip
+            np.asarray(margins, dtype=float),
+            np.asarray(agrees, dtype=float),
+            np.array([place[name] for name in prompts], dtype=np.int64),
+            weights,
+        )
 
     def above(self, threshold: float) -> tuple[Array, Array, bool]:
         """For each prompt with an edge at or above the threshold: mean agreement of those edges, weight; and whether

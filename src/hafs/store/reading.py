@@ -9,18 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Engine,
-    Select,
-    Text,
-    and_,
-    exists,
-    func,
-    select,
-    type_coerce,
-)
+from sqlalchemy import ColumnElement, Connection, Engine, Select, Text, and_, exists, func, select, type_coerce
 
 from hafs.errors import UsageError
 from hafs.store import schema
@@ -98,8 +87,14 @@ class Reader:
     ) -> Iterator[Score]:
         """Scores in the order of `candidates`; `scored` True or False keeps those with or without a value."""
         t, c = schema.scores.c, schema.candidates.c
-        wanted = ((t.id, ids), (t.candidate_id, candidate_ids), (c.prompt_id, prompt_ids), (t.scorer, scorer),
-                  (t.version, version), (c.model, model))  # fmt: skip
+        wanted = (
+            (t.id, ids),
+            (t.candidate_id, candidate_ids),
+            (c.prompt_id, prompt_ids),
+            (t.scorer, scorer),
+            (t.version, version),
+            (c.model, model),
+        )
         query = self._select("scores", wanted).join(schema.candidates, t.candidate_id == c.id)
         query = query.where(*in_prompts(c.prompt_id, split, family, self._dialect))
         if scored is not None:
@@ -190,9 +185,13 @@ class Reader:
             yield prompt, [(Candidate(*r[:n]), None if r[n] is None else Score(*r[n:])) for r in rows]
 
     def ranked_answers(
-        self, scorer: str, version: str, arguments: Mapping[str, Any], between: tuple[str, str] = ("", ""),
+        self,
+        scorer: str,
+        version: str,
+        arguments: Mapping[str, Any],
+        between: tuple[str, str] = ("", ""),
         **filters: Unpack[CandidateFilters],
-    ) -> Iterator[tuple[Prompt, list[Answer]]]:  # fmt: skip
+    ) -> Iterator[tuple[Prompt, list[Answer]]]:
         """What `answers` gives, with only what groups are made of; several times as fast.
 
         A prompt comes without category, source and what checks it; the order of its answers is not defined. `between`

@@ -326,94 +326,112 @@ judge_endpoints = Table(
 )
 
 MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (1, (
-        """CREATE TABLE prompts (
+    (
+        1,
+        (
+            """CREATE TABLE prompts (
             id TEXT PRIMARY KEY, text TEXT NOT NULL, system TEXT NOT NULL, family TEXT NOT NULL,
             category TEXT NOT NULL, split TEXT NOT NULL, source TEXT NOT NULL, checker TEXT NOT NULL,
             check_data TEXT NOT NULL, reference_texts TEXT NOT NULL, tags TEXT NOT NULL,
             added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX prompts_by_split ON prompts (split, id)",
-        """CREATE TABLE candidates (
+            "CREATE INDEX prompts_by_split ON prompts (split, id)",
+            """CREATE TABLE candidates (
             id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), text TEXT NOT NULL,
             model TEXT NOT NULL, model_name TEXT NOT NULL, seed BIGINT NOT NULL, idx BIGINT NOT NULL,
             sampling TEXT NOT NULL, logprob DOUBLE PRECISION, n_tokens BIGINT, finish TEXT NOT NULL,
             source TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX candidates_by_prompt ON candidates (prompt_id, seed, idx)",
-        """CREATE TABLE scores (
+            "CREATE INDEX candidates_by_prompt ON candidates (prompt_id, seed, idx)",
+            """CREATE TABLE scores (
             id TEXT PRIMARY KEY, candidate_id TEXT NOT NULL REFERENCES candidates (id), scorer TEXT NOT NULL,
             version TEXT NOT NULL, arguments TEXT NOT NULL, value DOUBLE PRECISION, reason TEXT NOT NULL,
             sort_key TEXT NOT NULL, tolerance DOUBLE PRECISION NOT NULL, passed BOOLEAN, cause TEXT NOT NULL,
             details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX scores_by_candidate ON scores (candidate_id, scorer)",
-        "CREATE INDEX scores_by_scorer ON scores (scorer, added, version, value, passed)",
-        """CREATE TABLE rankings (
+            "CREATE INDEX scores_by_candidate ON scores (candidate_id, scorer)",
+            "CREATE INDEX scores_by_scorer ON scores (scorer, added, version, value, passed)",
+            """CREATE TABLE rankings (
             id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), tiers TEXT NOT NULL,
             source TEXT NOT NULL, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX rankings_by_prompt ON rankings (prompt_id)",
-        """CREATE TABLE preference_groups (
+            "CREATE INDEX rankings_by_prompt ON rankings (prompt_id)",
+            """CREATE TABLE preference_groups (
             id TEXT PRIMARY KEY, prompt TEXT NOT NULL, candidates TEXT NOT NULL, edges TEXT NOT NULL,
             system TEXT NOT NULL, prompt_id TEXT NOT NULL, family TEXT NOT NULL, split TEXT NOT NULL,
             added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX preference_groups_by_prompt ON preference_groups (prompt_id)",
-        """CREATE TABLE runs (
+            "CREATE INDEX preference_groups_by_prompt ON preference_groups (prompt_id)",
+            """CREATE TABLE runs (
             id TEXT PRIMARY KEY, kind TEXT NOT NULL, config TEXT NOT NULL, inputs TEXT NOT NULL,
             status TEXT NOT NULL, outputs TEXT NOT NULL, metrics TEXT NOT NULL, model TEXT NOT NULL,
             started DOUBLE PRECISION NOT NULL, finished DOUBLE PRECISION, added DOUBLE PRECISION NOT NULL)""",
-        """CREATE TABLE run_groups (
+            """CREATE TABLE run_groups (
             run_id TEXT NOT NULL REFERENCES runs (id),
             group_id TEXT NOT NULL REFERENCES preference_groups (id),
             PRIMARY KEY (run_id, group_id))""",
-    )),
-    (2, (
-        """CREATE TABLE verdicts (
+        ),
+    ),
+    (
+        2,
+        (
+            """CREATE TABLE verdicts (
             id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), judge TEXT NOT NULL,
             protocol TEXT NOT NULL, shown TEXT NOT NULL, outcome TEXT NOT NULL, tiers TEXT NOT NULL,
             strength DOUBLE PRECISION NOT NULL, value DOUBLE PRECISION, shuffle BIGINT NOT NULL,
             reason TEXT NOT NULL, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX verdicts_by_prompt ON verdicts (prompt_id, judge)",
-        """CREATE TABLE annotations (
+            "CREATE INDEX verdicts_by_prompt ON verdicts (prompt_id, judge)",
+            """CREATE TABLE annotations (
             id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), annotator TEXT NOT NULL,
             shown TEXT NOT NULL, answer TEXT NOT NULL, tiers TEXT NOT NULL, mode TEXT NOT NULL,
             value DOUBLE PRECISION, confidence TEXT NOT NULL, seconds DOUBLE PRECISION,
             submitted DOUBLE PRECISION NOT NULL, serial BIGINT NOT NULL, note TEXT NOT NULL,
             undone DOUBLE PRECISION, details TEXT NOT NULL, added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
-    )),
-    (3, (
-        """CREATE TABLE judge_calls (
+            "CREATE INDEX annotations_by_prompt ON annotations (prompt_id, annotator)",
+        ),
+    ),
+    (
+        3,
+        (
+            """CREATE TABLE judge_calls (
             id TEXT PRIMARY KEY, key TEXT NOT NULL, run_id TEXT NOT NULL, judge TEXT NOT NULL, endpoint TEXT NOT NULL,
             protocol TEXT NOT NULL, prompt_id TEXT NOT NULL, attempt BIGINT NOT NULL, status TEXT NOT NULL,
             reason TEXT NOT NULL, chars BIGINT NOT NULL, input_tokens BIGINT, output_tokens BIGINT,
             cost DOUBLE PRECISION, seconds DOUBLE PRECISION, started DOUBLE PRECISION NOT NULL,
             batch_id TEXT NOT NULL, raw TEXT NOT NULL)""",
-        "CREATE INDEX judge_calls_by_key ON judge_calls (key, status)",
-        "CREATE INDEX judge_calls_by_run ON judge_calls (run_id, cost)",
-        """CREATE TABLE judge_batches (
+            "CREATE INDEX judge_calls_by_key ON judge_calls (key, status)",
+            "CREATE INDEX judge_calls_by_run ON judge_calls (run_id, cost)",
+            """CREATE TABLE judge_batches (
             id TEXT PRIMARY KEY, run_id TEXT NOT NULL, judge TEXT NOT NULL, endpoint TEXT NOT NULL,
             remote_id TEXT NOT NULL, status TEXT NOT NULL, asks TEXT NOT NULL, reserved DOUBLE PRECISION NOT NULL,
             created DOUBLE PRECISION NOT NULL)""",
-        """CREATE TABLE judge_endpoints (
+            """CREATE TABLE judge_endpoints (
             id TEXT PRIMARY KEY, endpoint TEXT NOT NULL, model TEXT NOT NULL, abilities TEXT NOT NULL,
             probed DOUBLE PRECISION NOT NULL)""",
-    )),
-    (5, (
-        """CREATE TABLE leases (
+        ),
+    ),
+    (
+        5,
+        (
+            """CREATE TABLE leases (
             id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), annotator TEXT NOT NULL,
             mode TEXT NOT NULL, shown TEXT NOT NULL, serial BIGINT NOT NULL,
             granted DOUBLE PRECISION NOT NULL, expires DOUBLE PRECISION NOT NULL, draft TEXT NOT NULL,
             previous TEXT NOT NULL, annotation TEXT, released DOUBLE PRECISION, details TEXT NOT NULL,
             added DOUBLE PRECISION NOT NULL)""",
-        "CREATE INDEX leases_by_mode ON leases (mode, annotator)",
-    )),
-    (8, (
-        "ALTER TABLE preference_groups ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
-        "ALTER TABLE preference_groups ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
-    )),
-    (9, (
-        """CREATE TABLE candidate_tokens (
+            "CREATE INDEX leases_by_mode ON leases (mode, annotator)",
+        ),
+    ),
+    (
+        8,
+        (
+            "ALTER TABLE preference_groups ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
+            "ALTER TABLE preference_groups ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
+        ),
+    ),
+    (
+        9,
+        (
+            """CREATE TABLE candidate_tokens (
             candidate_id TEXT PRIMARY KEY REFERENCES candidates (id), token_ids TEXT NOT NULL)""",
-    )),
-)  # fmt: skip
+        ),
+    ),
+)
 
 _LOCK = 0x68616673  # "hafs": the advisory lock that lets one process migrate a PostgreSQL database at a time
 

@@ -19,9 +19,17 @@ from hafs.jsonl import Loaded, read_jsonl
 from hafs.types import Prompt
 
 __all__ = [
-    "BENCHMARKS", "SPLITS", "TaskPack", "benchmark", "benchmark_name", "benchmark_names", "generate", "load_tasks",
-    "split_of", "task_file",
-]  # fmt: skip
+    "BENCHMARKS",
+    "SPLITS",
+    "TaskPack",
+    "benchmark",
+    "benchmark_name",
+    "benchmark_names",
+    "generate",
+    "load_tasks",
+    "split_of",
+    "task_file",
+]
 
 SPLITS = ("train", "validation", "test")
 
@@ -111,8 +119,9 @@ def benchmark_names(which: Iterable[str]) -> dict[str, str]:
     for one in which:
         other = found.setdefault(benchmark_name(one), one)
         if Path(other).expanduser().resolve() != Path(one).expanduser().resolve():
-            raise UsageError(f"{other} and {one} would have one name in results: {benchmark_name(one)}",
-                             "rename one of the files")  # fmt: skip
+            raise UsageError(
+                f"{other} and {one} would have one name in results: {benchmark_name(one)}", "rename one of the files"
+            )
     return found
 
 

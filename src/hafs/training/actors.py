@@ -60,11 +60,14 @@ class Actors:
         wanted = adapter_config(config)
         gae = config.advantage == "gae"
         self.value_apart = gae and config.value_function == "adapter"
-        self.net = _with_adapters(net, {
-            POLICY: wanted,
-            **({"value": wanted} if self.value_apart else {}),
-            **({"reward": _peft_of(reward)} if reward else {}),
-        })  # fmt: skip
+        self.net = _with_adapters(
+            net,
+            {
+                POLICY: wanted,
+                **({"value": wanted} if self.value_apart else {}),
+                **({"reward": _peft_of(reward)} if reward else {}),
+            },
+        )
         for module in self.net.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # detail 4: a probability ratio must differ from 1 by what was learnt alone

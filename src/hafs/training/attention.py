@@ -27,9 +27,25 @@ from hafs.training.packing import Row
 BLOCKS = "hafs_blocks"
 
 SHARED_LAYOUT = frozenset(
-    ["llama", "qwen2", "qwen3", "qwen3_moe", "gemma", "phi3", "smollm3", "olmo2", "granite", "gpt2", "mistral",
-     "gemma2", "gemma3_text", "olmo3", "cohere2", "gpt_oss"]
-)  # fmt: skip
+    [
+        "llama",
+        "qwen2",
+        "qwen3",
+        "qwen3_moe",
+        "gemma",
+        "phi3",
+        "smollm3",
+        "olmo2",
+        "granite",
+        "gpt2",
+        "mistral",
+        "gemma2",
+        "gemma3_text",
+        "olmo3",
+        "cohere2",
+        "gpt_oss",
+    ]
+)
 """Model types whose every layer takes the group mask. The start-up self-test checks each model all the same."""
 
 _WINDOWED = {"full_attention": False, "sliding_attention": True}

@@ -70,10 +70,7 @@ class RunDirectory:
         shutil.rmtree(part, ignore_errors=True)
         try:
             part.mkdir(parents=True)
-            save_file(
-                {k: v.detach().cpu().contiguous() for k, v in weights.items()},
-                str(part / "weights.safetensors"),
-            )
+            save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, str(part / "weights.safetensors"))
             torch.save(dict(state), part / "state.pt")
             shutil.rmtree(self._at(step), ignore_errors=True)
             part.replace(self._at(step))

@@ -57,10 +57,18 @@ def record_data(output: Path, model: str, groups: Sequence[PreferenceGroup]) -> 
     known = Path(model).expanduser()
     rows: list[dict[str, Any]] = [{"model": str(known.resolve()) if known.is_dir() else model}]
     rows += [
-        {"group": g.id, "prompt_id": g.prompt_id, "prompt": g.prompt, "system": g.system, "split": g.split,
-         "candidates": [c.id for c in g.candidates if c.id], "sources": sorted({e.source for e in g.edges}),
-         "edges": len(g.edges)} for g in groups
-    ]  # fmt: skip
+        {
+            "group": g.id,
+            "prompt_id": g.prompt_id,
+            "prompt": g.prompt,
+            "system": g.system,
+            "split": g.split,
+            "candidates": [c.id for c in g.candidates if c.id],
+            "sources": sorted({e.source for e in g.edges}),
+            "edges": len(g.edges),
+        }
+        for g in groups
+    ]
     write_jsonl(path, rows)
 
 

@@ -87,15 +87,25 @@ class Estimate:
     def data(self) -> dict[str, Any]:
         """The figures of the data."""
         if not self.given:
-            return {"prompts": 0, "steps": 0, "rows_per_step": 0.0, "tokens_per_step": 0.0, "tokens_per_step_max": 0,
-                    "tokens_per_epoch": 0, "longest_row": self.longest}  # fmt: skip
+            return {
+                "prompts": 0,
+                "steps": 0,
+                "rows_per_step": 0.0,
+                "tokens_per_step": 0.0,
+                "tokens_per_step_max": 0,
+                "tokens_per_epoch": 0,
+                "longest_row": self.longest,
+            }
         tokens = [sum(row.tokens for row in rows) for rows, _ in self.plans]
         return {
-            "prompts": len(self.groups), "steps": self.steps,
+            "prompts": len(self.groups),
+            "steps": self.steps,
             "rows_per_step": sum(len(rows) for rows, _ in self.plans) / len(tokens),
-            "tokens_per_step": sum(tokens) / len(tokens), "tokens_per_step_max": max(tokens),
-            "tokens_per_epoch": sum(tokens), "longest_row": self.longest,
-        }  # fmt: skip
+            "tokens_per_step": sum(tokens) / len(tokens),
+            "tokens_per_step_max": max(tokens),
+            "tokens_per_epoch": sum(tokens),
+            "longest_row": self.longest,
+        }
 
     def memory(self) -> dict[str, int]:
         """Bytes at the peak by part, for the row that takes most."""

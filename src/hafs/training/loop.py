@@ -119,11 +119,7 @@ class Trainer:
                 self._save()
         self._load(self.run.weights(self._state["best_step"]))
         return TrainResult(
-            self.total,
-            self._state["best_step"],
-            self._state["best"],
-            self._state["seconds"],
-            self._state["tokens"],
+            self.total, self._state["best_step"], self._state["best"], self._state["seconds"], self._state["tokens"]
         )
 
     def _step(self, step: int) -> dict[str, float]:

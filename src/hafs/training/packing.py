@@ -214,9 +214,15 @@ def shared_row(groups: Sequence[TokenGroup]) -> Row:
         of_group += [g] * (len(ids) - first)
         spans.append((first, len(ids)))
     return Row(
-        torch.tensor([ids]), torch.tensor([positions]), torch.tensor(where), *_labels(groups), tuple(groups),
-        group=torch.tensor(of_group), segment=torch.tensor(segment), spans=tuple(spans),
-    )  # fmt: skip
+        torch.tensor([ids]),
+        torch.tensor([positions]),
+        torch.tensor(where),
+        *_labels(groups),
+        tuple(groups),
+        group=torch.tensor(of_group),
+        segment=torch.tensor(segment),
+        spans=tuple(spans),
+    )
 
 
 def unshared_row(groups: Sequence[TokenGroup]) -> Row:

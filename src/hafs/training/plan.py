@@ -80,9 +80,14 @@ class Plan:
 
 
 def plan(
-    model_path: str | Path, config: TrainConfig, groups: Sequence[TokenGroup] | None, *,
-    uses_reference: bool, limit: int | None = None, device: str = "auto",
-) -> Plan:  # fmt: skip
+    model_path: str | Path,
+    config: TrainConfig,
+    groups: Sequence[TokenGroup] | None,
+    *,
+    uses_reference: bool,
+    limit: int | None = None,
+    device: str = "auto",
+) -> Plan:
     """What training the model called `model_path` on `groups` will take; reads its config.json only.
 
     `groups` are those trained on; None plans for two candidates as long as `config.max_length` allows. `limit` is the
@@ -102,13 +107,21 @@ def plan(
     reference = run.reference_flops() / speed if speed and uses_reference else 0.0 if speed else None
     per_step = run.step_flops() / speed if speed else None
     return Plan(
-        model=str(model_path), parameters=shape.parameters, trainable=run.trainable,
-        method=config.method, precision=run.precision, quantize=config.quantize, device=device,
-        **run.data(), memory=memory, available=available,
-        seconds_per_step=per_step, reference_seconds=reference,
+        model=str(model_path),
+        parameters=shape.parameters,
+        trainable=run.trainable,
+        method=config.method,
+        precision=run.precision,
+        quantize=config.quantize,
+        device=device,
+        **run.data(),
+        memory=memory,
+        available=available,
+        seconds_per_step=per_step,
+        reference_seconds=reference,
         total_seconds=None if per_step is None or reference is None else per_step * run.steps + reference,
         advice=tuple(_advice(run, available)) if sum(memory.values()) > available else (),
-    )  # fmt: skip
+    )
 
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}

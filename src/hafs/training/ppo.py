@@ -102,10 +102,19 @@ class PPOTrainer:
     """Trains the policy of `actors` on `prompts`; keeps the best checkpoint by held-out score."""
 
     def __init__(
-        self, actors: Actors, prompts: Sequence[Prompt], encoded: Sequence[tuple[int, ...]], sample: Sampler,
-        rate: Rater | None, config: PPOConfig, run: RunDirectory, *, validate: Validate | None = None,
-        progress: Progress = silent, track: Callable[[Mapping[str, Any], int], None] | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        actors: Actors,
+        prompts: Sequence[Prompt],
+        encoded: Sequence[tuple[int, ...]],
+        sample: Sampler,
+        rate: Rater | None,
+        config: PPOConfig,
+        run: RunDirectory,
+        *,
+        validate: Validate | None = None,
+        progress: Progress = silent,
+        track: Callable[[Mapping[str, Any], int], None] | None = None,
+    ) -> None:
         """`encoded` are the prompts' token ids. `rate` may be None where the actors have a reward model.
 
         `track` is given every line of the log and its step.
@@ -130,10 +139,22 @@ class PPOTrainer:
         self.steps_per_epoch = math.ceil(len(prompts) / self.prompts_per_step)
         self.total = max(1, math.ceil(self.steps_per_epoch * config.num_epochs))
         self._state: dict[str, Any] = {
-            "step": 0, "best_step": 0, "best": {}, "seconds": 0.0, "tokens": 0, "unscored": 0, "why": {}, "alone": 0,
-            "stopped": "", "kl_weight": config.kl_weight, "first_entropy": None, "low_entropy": 0, "reward": [],
-            "best_reward": None, "hacking": 0,
-        }  # fmt: skip
+            "step": 0,
+            "best_step": 0,
+            "best": {},
+            "seconds": 0.0,
+            "tokens": 0,
+            "unscored": 0,
+            "why": {},
+            "alone": 0,
+            "stopped": "",
+            "kl_weight": config.kl_weight,
+            "first_entropy": None,
+            "low_entropy": 0,
+            "reward": [],
+            "best_reward": None,
+            "hacking": 0,
+        }
         self._same_model = False
 
     @property
@@ -172,8 +193,10 @@ class PPOTrainer:
         if s["unscored"]:
             notes.append(f"{s['unscored']} sampled answers could not be rated ({self._why()}) and were left out")
         if s["alone"]:
-            notes.append(f"{s['alone']} rated answers were the only one of their prompt, with which"
-                         f" {self.config.advantage} can compare nothing, and were left out")  # fmt: skip
+            notes.append(
+                f"{s['alone']} rated answers were the only one of their prompt, with which"
+                f" {self.config.advantage} can compare nothing, and were left out"
+            )
         return TrainResult(
             s["step"], self.best_step, s["best"], s["seconds"], s["tokens"], warnings=notes, stopped=s["stopped"]
         )
@@ -187,8 +210,10 @@ class PPOTrainer:
             group["lr"] = rate
         rollouts = self._rollouts(step)
         if not rollouts:
-            raise HafsError(f"too few of the answers of step {step} could be rated: {self._why()}",
-                            "correct that; the same command goes on from the last checkpoint")  # fmt: skip
+            raise HafsError(
+                f"too few of the answers of step {step} could be rated: {self._why()}",
+                "correct that; the same command goes on from the last checkpoint",
+            )
         ended = [good for r in rollouts for good in r.ended]
         minibatches = self._minibatches(rollouts)
         batches = [b for m in minibatches for b in m]
@@ -201,11 +226,18 @@ class PPOTrainer:
                     sums.setdefault(name, []).append(value)
         if self.config.kl == "adaptive":
             self._state["kl_weight"] = adapted_kl_weight(
-                self._state["kl_weight"], metrics["objective/kl"], self.config.kl_target, len(ended),
+                self._state["kl_weight"],
+                metrics["objective/kl"],
+                self.config.kl_target,
+                len(ended),
                 self.config.kl_horizon,
-            )  # fmt: skip
-        return {**metrics, **{n: sum(v) / len(v) for n, v in sums.items()}, "learning_rate": rate,
-                "epoch": round(step / self.steps_per_epoch, 4)}  # fmt: skip
+            )
+        return {
+            **metrics,
+            **{n: sum(v) / len(v) for n, v in sums.items()},
+            "learning_rate": rate,
+            "epoch": round(step / self.steps_per_epoch, 4),
+        }
 
     def _rollouts(self, step: int) -> list[Rollout]:
         """The step's prompts with their rated answers; what could not be rated is left out and counted."""
@@ -216,8 +248,9 @@ class PPOTrainer:
         prompts = [self.prompts[i] for i in chosen]
         with self.actors.acting("policy"):
             sampled = self._sample(self.actors.net, prompts, self.config.rollouts, self.config.seed * 1_000_003 + step)
-        drafts = [TokenGroup(self.encoded[i], tuple(a.ids for a in row))
-                  for i, row in zip(chosen, sampled, strict=True)]  # fmt: skip
+        drafts = [
+            TokenGroup(self.encoded[i], tuple(a.ids for a in row)) for i, row in zip(chosen, sampled, strict=True)
+        ]
         rated = self._scores(prompts, sampled, drafts)
         found = []
         for draft, answers, values in zip(drafts, sampled, rated, strict=True):
@@ -231,8 +264,10 @@ class PPOTrainer:
             keep = list(scored)
             ended = [answers[j].finish == "stop" for j in keep]
             # Detail 13: an answer that never ended is worth less, so that ending is learnt.
-            scores = [scored[j] - (0.0 if good else self.config.missing_eos_penalty)
-                      for j, good in zip(keep, ended, strict=True)]  # fmt: skip
+            scores = [
+                scored[j] - (0.0 if good else self.config.missing_eos_penalty)
+                for j, good in zip(keep, ended, strict=True)
+            ]
             group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
             found.append(Rollout(group, scores, ended, [answers[j].logps for j in keep]))
         self._state["tokens"] += sum(r.group.shared_tokens for r in found)
@@ -254,8 +289,10 @@ class PPOTrainer:
                 for group in piece.groups:
                     i = next(i for i, g in enumerate(groups) if g is group)
                     mine, values = values[: len(group.candidates)], values[len(group.candidates) :]
-                    totals[i] = [t if isinstance(t, str) else t + self.actors.reward_weight * v
-                                 for t, v in zip(totals[i], mine, strict=True)]  # fmt: skip
+                    totals[i] = [
+                        t if isinstance(t, str) else t + self.actors.reward_weight * v
+                        for t, v in zip(totals[i], mine, strict=True)
+                    ]
         return totals
 
     def _minibatches(self, rollouts: Sequence[Rollout]) -> list[list[Batch]]:
@@ -305,14 +342,19 @@ class PPOTrainer:
             tables.append((reward, mask))
         self._advantages(batches, tables)
         sizes = torch.cat([b.row.lengths for b in batches]).float()
-        mean = {name: float(torch.cat(parts).mean()) for name, parts in
-                (("kl", kls), ("entropy", entropies), ("scores", given), ("rlhf_reward", totals))}  # fmt: skip
+        mean = {
+            name: float(torch.cat(parts).mean())
+            for name, parts in (("kl", kls), ("entropy", entropies), ("scores", given), ("rlhf_reward", totals))
+        }
         return {
             **{f"objective/{name}": value for name, value in mean.items()},
             "objective/entropy_per_token": float(torch.cat(entropies).sum() / sizes.sum()),
-            "objective/kl_weight": beta, "tokens_per_answer": float(sizes.mean()),
-            "ended": sum(ended) / len(ended), "answers": len(ended), "unscored": self._state["unscored"],
-        }  # fmt: skip
+            "objective/kl_weight": beta,
+            "tokens_per_answer": float(sizes.mean()),
+            "ended": sum(ended) / len(ended),
+            "answers": len(ended),
+            "unscored": self._state["unscored"],
+        }
 
     def _distance(self, batches: Sequence[Batch]) -> dict[str, float]:
         """How far what sampled the answers is from the policy as computed here; nothing where it is the policy itself.
@@ -331,8 +373,11 @@ class PPOTrainer:
             )
         self._same_model = True
         capped = torch.cat([b.weights(math.inf) > self.config.importance_cap for b in batches]).float()
-        return {"rollout/kl_per_token": float(change.mean()), "rollout/gap_per_token": gap,
-                "rollout/capped": float(capped.mean())}  # fmt: skip
+        return {
+            "rollout/kl_per_token": float(change.mean()),
+            "rollout/gap_per_token": gap,
+            "rollout/capped": float(capped.mean()),
+        }
 
     def _advantages(self, batches: Sequence[Batch], tables: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
         config = self.config
@@ -356,8 +401,9 @@ class PPOTrainer:
     def _update(self, batches: Sequence[Batch]) -> dict[str, float]:
         """One optimiser step on a minibatch; every token of it weighs the same."""
         tokens = sum(len(b.old) for b in batches)
-        sums = dict.fromkeys(("loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "policy/approxkl_avg",
-                              "val/ratio"), 0.0)  # fmt: skip
+        sums = dict.fromkeys(
+            ("loss/policy_avg", "loss/value_avg", "policy/clipfrac_avg", "policy/approxkl_avg", "val/ratio"), 0.0
+        )
         for batch in batches:
             with self.actors.acting("policy", learning=True):
                 logps, values = self.actors.outputs(batch.row)
@@ -407,8 +453,10 @@ class PPOTrainer:
             s["first_entropy"] = entropy
         s["low_entropy"] = s["low_entropy"] + 1 if entropy < self.config.min_entropy * s["first_entropy"] else 0
         if s["low_entropy"] >= 2:
-            return (f"entropy fell from {s['first_entropy']:.3f} to {entropy:.3f} nats a token: the policy says one"
-                    " thing only and learns nothing more")  # fmt: skip
+            return (
+                f"entropy fell from {s['first_entropy']:.3f} to {entropy:.3f} nats a token: the policy says one"
+                " thing only and learns nothing more"
+            )
         return ""
 
     def _out_of_time(self) -> str:
@@ -443,8 +491,10 @@ class PPOTrainer:
             gamed = before - rate > error and reward > s["best_reward"]
             s["hacking"] = s["hacking"] + 1 if gamed else 0
             if s["hacking"] >= self.config.hacking_patience:
-                s["stopped"] = (f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
-                                f" {s['hacking']} validations in a row: the reward is being gamed")  # fmt: skip
+                s["stopped"] = (
+                    f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
+                    f" {s['hacking']} validations in a row: the reward is being gamed"
+                )
         self._log({"step": step, **metrics})
         self._progress("validated", step, self.total, metrics)
 
@@ -474,10 +524,19 @@ class PPOTrainer:
 
 
 def train_ppo(
-    model: str, prompts: Sequence[Prompt], config: PPOConfig, output: Path, *, sample: Sampler,
-    rate: Rater | None = None, rater: Mapping[str, Any] | None = None, reward: str = "", reward_weight: float = 1.0,
-    validate: Validate | None = None, progress: Progress = silent,
-) -> TrainResult:  # fmt: skip
+    model: str,
+    prompts: Sequence[Prompt],
+    config: PPOConfig,
+    output: Path,
+    *,
+    sample: Sampler,
+    rate: Rater | None = None,
+    rater: Mapping[str, Any] | None = None,
+    reward: str = "",
+    reward_weight: float = 1.0,
+    validate: Validate | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
     """Train `model` by PPO on `prompts`; the run's files and the trained policy are in `output`.
 
     `rate` rates answers, `rater` is what makes it the rater it is (name, version, arguments); `reward` is a run of
@@ -486,21 +545,35 @@ def train_ppo(
     """
     path = resolve(model)
     if config.method == "full":
-        raise UsageError("PPO trains adapters: a fully trained policy would need a second model as reference",
-                         "leave method at lora or dora")  # fmt: skip
+        raise UsageError(
+            "PPO trains adapters: a fully trained policy would need a second model as reference",
+            "leave method at lora or dora",
+        )
     tokenizer = load_tokenizer(path)
     adapter = reward_adapter(Path(reward), model_hash(path)) if reward else None
     if reward and adapter is None:
-        raise UsageError(f"{reward} is no finished reward model with an adapter on {model}",
-                         "train it on the same model, or give it as a scorer: --scorer reward:PATH")  # fmt: skip
+        raise UsageError(
+            f"{reward} is no finished reward model with an adapter on {model}",
+            "train it on the same model, or give it as a scorer: --scorer reward:PATH",
+        )
     run = RunDirectory(output)
-    run.claim({
-        "kind": "ppo", "model": model_hash(path), "tokenizer": tokenizer_hash(tokenizer),
-        "template": template_hash(tokenizer), "data": content_id(sorted(p.id for p in prompts)),
-        "rater": dict(rater or {}), "reward": [model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir()
-                                                          else Path(reward)), reward_weight] if reward else [],
-        "settings": config.model_dump(mode="json", exclude={"trackers"}),
-    })  # fmt: skip
+    run.claim(
+        {
+            "kind": "ppo",
+            "model": model_hash(path),
+            "tokenizer": tokenizer_hash(tokenizer),
+            "template": template_hash(tokenizer),
+            "data": content_id(sorted(p.id for p in prompts)),
+            "rater": dict(rater or {}),
+            "reward": [
+                model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir() else Path(reward)),
+                reward_weight,
+            ]
+            if reward
+            else [],
+            "settings": config.model_dump(mode="json", exclude={"trackers"}),
+        }
+    )
     done = run.finished()
     if done is not None:
         return TrainResult(**done)
@@ -509,14 +582,25 @@ def train_ppo(
     net = load_model(path, config.precision, config.attention, config.quantize)
     adapter = replace(adapter, weight=reward_weight) if adapter else None
     network = CandidateLogps(net)
-    self_test(network, [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
-              1e-3 if pick_precision(config.precision) == "fp32" else 0.1)  # fmt: skip
+    self_test(
+        network,
+        [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
+        1e-3 if pick_precision(config.precision) == "fp32" else 0.1,
+    )
     actors = Actors(net, config, adapter, network.shared)
     with tracking("ppo", config, output) as track:
         trainer = PPOTrainer(
-            actors, [prompts[i] for i in fits], [encoded[i] for i in fits], sample, rate, config, run,
-            validate=validate, progress=progress, track=track,
-        )  # fmt: skip
+            actors,
+            [prompts[i] for i in fits],
+            [encoded[i] for i in fits],
+            sample,
+            rate,
+            config,
+            run,
+            validate=validate,
+            progress=progress,
+            track=track,
+        )
         result = trainer.fit()
     result.dropped = len(prompts) - len(fits)
     _save_policy(trainer.actors.net, tokenizer, config, output / "model")
@@ -538,11 +622,13 @@ def _save_policy(net: Any, tokenizer: Any, config: PPOConfig, output: Path) -> N
 def _known(rollouts: Sequence[Rollout], row: Row) -> tuple[torch.Tensor, torch.Tensor]:
     """What is known of a row's answers before any pass: their scores, and their tokens' `Batch.sampled`."""
     told = [logps for r in rollouts for logps in r.logps]
-    sampled = [p for logps, n in zip(told, row.lengths.tolist(), strict=True)
-               for p in (*logps[:n], *[math.nan] * (n - len(logps)))]  # fmt: skip
+    sampled = [
+        p
+        for logps, n in zip(told, row.lengths.tolist(), strict=True)
+        for p in (*logps[:n], *[math.nan] * (n - len(logps)))
+    ]
     device = row.labels.device
-    return (torch.tensor([s for r in rollouts for s in r.scores], device=device),
-            torch.tensor(sampled, device=device))  # fmt: skip
+    return (torch.tensor([s for r in rollouts for s in r.scores], device=device), torch.tensor(sampled, device=device))
 
 
 def policy_loss(

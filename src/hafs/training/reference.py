@@ -71,9 +71,13 @@ class ReferenceCache:
 
 @torch.no_grad()
 def fill_reference(
-    cache: ReferenceCache, model: CandidateLogps, groups: Sequence[TokenGroup], config: TrainConfig,
-    accelerator: Accelerator, progress: Progress = silent,
-) -> None:  # fmt: skip
+    cache: ReferenceCache,
+    model: CandidateLogps,
+    groups: Sequence[TokenGroup],
+    config: TrainConfig,
+    accelerator: Accelerator,
+    progress: Progress = silent,
+) -> None:
     """The log-probabilities under `model` of all groups into the cache, row by row in a fixed plan; what is there
     stays. Each process computes its share, the main one writes."""
     model.eval()

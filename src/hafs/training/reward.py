@@ -43,11 +43,17 @@ def reward_report(network: CandidateRewards, groups: Sequence[TokenGroup], row_t
     every = np.concatenate([np.array(v) for v in rewards])
     q, p = np.array(said), np.array(meant)
     return {
-        "prompts": len(groups), "edges": len(said), "accuracy": share.value, "accuracy_low": share.low,
-        "accuracy_high": share.high, "brier": float(np.mean((q - p) ** 2)), "ece": _ece(q, p),
+        "prompts": len(groups),
+        "edges": len(said),
+        "accuracy": share.value,
+        "accuracy_low": share.low,
+        "accuracy_high": share.high,
+        "brier": float(np.mean((q - p) ** 2)),
+        "ece": _ece(q, p),
         "length_correlation": float(np.mean(lengths)) if lengths else None,
-        "mean": float(every.mean()), "deviation": float(every.std()),
-    }  # fmt: skip
+        "mean": float(every.mean()),
+        "deviation": float(every.std()),
+    }
 
 
 @torch.no_grad()

@@ -40,9 +40,17 @@ from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
 def train(
-    kind: str, model: str, groups: Sequence[PreferenceGroup], objective: Objective, config: TrainConfig, output: Path,
-    *, validate: Validate | None = None, progress: Progress = silent, allow_uncalibrated: bool = False,
-) -> TrainResult:  # fmt: skip
+    kind: str,
+    model: str,
+    groups: Sequence[PreferenceGroup],
+    objective: Objective,
+    config: TrainConfig,
+    output: Path,
+    *,
+    validate: Validate | None = None,
+    progress: Progress = silent,
+    allow_uncalibrated: bool = False,
+) -> TrainResult:
     """Train `model` on `groups`; the run's files and the result are in `output`. A finished run is returned at once.
 
     Raises UsageError for an unknown model, for a run in `output` that differs in what it is trained on, and for edges
@@ -65,9 +73,17 @@ def train(
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
     network = objective.network(with_adapter(network.net, config), network.shared)
     trainer = Trainer(
-        network, objective, train, valid, config, run,
-        reference=cache, validate=validate, progress=progress, accelerator=accelerator,
-    )  # fmt: skip
+        network,
+        objective,
+        train,
+        valid,
+        config,
+        run,
+        reference=cache,
+        validate=validate,
+        progress=progress,
+        accelerator=accelerator,
+    )
     with tracked(kind, config, accelerator):
         result = trainer.fit()
     result.dropped = dropped
@@ -75,8 +91,10 @@ def train(
         result.report = reward_report(network, valid, config.row_tokens)
     result.warnings = [*recipe_advice(config, len(train)), *signs_of_trouble(run.log, result.best_step)]
     if not network.shared:
-        result.warnings.append(f"{network.config.model_type} does not take the shared layout: each candidate was"
-                               " computed with its own copy of the prompt")  # fmt: skip
+        result.warnings.append(
+            f"{network.config.model_type} does not take the shared layout: each candidate was"
+            " computed with its own copy of the prompt"
+        )
     if accelerator.is_main_process:
         _save(trainer, path, tokenizer, config, output / "model")
         run.finish(result_dict(result))
@@ -108,13 +126,14 @@ def tracking(kind: str, config: TrainConfig, output: Path) -> Iterator[Callable[
 def _accelerator(config: TrainConfig, output: Path) -> Accelerator:
     """The processes of this run, and its trackers. Without a GPU the processes talk over gloo."""
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(), log_with=config.trackers or None,
-        project_dir=str(output / "trackers"),
-    )  # fmt: skip
+        cpu=not torch.accelerator.is_available(), log_with=config.trackers or None, project_dir=str(output / "trackers")
+    )
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != started:
-        raise UsageError(f"{started} processes were started and {accelerator.num_processes} found each other",
-                         "start them with torchrun or accelerate launch")  # fmt: skip
+        raise UsageError(
+            f"{started} processes were started and {accelerator.num_processes} found each other",
+            "start them with torchrun or accelerate launch",
+        )
     return accelerator
 
 
@@ -126,9 +145,13 @@ def identity(
     if name := settings.get("reference"):
         settings["reference"] = model_hash(resolve(name))
     return {
-        "kind": kind, "model": model_hash(path), "tokenizer": tokenizer_hash(tokenizer),
-        "template": template_hash(tokenizer), "data": content_id(sorted(g.id for g in groups)), "settings": settings,
-    }  # fmt: skip
+        "kind": kind,
+        "model": model_hash(path),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "template": template_hash(tokenizer),
+        "data": content_id(sorted(g.id for g in groups)),
+        "settings": settings,
+    }
 
 
 def _network(path: Path, config: TrainConfig, accelerator: Accelerator, groups: Sequence[TokenGroup]) -> CandidateLogps:
@@ -141,9 +164,13 @@ def _network(path: Path, config: TrainConfig, accelerator: Accelerator, groups: 
 
 
 def _reference(
-    path: Path, objective: Objective, groups: Sequence[TokenGroup], config: TrainConfig, accelerator: Accelerator,
+    path: Path,
+    objective: Objective,
+    groups: Sequence[TokenGroup],
+    config: TrainConfig,
+    accelerator: Accelerator,
     progress: Progress,
-) -> ReferenceCache | None:  # fmt: skip
+) -> ReferenceCache | None:
     """The cache of the run's reference, filled when the reference is a model of its own."""
     if not objective.uses_reference:
         return None
@@ -185,9 +212,13 @@ def adapter_config(config: TrainConfig) -> PeftLora:
     lora = config.lora
     targets = lora.targets if lora.targets == "all-linear" else lora.targets.split(",")
     return PeftLora(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets,
-        use_dora=config.method == "dora", task_type="CAUSAL_LM",
-    )  # fmt: skip
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_dora=config.method == "dora",
+        task_type="CAUSAL_LM",
+    )
 
 
 def _adapted(net: Any, config: TrainConfig) -> Any:

@@ -95,13 +95,18 @@ class Shape:
             raise UsageError(f"{config.model_type} is no causal language model that hafs knows", "choose another model")
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         return Shape(
-            parameters=sum(p.numel() for p in net.parameters()), linears=linears,
+            parameters=sum(p.numel() for p in net.parameters()),
+            linears=linears,
             quantisable=sum(x.inputs * x.outputs for x in inner),
             layers=tuple(_layer(f"{stack[0]}.{i}.", layer, inner, config) for i, layer in enumerate(stack[1])),
-            hidden=config.hidden_size, heads=config.num_attention_heads, attention=config.num_attention_heads * width,
-            vocabulary=config.vocab_size, shared=takes_shared_layout(net.config),
-            eager=net.config._attn_implementation == "eager", adapter=adapter,
-        )  # fmt: skip
+            hidden=config.hidden_size,
+            heads=config.num_attention_heads,
+            attention=config.num_attention_heads * width,
+            vocabulary=config.vocab_size,
+            shared=takes_shared_layout(net.config),
+            eager=net.config._attn_implementation == "eager",
+            adapter=adapter,
+        )
 
     def targets(self, names: str) -> list[Linear]:
         """The layers that `lora.targets` means: all linear ones but the output layer, or those of a comma list."""

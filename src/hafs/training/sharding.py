@@ -36,8 +36,10 @@ def like(full: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
 def like_parameters(state: dict[str, Any], parameters: Sequence[torch.Tensor]) -> dict[str, Any]:
     """An optimiser's state dictionary with each tensor of a parameter's size parted as that parameter is."""
     parted = {
-        i: {k: like(v, parameters[i]) if torch.is_tensor(v) and v.shape == parameters[i].shape else v
-            for k, v in entries.items()}
+        i: {
+            k: like(v, parameters[i]) if torch.is_tensor(v) and v.shape == parameters[i].shape else v
+            for k, v in entries.items()
+        }
         for i, entries in state["state"].items()
-    }  # fmt: skip
+    }
     return {**state, "state": parted}

@@ -62,9 +62,15 @@ class _Pair(NamedTuple):
 
 
 def train_dpo_trl(
-    model: str, groups: Sequence[PreferenceGroup], config: DPOConfig, output: Path,
-    *, validate: Validate | None = None, progress: Progress = silent, allow_uncalibrated: bool = False,
-) -> TrainResult:  # fmt: skip
+    model: str,
+    groups: Sequence[PreferenceGroup],
+    config: DPOConfig,
+    output: Path,
+    *,
+    validate: Validate | None = None,
+    progress: Progress = silent,
+    allow_uncalibrated: bool = False,
+) -> TrainResult:
     """Train `model` on every edge of `groups` with TRL's DPOTrainer; the result is in `output`, as with `train_dpo`.
 
     A run that was killed goes on from TRL's last checkpoint; one that has ended is not repeated. Raises MissingTool
@@ -103,9 +109,14 @@ def train_dpo_trl(
 
 
 def _fit(
-    path: Path, tokenizer: Any, train: Sequence[TokenGroup], valid: Sequence[TokenGroup], config: DPOConfig,
-    run: RunDirectory, progress: Progress,
-) -> TrainResult:  # fmt: skip
+    path: Path,
+    tokenizer: Any,
+    train: Sequence[TokenGroup],
+    valid: Sequence[TokenGroup],
+    config: DPOConfig,
+    run: RunDirectory,
+    progress: Progress,
+) -> TrainResult:
     """Run TRL's trainer to the end (from its newest checkpoint if there is one) and save the best weights."""
     resume = _newest(run.path / "trl")
     rows = trim_log(run.log, int(resume.name.rpartition("-")[2]) if resume else -1)
@@ -136,9 +147,15 @@ def _fit(
 
 
 def _trainer(
-    path: Path, tokenizer: Any, train: Sequence[TokenGroup], valid: Sequence[TokenGroup], config: DPOConfig,
-    folder: Path, follower: TrainerCallback, fresh: bool,
-) -> Any:  # fmt: skip
+    path: Path,
+    tokenizer: Any,
+    train: Sequence[TokenGroup],
+    valid: Sequence[TokenGroup],
+    config: DPOConfig,
+    folder: Path,
+    follower: TrainerCallback,
+    fresh: bool,
+) -> Any:
     """TRL's trainer on the pairs of the groups; building it computes the reference's log-probabilities."""
     import trl
     from datasets import Dataset
@@ -149,14 +166,22 @@ def _trainer(
     with _no_bars():
         try:
             trainer: Any = trl.DPOTrainer(
-                model=net, args=arguments, train_dataset=Dataset.from_list(_texts(_pairs(train), tokenizer)),
-                eval_dataset=held, processing_class=tokenizer, peft_config=lora_of(config), callbacks=[follower],
-            )  # fmt: skip
+                model=net,
+                args=arguments,
+                train_dataset=Dataset.from_list(_texts(_pairs(train), tokenizer)),
+                eval_dataset=held,
+                processing_class=tokenizer,
+                peft_config=lora_of(config),
+                callbacks=[follower],
+            )
         except ValueError as e:
             raise UsageError(f"TRL's trainer refuses this: {e}", f"check lora.targets, or {_OURS}") from e
     trainer.remove_callback(PrinterCallback)
-    _compare(_pairs(train), [(r["prompt_ids"] + r["chosen_ids"], r["prompt_ids"] + r["rejected_ids"])
-                             for r in trainer.train_dataset], tokenizer)  # fmt: skip
+    _compare(
+        _pairs(train),
+        [(r["prompt_ids"] + r["chosen_ids"], r["prompt_ids"] + r["rejected_ids"]) for r in trainer.train_dataset],
+        tokenizer,
+    )
     return trainer
 
 
@@ -170,18 +195,35 @@ def trl_arguments(config: DPOConfig, folder: Path, **changes: Any) -> Any:
     losses = {config.loss: 1.0} | ({"sft": config.nll_weight} if config.nll_weight else {})
     cuda = torch.cuda.is_available()
     settings: dict[str, Any] = {
-        "output_dir": str(folder), "use_cpu": not cuda, "dataloader_pin_memory": cuda,
-        "loss_type": list(losses), "loss_weights": list(losses.values()), "beta": config.beta,
-        "label_smoothing": config.label_smoothing, "ld_alpha": None if config.ld_alpha == 1 else config.ld_alpha,
-        "num_train_epochs": config.num_epochs, "learning_rate": config.learning_rate,
-        "per_device_train_batch_size": config.batch_size, "per_device_eval_batch_size": config.batch_size,
-        "gradient_accumulation_steps": config.gradient_accumulation_steps, "max_grad_norm": config.max_grad_norm,
-        "weight_decay": config.weight_decay, "seed": config.seed, "data_seed": config.seed,
-        "bf16": pick_precision(config.precision) == "bf16", "gradient_checkpointing": config.activation_checkpointing,
-        "disable_dropout": False, "max_length": None, "eval_strategy": "no", "save_strategy": "no",
-        "save_total_limit": 1, "logging_steps": 1, "include_num_input_tokens_seen": "all", "disable_tqdm": True,
+        "output_dir": str(folder),
+        "use_cpu": not cuda,
+        "dataloader_pin_memory": cuda,
+        "loss_type": list(losses),
+        "loss_weights": list(losses.values()),
+        "beta": config.beta,
+        "label_smoothing": config.label_smoothing,
+        "ld_alpha": None if config.ld_alpha == 1 else config.ld_alpha,
+        "num_train_epochs": config.num_epochs,
+        "learning_rate": config.learning_rate,
+        "per_device_train_batch_size": config.batch_size,
+        "per_device_eval_batch_size": config.batch_size,
+        "gradient_accumulation_steps": config.gradient_accumulation_steps,
+        "max_grad_norm": config.max_grad_norm,
+        "weight_decay": config.weight_decay,
+        "seed": config.seed,
+        "data_seed": config.seed,
+        "bf16": pick_precision(config.precision) == "bf16",
+        "gradient_checkpointing": config.activation_checkpointing,
+        "disable_dropout": False,
+        "max_length": None,
+        "eval_strategy": "no",
+        "save_strategy": "no",
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "include_num_input_tokens_seen": "all",
+        "disable_tqdm": True,
         "report_to": list(config.trackers) or "none",
-    }  # fmt: skip
+    }
     return trl.DPOConfig(**settings | changes)
 
 
@@ -191,10 +233,13 @@ def lora_of(config: DPOConfig) -> PeftLora | None:
         return None
     lora = config.lora
     return PeftLora(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=config.method == "dora",
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_dora=config.method == "dora",
         target_modules=lora.targets if lora.targets == "all-linear" else lora.targets.split(","),
         task_type="CAUSAL_LM",
-    )  # fmt: skip
+    )
 
 
 def _schedule(config: DPOConfig, total: int) -> Callable[[int], float]:
@@ -209,9 +254,14 @@ class _Follower(TrainerCallback):
     """
 
     def __init__(
-        self, run: RunDirectory, config: DPOConfig, steps_per_epoch: int, validates: bool,
-        rows: Sequence[Mapping[str, Any]], progress: Progress,
-    ) -> None:  # fmt: skip
+        self,
+        run: RunDirectory,
+        config: DPOConfig,
+        steps_per_epoch: int,
+        validates: bool,
+        rows: Sequence[Mapping[str, Any]],
+        progress: Progress,
+    ) -> None:
         self.best_step, self.best = 0, dict[str, float]()
         self._run, self._validates, self._progress = run, validates, progress
         self._every, self._save = config.eval_steps or steps_per_epoch, config.save_steps
@@ -366,14 +416,14 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
     bare = "the loss of TRL that smooths labels is robust; the others would ignore it"
     for asked, what, fix in (
         (config.loss not in LOSSES, f"TRL has no loss {config.loss!r}", f"use one of {', '.join(LOSSES)}, or {_OURS}"),
-        (config.label_smoothing and config.loss != "robust", bare, f"set loss = \"robust\", or {_OURS}"),
+        (config.label_smoothing and config.loss != "robust", bare, f'set loss = "robust", or {_OURS}'),
         (config.reference_free, "TRL always trains against a reference", f"reference_free = false, or {_OURS}"),
         (other, "through TRL the reference is the model that training starts from", f"no reference, or {_OURS}"),
         (config.quantize != "none", "through TRL the base is not held in 4 bits", f'quantize = "none", or {_OURS}'),
         (config.two_pass, "TRL does not split a step in two passes", f"a smaller batch_size, or {_OURS}"),
         (config.attention == "flex", "TRL does not pack pairs for FlexAttention", f'attention = "auto", or {_OURS}'),
         (processes, "the engine trl runs in one process on one GPU", "start it alone, with CUDA_VISIBLE_DEVICES=0"),
-    ):  # fmt: skip
+    ):
         if asked:
             raise UsageError(what, fix)
     edges = [e for g in groups for e in g.edges]

@@ -117,9 +117,13 @@ def create_app(
 
     def signed(answer: Response, request: Request, name: str) -> Response:
         answer.set_cookie(
-            sessions.cookie, sessions.open(name), max_age=SESSION_SECONDS, httponly=True, samesite="strict",
+            sessions.cookie,
+            sessions.open(name),
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            samesite="strict",
             secure=request.url.scheme == "https",
-        )  # fmt: skip
+        )
         return answer
 
     def entered(request: Request, name: str) -> Response:
@@ -197,8 +201,9 @@ def create_app(
     @app.get("/diff")
     def diff(who: Reader, lease: str, left: str, right: str) -> Response:
         held = pages.held(who, lease)
-        return pages.page("diff.html", lines=render.diff(_card(held, left).text, _card(held, right).text),
-                          left=left, right=right)  # fmt: skip
+        return pages.page(
+            "diff.html", lines=render.diff(_card(held, left).text, _card(held, right).text), left=left, right=right
+        )
 
     @app.get("/answer/{label}")
     def answer(who: Reader, label: str, lease: str, exact: bool = False) -> Response:
@@ -229,8 +234,12 @@ class _Pages:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self._templates.filters |= {"rendered": render.rendered, "raw": render.raw, "visible": visible,
-                                    "duration": duration}  # fmt: skip
+        self._templates.filters |= {
+            "rendered": render.rendered,
+            "raw": render.raw,
+            "visible": visible,
+            "duration": duration,
+        }
         self._templates.globals["SHOWN"] = render.SHOWN
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -39,10 +39,50 @@ FINE = 200
 """Words of a line up to which a diff marks what changed within it."""
 
 ASM = {"asm", "assembly", "65816", "65c816", "asar", "snes", "ca65", "6502", "asm65816", "s"}
-LANGUAGES = {"python", "py", "c", "cpp", "c++", "js", "javascript", "ts", "typescript", "json", "bash", "sh", "rust",
-             "go", "java", "lua", "sql", "yaml", "toml", "make", "diff", "csharp"}  # fmt: skip
-TAGS = {"p", "pre", "code", "span", "em", "strong", "ul", "ol", "li", "blockquote", "hr", "br",
-        "table", "thead", "tbody", "tr", "th", "td"}  # fmt: skip
+LANGUAGES = {
+    "python",
+    "py",
+    "c",
+    "cpp",
+    "c++",
+    "js",
+    "javascript",
+    "ts",
+    "typescript",
+    "json",
+    "bash",
+    "sh",
+    "rust",
+    "go",
+    "java",
+    "lua",
+    "sql",
+    "yaml",
+    "toml",
+    "make",
+    "diff",
+    "csharp",
+}
+TAGS = {
+    "p",
+    "pre",
+    "code",
+    "span",
+    "em",
+    "strong",
+    "ul",
+    "ol",
+    "li",
+    "blockquote",
+    "hr",
+    "br",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
 SIGN = re.compile(r"⟦([A-Z0-9+ ]{2,10})⟧")
 
 

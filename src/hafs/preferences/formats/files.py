@@ -212,8 +212,9 @@ def _value(column: str, cell: str) -> Any:
 def _is_said(value: Any) -> bool:
     """Whether JSON is messages, or ShareGPT's one message; an answer may be any other JSON, which stays a text."""
     if isinstance(value, list):
-        return all(isinstance(m, dict) and (_is_said(m) or ("role" in m and {"content", "tool_calls"} & set(m)))
-                   for m in value)  # fmt: skip
+        return all(
+            isinstance(m, dict) and (_is_said(m) or ("role" in m and {"content", "tool_calls"} & set(m))) for m in value
+        )
     return isinstance(value, dict) and set(value) == {"from", "value"}
 
 

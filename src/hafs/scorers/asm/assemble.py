@@ -24,8 +24,13 @@ from hafs.sandbox import Limits, Sandbox
 __all__ = ["Assembled", "Assembler", "AssemblerFailed", "Harness", "load_harness"]
 
 LIMITS = Limits(seconds=10.0, memory_mb=512, processes=4, output_bytes=1 << 16, file_bytes=8 << 20)
-OPTIONS = ("--symbols=wla", "--fix-checksum=off", "--no-title-check", "-wnofeature_deprecated",
-           "-wnooptimization_settings")  # fmt: skip
+OPTIONS = (
+    "--symbols=wla",
+    "--fix-checksum=off",
+    "--no-title-check",
+    "-wnofeature_deprecated",
+    "-wnooptimization_settings",
+)
 MESSAGE = re.compile(r"^answer\.asm:(\d+): (error|warning): \((\w+)\): (.*)$", re.M)
 SYMBOL = re.compile(r"^([0-9a-f]{2}):([0-9a-f]{4}) (\S+)$", re.M | re.I)
 KINDS = {
@@ -39,8 +44,15 @@ KINDS = {
     "Einvalid_number": "bad operand",
     "Ebank_border_crossed": "too large",
 }
-PRIORITY = ("unknown instruction", "addressing mode", "bad operand", "unknown label", "label defined twice",
-            "branch too far", "too large")  # fmt: skip
+PRIORITY = (
+    "unknown instruction",
+    "addressing mode",
+    "bad operand",
+    "unknown label",
+    "label defined twice",
+    "branch too far",
+    "too large",
+)
 
 
 class AssemblerFailed(HafsError):
@@ -77,8 +89,11 @@ class Assembler:
             given["answer.sfc"] = image
         result = self.sandbox.run(
             [str(self.asar), *OPTIONS, "answer.asm", "answer.sfc"],
-            files=given, read=[self.asar], collect=["answer.sfc", "answer.sym"], limits=self.limits,
-        )  # fmt: skip
+            files=given,
+            read=[self.asar],
+            collect=["answer.sfc", "answer.sym"],
+            limits=self.limits,
+        )
         if result.status == "sandbox broken":
             raise AssemblerFailed(f"the sandbox broke: {result.reason}", "see `hafs doctor`")
         if result.status in ("timed out", "killed"):
@@ -91,8 +106,7 @@ class Assembler:
             return Assembled(kind=kind, errors=[text for _, text in problems][:5] or ["asar gave no reason"])
         symbols = result.files.get("answer.sym", b"").decode("utf-8", "replace").split("[source files]")[0]
         return Assembled(
-            result.files.get("answer.sfc", b""),
-            {m[3]: int(m[1] + m[2], 16) for m in SYMBOL.finditer(symbols)},
+            result.files.get("answer.sfc", b""), {m[3]: int(m[1] + m[2], 16) for m in SYMBOL.finditer(symbols)}
         )
 
 

@@ -19,20 +19,25 @@ __all__ = ["After", "Check", "Vector", "parse_check", "parse_vector"]
 WRAM_SIZE, VRAM_SIZE, CGRAM_SIZE, OAM_SIZE = 0x20000, 0x10000, 0x200, 0x220
 STACK_PAGE = (0x100, 0x200)  # belongs to the harness: no input or result can lie there
 REGISTER_BITS = {"A": 16, "X": 16, "Y": 16, "P": 8, "DB": 8, "DP": 16}
-DEFAULTS = {
-    "A": 0,
-    "X": 0,
-    "Y": 0,
-    "P": 0x34,
-    "DB": 1,
-    "DP": 0,
-}  # 8-bit registers, data bank $01, direct page 0
+DEFAULTS = {"A": 0, "X": 0, "Y": 0, "P": 0x34, "DB": 1, "DP": 0}  # 8-bit registers, data bank $01, direct page 0
 FLAGS = "NVMXDIZC"
 KINDS = ("routine", "patch", "value")
 CHECK_KEYS = {
-    "kind", "entry", "returns", "decide", "keep", "scratch", "support", "frames", "baseline", "vanilla",
-    "editable", "call", "answer", "vectors",
-}  # fmt: skip
+    "kind",
+    "entry",
+    "returns",
+    "decide",
+    "keep",
+    "scratch",
+    "support",
+    "frames",
+    "baseline",
+    "vanilla",
+    "editable",
+    "call",
+    "answer",
+    "vectors",
+}
 
 
 @dataclass(frozen=True)
@@ -133,10 +138,7 @@ def _ranges(value: Any, key: str, high: int) -> tuple[tuple[int, int], ...]:
 
 def _registers(value: Any, key: str) -> dict[str, int]:
     given = _mapping(value, key, REGISTER_BITS.keys())
-    return {
-        **DEFAULTS,
-        **{r: _int(v, f"{key}.{r}", 0, (1 << REGISTER_BITS[r]) - 1) for r, v in given.items()},
-    }
+    return {**DEFAULTS, **{r: _int(v, f"{key}.{r}", 0, (1 << REGISTER_BITS[r]) - 1) for r, v in given.items()}}
 
 
 def _masked(value: Any, key: str) -> tuple[int, int]:

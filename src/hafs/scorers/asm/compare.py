@@ -19,11 +19,14 @@ __all__ = ["Verdict", "compare"]
 SENTINEL = (0x1F8, b"\x0e" * 8)  # what the harness pushes before a call
 STACK_POINTER = 0x1F7
 SHOWN = 4  # places named per problem
-ENDS = {"hang": ("hang", "did not return"), "brk": ("crash", "ran into BRK"),
-        "cop": ("crash", "ran into COP"),
-        "mailbox overwritten": ("crash", "ran wild and overwrote the harness's mailbox"),
-        "rtl for rts": ("wrong return", "returned with RTL where RTS is due"),
-        "rts for rtl": ("wrong return", "returned with RTS where RTL is due")}  # fmt: skip
+ENDS = {
+    "hang": ("hang", "did not return"),
+    "brk": ("crash", "ran into BRK"),
+    "cop": ("crash", "ran into COP"),
+    "mailbox overwritten": ("crash", "ran wild and overwrote the harness's mailbox"),
+    "rtl for rts": ("wrong return", "returned with RTL where RTS is due"),
+    "rts for rtl": ("wrong return", "returned with RTS where RTL is due"),
+}
 
 
 @dataclass

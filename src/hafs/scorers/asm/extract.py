@@ -16,21 +16,7 @@ from hafs.scorers.fences import LONGEST_ANSWER, Block, fences
 
 __all__ = ["Extracted", "extract", "number"]
 
-ASM_TAGS = {
-    "asm",
-    "assembly",
-    "65816",
-    "65c816",
-    "asar",
-    "snes",
-    "ca65",
-    "6502",
-    "asm65816",
-    "nasm",
-    "s",
-    "x86asm",
-    "",
-}
+ASM_TAGS = {"asm", "assembly", "65816", "65c816", "asar", "snes", "ca65", "6502", "asm65816", "nasm", "s", "x86asm", ""}
 NUMBER = re.compile(
     r"(?<![\w.$%])#?(\$[0-9A-Fa-f]+|0[xX][0-9A-Fa-f]+|%[01]+|0[bB][01]+|[0-9][0-9A-Fa-f]*[hH]|\d+)(?![\w%])"
 )

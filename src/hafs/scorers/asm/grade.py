@@ -99,13 +99,7 @@ def grade(check: Check, report: Report, baseline: Report | None = None) -> Grade
     if report.assembles:
         value = 0.1 + 0.1 * report.returned + 0.6 * fraction + 0.1 * report.solved + 0.1 * passed
     clean = report.returned and not report.clobbers
-    key = (
-        float(report.assembles),
-        float(report.returned),
-        fraction,
-        float(clean),
-        *_efficiency(check, report),
-    )
+    key = (float(report.assembles), float(report.returned), fraction, float(clean), *_efficiency(check, report))
     return Grade(
         value=round(value, 6),
         key=key,

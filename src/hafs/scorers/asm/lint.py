@@ -72,8 +72,12 @@ def lint(code: str, p: int = 0x34) -> list[Finding]:
             depth += c.word.startswith("PH") or c.word in ("PEA", "PEI", "PER")
             depth -= c.word.startswith("PL")
             if needed and MATH_READ.search(c.operand) and cycles + 3 < needed:
-                out.append(Finding("hardware not ready", f"line {number}: the result is read {cycles + 3}"
-                                   f" cycles after the start, it takes {needed}"))  # fmt: skip
+                out.append(
+                    Finding(
+                        "hardware not ready",
+                        f"line {number}: the result is read {cycles + 3} cycles after the start, it takes {needed}",
+                    )
+                )
             cycles += _cycles(c)
             if c.word.startswith("ST") and (m := MATH_START.search(c.operand)):
                 cycles, needed = 0, DIVIDE_CYCLES if m[0].endswith("6") else MULTIPLY_CYCLES

@@ -228,9 +228,14 @@ class Bench:
     def _run(self, check: Check, seed: str, call: int, overlays: list[tuple[int, bytes]]) -> list[Verdict]:
         job = {
             "overlays": [(at, data.hex()) for at, data in overlays],
-            "call": call, "returns": check.returns, "seed": seed, "frames": check.frames, "keep": check.keep,
-            "scratch": check.scratch, "vectors": check.rows,
-        }  # fmt: skip
+            "call": call,
+            "returns": check.returns,
+            "seed": seed,
+            "frames": check.frames,
+            "keep": check.keep,
+            "scratch": check.scratch,
+            "vectors": check.rows,
+        }
         try:
             return self.emulator.run(job)
         except EmulatorHung:

@@ -166,11 +166,7 @@ class AsmScorer:
             raise MissingTool("the Python package libretro.py is not installed", "pip install 'hafs[asm]'")
         with self._lock:  # the first one builds the harness for all
             bench = Bench(
-                tools.asar(),
-                tools.bsnes_core(),
-                tools.cache_root(),
-                open_sandbox(self._sandbox),
-                self._seconds,
+                tools.asar(), tools.bsnes_core(), tools.cache_root(), open_sandbox(self._sandbox), self._seconds
             )
             self._benches.append(bench)
         return bench

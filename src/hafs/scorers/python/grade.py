@@ -54,8 +54,14 @@ def grade(report: Report, findings: Sequence[str], extracted: str) -> dict[str, 
         "passed": passed,
         "cause": report.cause,
         "details": {
-            "extracted": extracted, "correct": report.correct, "total": report.total,
-            "problems": report.problems, "findings": list(findings[:12]), "complexity": report.complexity,
-            "size": report.size, "seconds": round(report.seconds, 4), "key": dict(zip(KEY, key, strict=True)),
+            "extracted": extracted,
+            "correct": report.correct,
+            "total": report.total,
+            "problems": report.problems,
+            "findings": list(findings[:12]),
+            "complexity": report.complexity,
+            "size": report.size,
+            "seconds": round(report.seconds, 4),
+            "key": dict(zip(KEY, key, strict=True)),
         },
-    }  # fmt: skip
+    }

@@ -293,9 +293,11 @@ def fork(work: Callable[..., object], job: dict[str, Any], *descriptors: int) ->
         os.closerange(3, KEPT)
         os.closerange(KEPT + len(kept), 1024)
         limits = (
-            (resource.RLIMIT_CPU, job["seconds"]), (resource.RLIMIT_AS, job["memory"]),
-            (resource.RLIMIT_FSIZE, MOST_BYTES), (resource.RLIMIT_CORE, 0),
-        )  # fmt: skip
+            (resource.RLIMIT_CPU, job["seconds"]),
+            (resource.RLIMIT_AS, job["memory"]),
+            (resource.RLIMIT_FSIZE, MOST_BYTES),
+            (resource.RLIMIT_CORE, 0),
+        )
         for what, most in limits:
             resource.setrlimit(what, (most, most))
         random.seed(0)

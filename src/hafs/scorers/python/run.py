@@ -97,10 +97,15 @@ def _wall(check: Check) -> float:
 def _frames(task: Task) -> bytes:
     check = task.check
     job = {
-        "code": task.code, "entry": check.entry, "support": check.support, "call": check.call or check.entry,
-        "cases": [case.args for case in check.cases], "wall": _wall(check),
-        "seconds": math.ceil(check.seconds), "memory": check.memory_mb << 20,
-    }  # fmt: skip
+        "code": task.code,
+        "entry": check.entry,
+        "support": check.support,
+        "call": check.call or check.entry,
+        "cases": [case.args for case in check.cases],
+        "wall": _wall(check),
+        "seconds": math.ceil(check.seconds),
+        "memory": check.memory_mb << 20,
+    }
     tests = {"setup": check.setup, "tests": check.tests, "entry": check.entry} if check.tests else {}
     parts = [json.dumps(part).encode() for part in (job, tests)]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)

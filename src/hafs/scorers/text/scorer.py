@@ -63,8 +63,12 @@ class TextScorer:
         """See `Scorer.score`. Raises DataError when a prompt's check is malformed, before anything is scored."""
         wanted = {p.id: self._of(p) for p, _ in items}
         for prompt, candidate in items:
-            blank: dict[str, Any] = {"candidate_id": candidate.id, "scorer": self.name, "version": self.version,
-                                     "arguments": self.arguments}  # fmt: skip
+            blank: dict[str, Any] = {
+                "candidate_id": candidate.id,
+                "scorer": self.name,
+                "version": self.version,
+                "arguments": self.arguments,
+            }
             try:
                 yield self._scored(blank, prompt, candidate, wanted[prompt.id])
             except MissingTool as e:
@@ -108,9 +112,12 @@ class TextScorer:
         details["parts"] = {k: round(v, 6) for k, v in parts.items()}
         cause = next((name for name, held in musts.items() if not held), "")
         return Score(
-            **blank, value=round(sum(parts.values()) / len(parts), 6), passed=not cause if musts else None, cause=cause,
+            **blank,
+            value=round(sum(parts.values()) / len(parts), 6),
+            passed=not cause if musts else None,
+            cause=cause,
             details=details,
-        )  # fmt: skip
+        )
 
     def _json(
         self, text: str, wanted: Wanted, parts: dict[str, float], musts: dict[str, bool], details: dict[str, Any]

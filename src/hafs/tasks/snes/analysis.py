@@ -21,9 +21,7 @@ def _question(
     `stored` is everything the code writes, `extra` more code that belongs to the routine.
     """
     vanilla = Vanilla.of(
-        d.choice(["Update", "Process", "Refresh", "Compute"]),
-        start(d),
-        code + (f" / {extra}" if extra else ""),
+        d.choice(["Update", "Process", "Refresh", "Compute"]), start(d), code + (f" / {extra}" if extra else "")
     )
     before = ", ".join(f"{at} = {value}" for at, value in inputs.items())
     answer = next(data[asked - at] for at, data in stored.items() if at <= asked < at + len(data))

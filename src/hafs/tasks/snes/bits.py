@@ -125,10 +125,7 @@ def clear_bits(d: Draw) -> Draft:
         ],
         cases=d.cases({a: byte(x)} for x in d.edges8()),
         after=lambda mem: {a: byte(mem[a] & ~m)},
-        references={
-            "trb": f"LDA #{m} / TRB {a} / RTS",
-            "and": f"LDA {a} / AND #{h2(~m)} / STA {a} / RTS",
-        },
+        references={"trb": f"LDA #{m} / TRB {a} / RTS", "and": f"LDA {a} / AND #{h2(~m)} / STA {a} / RTS"},
     )
 
 

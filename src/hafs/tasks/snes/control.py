@@ -434,10 +434,14 @@ def case_value(d: Draw) -> Draft:
     keys = [h2(x) for x in d.sample(range(1, 256), 3)]
     values = [h2(x) for x in d.sample(range(1, 256), 4)]
     shown = ", ".join(f"{k} -> {v}" for k, v in zip(keys, values, strict=False))
-    tests = "".join(f"CMP #{k} / BEQ .store / " if i == 0 else f"LDX #{values[i]} / CMP #{k} / BEQ .store / "
-                    for i, k in enumerate(keys))  # fmt: skip
-    paths = "".join(f"CMP #{k} / BNE .not{i} / LDA #{v} / BRA .store / .not{i} / "
-                    for i, (k, v) in enumerate(zip(keys, values, strict=False)))  # fmt: skip
+    tests = "".join(
+        f"CMP #{k} / BEQ .store / " if i == 0 else f"LDX #{values[i]} / CMP #{k} / BEQ .store / "
+        for i, k in enumerate(keys)
+    )
+    paths = "".join(
+        f"CMP #{k} / BNE .not{i} / LDA #{v} / BRA .store / .not{i} / "
+        for i, (k, v) in enumerate(zip(keys, values, strict=False))
+    )
     return Draft(
         entry="MapValue",
         ask=[

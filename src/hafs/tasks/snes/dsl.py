@@ -312,12 +312,7 @@ class Draft:
     def check(self) -> dict[str, Any]:
         """The row's check data (consumes `cases`)."""
         vectors = [self._vector(case) for case in self.cases]
-        row: dict[str, Any] = {
-            "kind": self.kind,
-            "entry": self.entry,
-            "returns": self.returns,
-            "decide": self.decide,
-        }
+        row: dict[str, Any] = {"kind": self.kind, "entry": self.entry, "returns": self.returns, "decide": self.decide}
         row |= {"keep": self.keep, "scratch": [list(r) for r in self.scratch], "support": self.support}
         row["frames"] = self.frames
         if self.baseline:
@@ -331,12 +326,7 @@ class Draft:
     def _vector(self, case: Case) -> dict[str, Any]:
         after = self.after(Memory(case))
         after = after if isinstance(after, After) else After(after)
-        return {
-            "registers": dict(case.registers),
-            "memory": _pokes(case.memory),
-            "pad": case.pad,
-            "after": after.row(),
-        }
+        return {"registers": dict(case.registers), "memory": _pokes(case.memory), "pad": case.pad, "after": after.row()}
 
 
 @dataclass(frozen=True)

@@ -183,10 +183,7 @@ def add_coin(d: Draw) -> Game:
     return Game(
         Vanilla.of("AddCoin", start(d), code),
         model,
-        lambda i: {
-            coins: byte(edges[i] if i < len(edges) else d.number(0, 99)),
-            lives: byte(d.number(0, 98)),
-        },
+        lambda i: {coins: byte(edges[i] if i < len(edges) else d.number(0, 99)), lives: byte(d.number(0, 98))},
         (f"LDA #{k}", f"STA {sound}"),
         coins,
         {"coins": coins, "lives": lives, "request": sound},

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from hafs.tasks.snes.dsl import (
-    Case,
-    Draft,
-    Draw,
-    byte,
-    family,
-    h2,
-    h6,
-    long,
-    signed,
-    word,
-)
+from hafs.tasks.snes.dsl import Case, Draft, Draw, byte, family, h2, h6, long, signed, word
 
 HARDWARE = "hardware interaction"
 WAIT8 = "NOP / NOP / NOP"  # the multiplier needs 8 cycles; the load of the result is the rest

@@ -542,11 +542,7 @@ def copy_block(d: Draw) -> Draft:
 @family("asm", MEMORY)
 def move_banks(d: Draw) -> Draft:
     """Copy a block from one bank of WRAM to the other."""
-    n, a, b = (
-        d.choice([64, 128, 200, 256]),
-        h6(0x7E2000 + d.number(0, 0xD000)),
-        h6(0x7F0000 + d.number(0, 0xF000)),
-    )
+    n, a, b = (d.choice([64, 128, 200, 256]), h6(0x7E2000 + d.number(0, 0xD000)), h6(0x7F0000 + d.number(0, 0xF000)))
     return Draft(
         entry="MoveData",
         ask=[

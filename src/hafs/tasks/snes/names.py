@@ -5,10 +5,23 @@ from __future__ import annotations
 from hafs.tasks.snes.dsl import Draw
 
 _THINGS = (
-    "player state", "sword level", "magic meter", "room flags", "sprite timer", "camera speed",
-    "enemy health", "menu cursor", "door flags", "item slot", "anim frame", "game mode", "room index",
-    "arrow count", "sound queue", "tile index",
-)  # fmt: skip
+    "player state",
+    "sword level",
+    "magic meter",
+    "room flags",
+    "sprite timer",
+    "camera speed",
+    "enemy health",
+    "menu cursor",
+    "door flags",
+    "item slot",
+    "anim frame",
+    "game mode",
+    "room index",
+    "arrow count",
+    "sound queue",
+    "tile index",
+)
 
 
 def thing(d: Draw) -> tuple[str, str]:

@@ -170,19 +170,7 @@ def speed_up_divide(d: Draw) -> Draft:
         ask_test=[f"SplitValue puts the whole part of {a} / {k} in {z} and what is left in {z + 1} (bytes)."],
         cases=d.cases(
             {a: byte(x)}
-            for x in [
-                200,
-                201,
-                202,
-                254,
-                255,
-                128,
-                99,
-                250,
-                230,
-                240,
-                *(d.number(100, 255) for _ in range(6)),
-            ]
+            for x in [200, 201, 202, 254, 255, 128, 99, 250, 230, 240, *(d.number(100, 255) for _ in range(6))]
         ),
         after=lambda mem: {z: byte(mem[a] // k), z + 1: byte(mem[a] % k)},
         references={

@@ -80,9 +80,7 @@ def hook_add(d: Draw) -> Draft:
         references={
             "saved": g.hook("AddBonus", f"{g.old} / PHA / LDA {c} / CLC / ADC #{k} / STA {c} / PLA / RTL", _bank(d)),
             "saved_flags": g.hook(
-                "AddBonus",
-                f"{g.old} / PHP / PHA / CLC / LDA #{k} / ADC {c} / STA {c} / PLA / PLP / RTL",
-                _bank(d),
+                "AddBonus", f"{g.old} / PHP / PHA / CLC / LDA #{k} / ADC {c} / STA {c} / PLA / PLP / RTL", _bank(d)
             ),
         },
     )
@@ -164,14 +162,10 @@ def hook_if_flag(d: Draw) -> Draft:
         ask_test=[f"While the debug bit {m} in {f} is on, every {name} has to be counted in {c}. Write the asar hook."],
         references={
             "and": g.hook(
-                "Debug",
-                f"{g.old} / PHA / LDA {f} / AND #{m} / BEQ .off / INC {c} / .off / PLA / RTL",
-                _bank(d),
+                "Debug", f"{g.old} / PHA / LDA {f} / AND #{m} / BEQ .off / INC {c} / .off / PLA / RTL", _bank(d)
             ),
             "bit": g.hook(
-                "Debug",
-                f"{g.old} / PHA / LDA #{m} / BIT {f} / BEQ .off / INC {c} / .off / PLA / RTL",
-                _bank(d),
+                "Debug", f"{g.old} / PHA / LDA #{m} / BIT {f} / BEQ .off / INC {c} / .off / PLA / RTL", _bank(d)
             ),
         },
     )
@@ -281,11 +275,7 @@ def feature_armour(d: Draw) -> Draft:
         ],
         references={
             "invert": redirect(
-                g.vanilla,
-                lines,
-                "Armour",
-                f"LDA {damage} / {part} / EOR #$FF / SEC / ADC {hp} / RTL",
-                _bank(d),
+                g.vanilla, lines, "Armour", f"LDA {damage} / {part} / EOR #$FF / SEC / ADC {hp} / RTL", _bank(d)
             ),
             "stack": redirect(
                 g.vanilla,
@@ -357,14 +347,10 @@ def feature_last_hit(d: Draw) -> Draft:
         ],
         references={
             "flags": g.hook(
-                "HitSound",
-                f"STA {hp} / TAX / BEQ .dead / LDA #{usual} / RTL / .dead / LDA #{k} / RTL",
-                _bank(d),
+                "HitSound", f"STA {hp} / TAX / BEQ .dead / LDA #{usual} / RTL / .dead / LDA #{k} / RTL", _bank(d)
             ),
             "compare": g.hook(
-                "HitSound",
-                f"STA {hp} / CMP #$01 / LDA #{usual} / BCS .done / LDA #{k} / .done / RTL",
-                _bank(d),
+                "HitSound", f"STA {hp} / CMP #$01 / LDA #{usual} / BCS .done / LDA #{k} / .done / RTL", _bank(d)
             ),
         },
     )

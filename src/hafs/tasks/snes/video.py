@@ -7,19 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hafs.tasks.snes.dsl import (
-    After,
-    Draft,
-    Draw,
-    Hex,
-    Memory,
-    family,
-    h2,
-    h4,
-    h6,
-    long,
-    word,
-)
+from hafs.tasks.snes.dsl import After, Draft, Draw, Hex, Memory, family, h2, h4, h6, long, word
 
 HARDWARE = "hardware interaction"
 
@@ -35,13 +23,7 @@ def _set16(registers: Sequence[tuple[int, int]]) -> str:
 
 
 def _dma(
-    target: int,
-    mode: int,
-    source: int,
-    size: int,
-    first: str,
-    words: Sequence[tuple[int, int]] = (),
-    channel: int = 0,
+    target: int, mode: int, source: int, size: int, first: str, words: Sequence[tuple[int, int]] = (), channel: int = 0
 ) -> dict[str, str]:
     """Two ways to run a DMA, after the code `first` and the word registers `words`: in words or bytes."""
     o = 0x4300 + (channel << 4)

@@ -48,10 +48,7 @@ class PreferenceObjective:
         winner, loser, weight, p = edge_tensors(row, logps.dtype)
         sums, lengths = row.sums(logps), row.lengths.to(logps.dtype)
         before = row.sums(reference) if self.reference_by_token else reference
-        edges = Edges(
-            sums[winner], sums[loser], before[winner], before[loser], lengths[winner], lengths[loser],
-            p,
-        )  # fmt: skip
+        edges = Edges(sums[winner], sums[loser], before[winner], before[loser], lengths[winner], lengths[loser], p)
         if self._loss.kind == "listwise":
             loss = listwise(self._loss, self.beta * (sums - before), row)
         else:
@@ -65,9 +62,14 @@ class PreferenceObjective:
         return total, metrics
 
     def _desensitised(
-        self, e: Edges, logps: torch.Tensor, reference: torch.Tensor, row: Row, winner: torch.Tensor,
+        self,
+        e: Edges,
+        logps: torch.Tensor,
+        reference: torch.Tensor,
+        row: Row,
+        winner: torch.Tensor,
         loser: torch.Tensor,
-    ) -> Edges:  # fmt: skip
+    ) -> Edges:
         """The edges with log-probabilities in which the longer answer's surplus tokens weigh `ld_alpha`."""
         shorter = torch.minimum(row.lengths[winner], row.lengths[loser])
 
@@ -79,9 +81,14 @@ class PreferenceObjective:
 
         before = reference if self.reference_by_token else torch.zeros_like(logps)
         return Edges(
-            weighed(logps, winner), weighed(logps, loser), weighed(before, winner), weighed(before, loser),
-            e.winner_length, e.loser_length, e.p,
-        )  # fmt: skip
+            weighed(logps, winner),
+            weighed(logps, loser),
+            weighed(before, winner),
+            weighed(before, loser),
+            e.winner_length,
+            e.loser_length,
+            e.p,
+        )
 
     @torch.no_grad()
     def _metrics(self, e: Edges, weight: torch.Tensor, loss: torch.Tensor, nll: torch.Tensor) -> Sums:
@@ -135,6 +142,8 @@ def edge_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tens
         first += len(group.candidates)
     device = row.lengths.device
     return (
-        torch.tensor(winner, device=device), torch.tensor(loser, device=device),
-        torch.tensor(weight, device=device, dtype=dtype), torch.tensor(p, device=device, dtype=dtype),
-    )  # fmt: skip
+        torch.tensor(winner, device=device),
+        torch.tensor(loser, device=device),
+        torch.tensor(weight, device=device, dtype=dtype),
+        torch.tensor(p, device=device, dtype=dtype),
+    )
