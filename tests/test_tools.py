@@ -165,7 +165,7 @@ def test_a_changed_file_is_noticed(kept: Path) -> None:
 
 @pytest.mark.tools
 def test_two_installs_at_once_both_end_well(kept: Path) -> None:
-    command = [sys.executable, "-c", "from hafs import tools; tools.install(); print(tools.asar())"]
+    command = [sys.executable, "-c", "from hafs_snes import tools; tools.install(); print(tools.asar())"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {process.communicate()[0].strip() for process in running}
     assert said == {str(kept / "tools" / "asar" / "asar")}
