@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from hafs.chat import stop_ids
 from hafs.errors import HafsError, MissingTool, UsageError
 from hafs.models import resolve
 
@@ -37,6 +38,13 @@ def load_tokenizer(path: str | Path) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def generation_config(path: str | Path) -> Any:
+    """The generation config in a model's directory, which may name more ends of an answer; None without one."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(str(path)) if (Path(path) / "generation_config.json").is_file() else None
 
 
 def load_model(
@@ -124,6 +132,7 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
+        _name_ends(net, tokenizer)
         net.save_pretrained(str(part))
         tokenizer.save_pretrained(str(part))
         shutil.rmtree(path, ignore_errors=True)
@@ -134,6 +143,16 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
         ) from e
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _name_ends(net: Any, tokenizer: Any) -> None:
+    """Have the generation config name the token that ends a turn, so that whoever runs the model stops there."""
+    config = getattr(net, "generation_config", None)
+    if config is None:
+        return
+    known = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    if set(ends := stop_ids(tokenizer, config)) - set(known):
+        config.eos_token_id = ends
 
 
 def quiet() -> None:

@@ -189,7 +189,7 @@ class Answer(NamedTuple):
     """A candidate with what one scorer says of it: all that rankings and groups need. Without a value it is unscored.
 
     `key`, `tolerance` and `passed` are those of `Score`, but a key is never empty where there is a value. `off_policy`
-    is that of `GroupCandidate`.
+    is that of `GroupCandidate`, `finish` that of `Candidate`.
     """
 
     id: str
@@ -199,6 +199,7 @@ class Answer(NamedTuple):
     tolerance: float = 0.0
     passed: bool | None = None
     off_policy: bool = False
+    finish: str = ""
 
 
 @dataclass(frozen=True)
@@ -355,15 +356,29 @@ class Edge(_Row):
 
 @dataclass(frozen=True)
 class GroupCandidate(_Row):
-    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference)."""
+    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
+
+    `finish` is "length" for an answer that was cut at the token limit: nobody is taught to end there.
+    """
 
     text: str
     id: str = ""
     off_policy: bool = False
+    finish: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer ended at the token limit."""
+        return self.finish == "length"
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)))
+        finish = "length" if row.get("finish") == "length" else ""
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), finish=finish)
+
+    def encoded(self) -> dict[str, Any]:
+        """What of it goes into a group's id; what a plain candidate has none of is left out."""
+        return {k: v for k, v in vars(self).items() if v or k not in ("finish",)}
 
 
 @dataclass(frozen=True)
@@ -397,7 +412,7 @@ class PreferenceGroup(_Row):
 
     def encoded(self) -> tuple[str, str, str]:
         """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
-        candidates = _ENCODER.encode([vars(c) for c in self.candidates])
+        candidates = _ENCODER.encode([c.encoded() for c in self.candidates])
         edges = f"[{','.join([e.encoded for e in self.edges])}]"
         parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
         if self.context or self.tools:

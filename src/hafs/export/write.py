@@ -11,7 +11,7 @@ from hafs.errors import UsageError
 from hafs.export.card import Origin, card
 from hafs.export.merge import base_bits, is_adapter, write_adapter, write_merged
 from hafs.fetch import locked, new_folder
-from hafs.loading import load_tokenizer
+from hafs.loading import generation_config, load_tokenizer
 from hafs.models import resolve
 from hafs.types import Progress, silent
 
@@ -156,7 +156,11 @@ def _ollama(
     where = path if (path / "config.json").is_file() else _base_of(path)
     limit = int(getattr(AutoConfig.from_pretrained(str(where)), "max_position_embeddings", 0) or 4096)
     text, has_template = modelfile(
-        f"{title}-{quantize}.gguf", tokenizer, temperature=temperature, limit=min(limit, 8192)
+        f"{title}-{quantize}.gguf",
+        tokenizer,
+        temperature=temperature,
+        limit=min(limit, 8192),
+        generation_config=generation_config(where),
     )
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     if not has_template:

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 
-from hafs.chat import template_hash, tokenizer_hash
+from hafs.chat import TemplateRefuses, chat_notes, template_hash, tokenizer_hash
 from hafs.config import DPOConfig, TrainConfig
 from hafs.errors import DataError, UsageError
 from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
@@ -66,7 +66,8 @@ def train(
         done = run.finished()
     if done is not None:
         return TrainResult(**done)
-    train, valid, dropped = split(groups, tokenizer, config)
+    refused: list[str] = []
+    train, valid, dropped = split(groups, tokenizer, config, refused)
     cache = _reference(path, objective, [*train, *valid], config, accelerator, progress)
     network = _network(path, config, accelerator, train)
     if cache is not None and _other_reference(path, config) is None:
@@ -89,7 +90,8 @@ def train(
     result.dropped = dropped
     if isinstance(network, CandidateRewards):
         result.report = reward_report(network, valid, config.row_tokens)
-    result.warnings = [*recipe_advice(config, len(train)), *signs_of_trouble(run.log, result.best_step)]
+    result.warnings = [*data_notes(tokenizer, groups, refused), *recipe_advice(config, len(train))]
+    result.warnings += signs_of_trouble(run.log, result.best_step)
     if not network.shared:
         result.warnings.append(
             f"{network.config.model_type} does not take the shared layout: each candidate was"
@@ -250,13 +252,15 @@ def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, out
 
 
 def split(
-    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig
+    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig, refused: list[str] | None = None
 ) -> tuple[list[TokenGroup], list[TokenGroup], int]:
     """Token groups for training and validation, and how many were dropped as too long; split by prompt.
 
-    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. Raises DataError
-    when a group is marked "test".
+    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. What the model's
+    chat template does not take is left out and named in `refused`. Raises DataError when a group is marked "test", and
+    when the template takes none.
     """
+    refused = [] if refused is None else refused
     tests = sum(g.split == "test" for g in groups)
     if tests:
         raise DataError(f"{tests} of {len(groups)} prompts are of the test split", "train on other prompts")
@@ -265,14 +269,30 @@ def split(
     train: list[TokenGroup] = []
     valid: list[TokenGroup] = []
     dropped = 0
-    for group in groups:
-        tokens = fit(tokenize(tokenizer, group), config.max_length)
+    for number, group in enumerate(groups, 1):
+        try:
+            tokens = fit(tokenize(tokenizer, group), config.max_length)
+        except TemplateRefuses as e:
+            refused.append(f"prompt {number} ({group.prompt[:40]!r}): {e}")
+            continue
         if tokens is None:
             dropped += 1
             continue
         held = int(content_id("validation", group.system, group.prompt)[:8], 16) % 1000 < limit
         (valid if (group.split == "validation" if marked else held) else train).append(tokens)
+    if groups and len(refused) == len(groups):
+        raise DataError(f"no prompt can be used; {refused[0]}", "see what the model's chat template takes")
     return train, valid, dropped
+
+
+def data_notes(tokenizer: Any, groups: Sequence[PreferenceGroup], refused: Sequence[str]) -> list[str]:
+    """What became of the data on its way through the chat template."""
+    notes = chat_notes(tokenizer, any(g.system for g in groups))
+    if refused:
+        notes.append(f"{len(refused)} of {len(groups)} prompts were left out: {'; '.join(refused[:5])}")
+    if cut := sum(c.cut for g in groups for c in g.candidates):
+        notes.append(f"{cut} answers were cut at the token limit: they are trained without an end of the turn")
+    return notes
 
 
 def token_groups(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig) -> tuple[list[TokenGroup], bool]:
