@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from conftest import byte_tokenizer
 from families import FAMILIES, tokenizer_of
-from hafs.chat import (
+from hafs.models.chat import (
     TemplateRefuses,
     chat_notes,
     encode_answer,
@@ -22,7 +22,7 @@ from hafs.chat import (
     template_hash,
     turn_of,
 )
-from hafs.thoughts import split_thought
+from hafs.models.thoughts import split_thought
 
 USER, ANSWER = {"role": "user", "content": "What is 2+2?"}, {"role": "assistant", "content": "It is 4."}
 SYSTEM = {"role": "system", "content": "Be brief."}

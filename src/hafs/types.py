@@ -20,6 +20,7 @@ __all__ = [
     "Annotation",
     "Answer",
     "Candidate",
+    "CandidateLabel",
     "Edge",
     "GroupCandidate",
     "PreferenceGroup",
@@ -355,15 +356,45 @@ class Edge(_Row):
 
 
 @dataclass(frozen=True)
+class CandidateLabel(_Row):
+    """A one-sided label: one answer by itself is good (desirable) or bad (undesirable), compared with no other.
+
+    `weight`, `source` and `calibrated` are as in an `Edge`.
+    """
+
+    good: bool
+    weight: float = 1.0
+    source: str = ""
+    calibrated: bool | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.good) is not bool:
+            raise ValueError(f"the label is {self.good!r}, not true or false")
+        if not 0 < self.weight <= _LARGEST:
+            raise ValueError("a label needs a finite weight above 0")
+
+    @classmethod
+    def read(cls, said: Any) -> CandidateLabel | None:
+        """A label as JSON has it: an object, plain true or false, or null where there is none."""
+        if said is None or isinstance(said, bool):
+            return None if said is None else cls(said)
+        if not isinstance(said, Mapping) or "good" not in said:
+            raise ValueError(f"the label is {said!r}, not true, false or an object with 'good'")
+        return cls.from_dict(said)
+
+
+@dataclass(frozen=True)
 class GroupCandidate(_Row):
     """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
 
+    `label` is what is known of the candidate alone; a group may have labels, edges, or both.
     `finish` is "length" for an answer that was cut at the token limit: nobody is taught to end there.
     """
 
     text: str
     id: str = ""
     off_policy: bool = False
+    label: CandidateLabel | None = None
     finish: str = ""
 
     @property
@@ -373,17 +404,22 @@ class GroupCandidate(_Row):
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
+        label = CandidateLabel.read(row.get("label"))
         finish = "length" if row.get("finish") == "length" else ""
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), finish=finish)
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label, finish)
 
     def encoded(self) -> dict[str, Any]:
         """What of it goes into a group's id; what a plain candidate has none of is left out."""
-        return {k: v for k, v in vars(self).items() if v or k not in ("finish",)}
+        more = {"label": asdict(self.label)} if self.label is not None else {}
+        more |= {"finish": self.finish} if self.finish else {}
+        return {"text": self.text, "id": self.id, "off_policy": self.off_policy, **more}
 
 
 @dataclass(frozen=True)
 class PreferenceGroup(_Row):
     """A prompt, its unique candidates and the edges among them: the unit of preference training.
+
+    A candidate may have a label of its own beside or in place of edges (`GroupCandidate.label`).
 
     `context` are the chat messages between the system text and the prompt, in a conversation of several turns; `tools`
     are the tools that the model could call, as JSON schemas.
