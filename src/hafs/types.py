@@ -410,7 +410,7 @@ class GroupCandidate(_Row):
 
     def encoded(self) -> dict[str, Any]:
         """What of it goes into a group's id; what a plain candidate has none of is left out."""
-        more = {"label": asdict(self.label)} if self.label is not None else {}
+        more: dict[str, Any] = {"label": asdict(self.label)} if self.label is not None else {}
         more |= {"finish": self.finish} if self.finish else {}
         return {"text": self.text, "id": self.id, "off_policy": self.off_policy, **more}
 

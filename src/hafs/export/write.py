@@ -12,7 +12,7 @@ from hafs.export.card import Origin, card
 from hafs.export.merge import base_bits, is_adapter, write_adapter, write_merged
 from hafs.files.fetch import locked, new_folder
 from hafs.models.loading import generation_config, load_tokenizer
-from hafs.models.naming import resolve
+from hafs.models.naming import base_of, resolve
 from hafs.types import Progress, silent
 
 FORMATS = ("safetensors", "adapter", "gguf", "ollama")
@@ -153,7 +153,7 @@ def _ollama(
 
     files, notes = _gguf(path, folder, title, quantize, precision, base, base_name, temperature, progress)
     tokenizer = load_tokenizer(path)
-    where = path if (path / "config.json").is_file() else _base_of(path)
+    where = path if (path / "config.json").is_file() else base_of(path)
     limit = int(getattr(AutoConfig.from_pretrained(str(where)), "max_position_embeddings", 0) or 4096)
     text, has_template = modelfile(
         f"{title}-{quantize}.gguf",
@@ -166,12 +166,6 @@ def _ollama(
     if not has_template:
         notes.append("the chat template has no form in Ollama's language: Ollama goes by the one in the GGUF file")
     return [*files, f"Modelfile: `ollama create {title} -f Modelfile`"], notes
-
-
-def _base_of(path: Path) -> Path:
-    import json
-
-    return resolve(json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"])
 
 
 def _merge_notes(path: Path, base: str) -> list[str]:

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
-from hafs.models.chat import TemplateRefuses, decode_answer, encode_prompt, stop_ids
+from hafs.models.chat import TemplateRefuses, check_rows, decode_answer, encode_prompt, stop_ids
 from hafs.models.loading import load_model, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 from hafs.types import content_id
@@ -83,10 +83,12 @@ class TransformersBackend:
     def _encoded(self, request: Request) -> list[int] | None:
         """The prompt's token ids; None, and the reason kept, where the chat template does not take it."""
         try:
-            return encode_prompt(self.tokenizer, request.text, request.system)
+            ids = encode_prompt(self.tokenizer, request.text, request.system)
         except TemplateRefuses as e:
             self._refusals[request] = e
             return None
+        check_rows(self.tokenizer, ids, self._net.get_input_embeddings().weight.shape[0])
+        return ids
 
     def _answers(
         self, batch: Sequence[Request], prompts: Sequence[Sequence[int]], config: GenerateConfig

@@ -11,7 +11,7 @@ Text of a user that spells a control token is encoded as text. A template that p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -347,6 +347,17 @@ def _takes_system(tokenizer: Any) -> bool:
         return False
 
 
+def check_rows(tokenizer: Any, ids: Sequence[int], rows: int) -> None:
+    """Raise UsageError for a token that a model of `rows` embeddings has none for."""
+    if ids and max(ids) >= rows:
+        word = tokenizer.decode([max(ids)])
+        raise UsageError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings: there is none for {word!r}"
+            f" (id {max(ids)})",
+            "`--resize-vocab` (hafs sft, hafs train) gives new tokens embeddings and trains them",
+        )
+
+
 def tokenizer_hash(tokenizer: Any) -> str:
     """Identity of the vocabulary and of how text is cut into it."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
@@ -362,22 +373,45 @@ def _whole(value: Any) -> Any:
     return [_whole(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-_PATTERNS: WeakKeyDictionary[Any, dict[str, tuple[re.Pattern[str], re.Pattern[str]]]] = WeakKeyDictionary()
+_PATTERNS: WeakKeyDictionary[Any, dict[str, tuple[re.Pattern[str], ...]]] = WeakKeyDictionary()
 
 
-def _patterns(tokenizer: Any) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """What finds a special token, and what finds any token that the template writes."""
+def _patterns(tokenizer: Any) -> tuple[re.Pattern[str], ...]:
+    """What finds a special token; one that makes a turn, a text or its padding; any that is special or that the
+    template writes.
+
+    An answer may hold special tokens of the second kind as text alone. Others were added for answers: they stay tokens.
+    """
     known = _PATTERNS.setdefault(tokenizer, {})
     template = str(tokenizer.chat_template)
     if template not in known:
         added = list(getattr(tokenizer, "added_tokens_decoder", {}).values())
-        special = [t.content for t in added if t.special and t.content.strip()]
-        written = [t.content for t in added if t.content.strip() and (t.special or t.content in template)]
-        known[template] = (_any_of(special), _any_of(written))
+        ends = {getattr(tokenizer, f"{name}_token", None) for name in ("bos", "eos", "pad", "unk")}
+        seen = template + _rendered(tokenizer)
+        special = {t.content for t in added if t.special and t.content.strip()}
+        control = {word for word in special if word in seen or word in ends or _ENDS.search(word)}
+        written = {t.content for t in added if t.content.strip() and t.content in template}
+        known[template] = (_any_of(special), _any_of(control), _any_of(special | written))
     return known[template]
 
 
-def _any_of(words: Sequence[str]) -> re.Pattern[str]:
+def _rendered(tokenizer: Any) -> str:
+    """What the template makes of turns of every role, where it takes them."""
+    question, answer = {"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}
+    system = {"role": "system", "content": _THOUGHT}
+    made = []
+    for turns, ask in (([question], True), ([question, answer], False), ([system, question], True)):
+        try:
+            made.append(_apply(tokenizer, turns, (), "keep", ask))
+        except Exception:  # it does not take such a conversation
+            continue
+    return "".join(made)
+
+
+_ENDS = re.compile(r"(?i)(begin|end).?of.?(text|sentence|turn)|endoftext|^</?s>$|^<(bos|eos|pad|unk)>$")
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(w) for w in sorted(words, key=len, reverse=True)) or r"(?!)")
 
 
@@ -389,18 +423,18 @@ def _safe(tokenizer: Any, text: str) -> str:
     """An answer whose special tokens are marked as text; the template's other tokens (of thoughts, of calls) stay."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
-    special = _specials(tokenizer)
-    return str(mark_control_tokens(text, special)) if special.search(text) else text
+    control = _patterns(tokenizer)[1]
+    return str(mark_control_tokens(text, control)) if control.search(text) else text
 
 
 def _marked(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The messages with control tokens in their texts marked as text."""
     from transformers.utils.chat_template_utils import mark_control_tokens
 
-    special, written = _patterns(tokenizer)
+    _, control, written = _patterns(tokenizer)
     made = []
     for turn in turns:
-        pattern = special if turn.get("role") == "assistant" else written
+        pattern = control if turn.get("role") == "assistant" else written
         made.append({k: v if k == "role" else mark_control_tokens(v, pattern) for k, v in turn.items()})
     return made
 
@@ -408,7 +442,7 @@ def _marked(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> list[dict[str
 def _marked_tools(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     from transformers.utils.chat_template_utils import mark_control_tokens
 
-    return [mark_control_tokens(_whole(t), _patterns(tokenizer)[1]) for t in tools]
+    return [mark_control_tokens(_whole(t), _patterns(tokenizer)[2]) for t in tools]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
