@@ -26,11 +26,11 @@ from hafs.training.actors import Actors, reward_adapter
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards
-from hafs.training.loop import TrainResult
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.packing import TokenGroup, shared_row, tokenize
 from hafs.training.ppo import Batch, PPOTrainer, Rating, Sampled, policy_loss, train_ppo, value_loss
 from hafs.training.reward import reward_report
+from hafs.training.runner import TrainResult
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 from run_hafs import hafs
 

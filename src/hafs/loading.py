@@ -6,6 +6,8 @@ Torch is imported inside the functions, so that naming a model costs nothing.
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,11 @@ def load_model(
                 raise UsageError(f"{path} is an adapter: it cannot be merged into a 4-bit base", "merge it first")
             return _load_adapter(Path(path), json.loads(adapter.read_text()), precision, device)
         net, info = _from_pretrained(path, precision, attention, quantize, device)
+    except pickle.UnpicklingError as e:
+        raise UsageError(
+            f"{path} holds its weights as a pickle (.bin), which can run code when it is read: hafs does not read it",
+            "use a copy with safetensors, or convert it where you trust it: model.save_pretrained(DIRECTORY)",
+        ) from e
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
@@ -113,8 +120,11 @@ def _load_adapter(path: Path, config: dict[str, Any], precision: str, device: An
     return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
 
 
-def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
-    """Write a model (or adapter) and its tokenizer as a Hugging Face directory; it appears whole or not at all."""
+def save_model(net: Any, tokenizer: Any, path: str | Path, check: Callable[[Path], None] | None = None) -> None:
+    """Write a model (or adapter) and its tokenizer as a Hugging Face directory; it appears whole or not at all.
+
+    `check` looks at what was written before it takes its place; when it raises, what was at `path` stays.
+    """
     import shutil
 
     from safetensors import SafetensorError
@@ -126,6 +136,8 @@ def save_model(net: Any, tokenizer: Any, path: str | Path) -> None:
         part.mkdir(parents=True)
         net.save_pretrained(str(part))
         tokenizer.save_pretrained(str(part))
+        if check is not None:
+            check(part)
         shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
     except (OSError, SafetensorError) as e:
