@@ -538,7 +538,7 @@ def test_a_full_database_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
 WRITER = """if 1:
     import resource, sys
     from hafs.errors import HafsError
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
     from hafs.store import open_store
     from hafs.types import Prompt
     store = open_store(sys.argv[1])

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hafs.errors import HafsError, UsageError
-from hafs.jsonl import atomic_write
+from hafs.files.jsonl import atomic_write
 
 _LOCK, _HOLDER = ".lock", ".holder.json"
 _WEIGHTS, _STATE, _HASHES = "weights.safetensors", "state.pt", "hashes.json"

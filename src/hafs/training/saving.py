@@ -15,7 +15,7 @@ import torch
 
 from hafs.config import TrainConfig
 from hafs.errors import HafsError
-from hafs.loading import load_model, pick_precision, save_model
+from hafs.models.loading import load_model, pick_precision, save_model
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.packing import TokenGroup
 
