@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from hafs.models.loading import load_model
 from hafs.training import train_dpo, train_sft
 from hafs.training.advantages import grpo
 from hafs.training.checkpoints import RunDirectory
-from hafs.training.runner import TrainResult, seed_of
-from hafs.types import Candidate, Prompt, Score
+from hafs.training.runner import Runner, TrainResult, seed_of
+from hafs.types import Candidate, Prompt, Score, silent
 from test_training_run import LORA, SMALL, Killed, examples, kill_at, preferences, same, weights_of
 
 QUICK: dict[str, Any] = {**SMALL, "num_epochs": 1, "lora": {**LORA, "dropout": 0.0}}
@@ -76,7 +77,7 @@ def test_three_scored_of_many_are_no_pass_rate() -> None:
 
 def test_one_run_at_a_time_and_the_other_says_who(tiny_model: Path, tmp_path: Path) -> None:
     run, config = tmp_path / "run", SFTConfig(**{**QUICK, "num_epochs": 0.1})
-    with RunDirectory(run).held(), pytest.raises(HafsError, match=f"process {os.getpid()} on .* trains there") as said:
+    with RunDirectory(run).held(), pytest.raises(HafsError, match=rf"process {os.getpid()} on .* trains there") as said:
         train_sft(str(tiny_model), examples(), config, run)
     assert said.value.exit_code == 1
     train_sft(str(tiny_model), examples(), config, run)  # the lock went with its holder
@@ -108,7 +109,7 @@ def poisoned(path: Path) -> Path:
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="weights that are no numbers .*embed_tokens"):
+    with pytest.raises(UsageError, match=r"weights that are no numbers .*embed_tokens"):
         train_dpo(str(poisoned(tmp_path / "nan")), preferences(), DPOConfig(**QUICK), tmp_path / "run")
     assert not (tmp_path / "run" / "model").exists()
 
@@ -201,7 +202,7 @@ def test_without_an_intact_checkpoint_that_is_said(tiny_model: Path, cut: Any, t
     for state in run.glob("checkpoints/*/state.pt"):
         damage(state, "truncated")
     config = SFTConfig(**{**QUICK, "num_epochs": 2})
-    with pytest.raises(HafsError, match="no checkpoint in .* is intact"):
+    with pytest.raises(HafsError, match=r"no checkpoint in .* is intact"):
         train_sft(str(tiny_model), examples(), config, run)
     (run / "run.json").write_text('{"identity"')
     with pytest.raises(HafsError, match=r"run\.json is damaged"):
@@ -228,42 +229,36 @@ def test_a_checkpoint_stays_until_the_next_is_there_and_one_more_is_kept(tmp_pat
         assert set(run.steps()) == {0, max(0, step - 1), step}
 
 
-def test_a_short_run_that_is_killed_goes_on_where_it_was(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_short_run_that_is_killed_goes_on_where_it_was(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hafs.training.runner.RARELY", 0.0)
     config = SFTConfig(**{**QUICK, "save_steps": 100, "save_minutes": 1e-9, "num_epochs": 2, "eval_steps": 100})
     with pytest.raises(Killed):
-        train_sft(str(tiny_model), examples(), config, tmp_path / "run", progress=slowly(kill_at(4)))
+        train_sft(str(tiny_model), examples(), config, tmp_path / "run", progress=kill_at(4))
     assert RunDirectory(tmp_path / "run").steps()[-1] == 3
     again = config.model_copy(update={"save_minutes": 5.0})  # how often is saved changes no result
     assert train_sft(str(tiny_model), examples(), again, tmp_path / "run").steps == 6
 
 
-def slowly(progress: Any) -> Any:
-    """Steps that take a while, so that a checkpoint is a small part of the time."""
-    import time
+def test_time_left_counts_validations(tmp_path: Path) -> None:
+    class Idle(Runner):
+        """A run of which only the clock is looked at."""
 
-    def report(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        time.sleep(0.3 if what == "training" else 0)
-        progress(what, done, total, figures)
+        def step(self, step: int) -> dict[str, float]:
+            return {}
 
-    return report
+        def validating(self) -> Any:
+            return nullcontext()
 
-
-def test_time_left_counts_validations(tiny_model: Path, tmp_path: Path) -> None:
-    left: list[float] = []
-
-    def progress(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        if what == "training":
-            left.append(figures["seconds_left"])
-
-    def validate(step: int, net: Any) -> dict[str, float]:
-        import time
-
-        time.sleep(0.4)
-        return {"score": 1.0}
-
-    config = SFTConfig(**{**QUICK, "eval_steps": 1})
-    train_sft(str(tiny_model), examples(), config, tmp_path / "run", validate=validate, progress=progress)
-    assert len(left) == 3 and left[0] > 3 * 0.4 > left[2] >= 0.4, "what is left of a step is its validation"
+    config = SFTConfig(**{**QUICK, "num_epochs": 1, "eval_steps": 2})
+    run = Idle(config, RunDirectory(tmp_path), 24, validate=None, progress=silent)  # six steps
+    assert run._left() is None
+    run._times = {"step": [1.0, 3.0], "check": [10.0]}
+    run._state["step"], run._checked = 2, 0
+    assert run._left() == 4 * 2.0 + 3 * 10.0, "the validation of this very step is still to come"
+    run._checked = 2
+    assert run._left() == 4 * 2.0 + 2 * 10.0
 
 
 def test_equal_scores_have_no_spread() -> None:

@@ -201,9 +201,7 @@ class RunDirectory:
                 return found
             except (HafsError, *_UNREADABLE) as e:
                 why = e.what if isinstance(e, HafsError) else _words(e)
-                self.damaged.append(
-                    f"the checkpoint of step {step} could not be used ({why}); the one before was taken"
-                )
+                self.damaged.append(f"the checkpoint of step {step} is not usable ({why}): the one before was taken")
                 self._at(step).replace(self._checkpoints / f".step-{step:06d}.damaged")
         if steps:
             raise HafsError(
@@ -229,7 +227,7 @@ class RunDirectory:
 
 
 def _words(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
 
 
 def _hash_of(path: Path) -> str:
