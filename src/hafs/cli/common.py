@@ -130,7 +130,7 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, figures="", until=None)
             left = figures.get("seconds_left")
-            until = {} if left is None else {"until": time.monotonic() + left}
+            until: dict[str, Any] = {} if left is None else {"until": time.monotonic() + left}
             bars.update(tasks[what], completed=done, total=total, figures=_short(figures), **until)
 
         yield report
