@@ -12,7 +12,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from hafs.data.columns import Columns, Row, listed, refuse_leftover
 from hafs.data.containers import file_rows
 from hafs.errors import DataError
-from hafs.jsonl import write_jsonl
+from hafs.files.jsonl import write_jsonl
 
 T = TypeVar("T")
 

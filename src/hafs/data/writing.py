@@ -14,7 +14,7 @@ from typing import Any
 from hafs.data.containers import kind_of
 from hafs.data.texts import cell_value
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import atomic_write, write_jsonl
+from hafs.files.jsonl import atomic_write, write_jsonl
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

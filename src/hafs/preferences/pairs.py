@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from hafs.data import Asked, BadRow, Row, answer_of, asked_in, column_of, text_of, value_of
-from hafs.jsonl import check_fields
+from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
 from hafs.types import Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
 
