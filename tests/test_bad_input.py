@@ -286,7 +286,7 @@ def test_hostile_values_in_every_column_of_every_kind(tmp_path: Path) -> None:
                 changes += [(c, v, {**row, part: [{**first, c: v}, *rest]}) for c in first for v in HOSTILE]
             file = tmp_path / "rows.jsonl"
             file.write_text("".join(json.dumps(r) + "\n" for r in (*(changed for *_, changed in changes), row)))
-            got = store.import_jsonl(kind, file)
+            got = store.import_rows(kind, file)
             bad = dict(got.bad)
             assert got.read + len(bad) == len(changes) + 1 and len(changes) + 1 not in bad, kind
             for n, (column, value, _) in enumerate(changes, 1):

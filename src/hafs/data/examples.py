@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,8 @@ def _group(asked: Asked, texts: Iterable[str], **more: Any) -> PreferenceGroup:
     candidates = tuple(GroupCandidate(text) for text in texts if text.strip())
     if not candidates:
         raise ValueError("the answer is empty")
-    turns: dict[str, tuple[Mapping[str, Any], ...]] = {
-        "context": tuple(json.loads(asked.context)),
-        "tools": tuple(json.loads(asked.tools)),
-    }
-    return PreferenceGroup(asked.prompt, candidates, (), system=asked.system, **turns, **more)
+    context, tools = (tuple(json.loads(text)) for text in (asked.context, asked.tools))
+    return PreferenceGroup(asked.prompt, candidates, (), system=asked.system, context=context, tools=tools, **more)
 
 
 def _conversation(row: Row) -> PreferenceGroup:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -65,7 +65,7 @@ def load(
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            given = mapping.apply(row.value)
+            given = mapping.apply(row.value) if whole or columns else Row(row.value)
             item = parse(given)
             if whole:
                 refuse_leftover(given)
@@ -99,7 +99,7 @@ def no_row(source: str | Path, bad: list[BadRow], fix: str = "") -> DataError:
 _FIX = "mend that row first; docs/how-to/data.md shows rows of every kind"
 
 
-def set_aside(source: str | Path, bad_rows: list[BadRow]) -> Path | None:
+def set_aside(source: str | Path, bad_rows: Sequence[BadRow]) -> Path | None:
     """Write the bad rows of a file beside it, each with its number and what is wrong; returns where, None for none."""
     if not bad_rows:
         return None

@@ -186,7 +186,7 @@ def _both(row: Row, conversation: str, prompt: str, system: Any, tools: Any) -> 
             f"the columns {prompt} and {conversation} ask different things: leave one out with --columns -{prompt}"
             f" or --columns -{conversation}; the columns are {listed(row)}"
         )
-    return asked_of(turns, system, tools)
+    return asked_of(turns[:-1] if turns[-1]["role"] == "assistant" else turns, system, tools)
 
 
 def _history(value: Any) -> list[dict[str, Any]]:

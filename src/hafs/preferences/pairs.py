@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from hafs.data import Asked, BadRow, Row, answer_of, asked_in, column_of, text_of, value_of
 from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
-from hafs.types import Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
+from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
 
 LARGEST = 1e100
 """Weights and margins are no larger, and weights no smaller than one by it: their sums and products stay finite."""
@@ -144,8 +144,8 @@ def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
     check_fields(PreferenceGroup, row)
     json.dumps([row.get("context"), row.get("tools")])  # of Parquet they may hold what is no JSON
     group = PreferenceGroup.from_dict(row)
-    if not group.edges:
-        raise ValueError("the group has no edge")
+    if not group.edges and not any(c.label for c in group.candidates):
+        raise ValueError("the group has no edge, and no candidate has a label")
     for edge in group.edges:
         weight_of(edge.weight)
         _number(edge.margin, "margin")
@@ -204,7 +204,10 @@ def weight_of(value: Any) -> float:
 
 
 def said(rows: Sequence[Pair | Label | PreferenceGroup]) -> Preferences:
-    """Groups from everything that a file says: its own groups first, then what its pairs and labels make."""
+    """Groups from everything that a file says: its own groups first, then what its pairs and labels make.
+
+    A label stays with its answer; every good answer to a prompt also makes a pair with every bad one.
+    """
     labels: dict[Asked, list[Label]] = {}
     for row in rows:
         if isinstance(row, Label):
@@ -221,28 +224,30 @@ def said(rows: Sequence[Pair | Label | PreferenceGroup]) -> Preferences:
         ]
         unpaired += 0 if made else len(members)
         pairs += made
-    found = grouped(pairs)
+    found = grouped(pairs, labels)
     found.groups[:0] = [row for row in rows if isinstance(row, PreferenceGroup)]
     found.unpaired = unpaired
     return found
 
 
-def grouped(pairs: Iterable[Pair]) -> Preferences:
-    """One group for each thing asked, in the order in which they first appear."""
+def grouped(pairs: Iterable[Pair], labels: Mapping[Asked, Sequence[Label]] | None = None) -> Preferences:
+    """One group for each thing asked, in the order in which they first appear; those that only have labels last."""
     by_prompt: dict[Asked, list[Pair]] = {}
     for pair in pairs:
         by_prompt.setdefault(pair.asked, []).append(pair)
+    labels = labels or {}
     found = Preferences([])
-    for asked, members in by_prompt.items():
+    for asked in dict.fromkeys([*by_prompt, *labels]):
+        members = by_prompt.get(asked, [])
         found.pairs += len(members)
-        group = _group(asked, members, found)
+        group = _group(asked, members, labels.get(asked, ()), found)
         if group is not None:
             found.groups.append(group)
     return found
 
 
-def _group(asked: Asked, pairs: list[Pair], found: Preferences) -> PreferenceGroup | None:
-    """The group of one prompt's pairs; counts repetitions, contradictions and draws in `found`."""
+def _group(asked: Asked, pairs: list[Pair], labels: Sequence[Label], found: Preferences) -> PreferenceGroup | None:
+    """The group of one prompt's pairs and labels; counts repetitions, contradictions and draws in `found`."""
     texts: dict[str, str] = {}
     about: dict[frozenset[str], list[Pair]] = {}
     for pair in pairs:
@@ -257,14 +262,35 @@ def _group(asked: Asked, pairs: list[Pair], found: Preferences) -> PreferenceGro
         found.draws += verdict is None
         if verdict is not None:
             judged.append(verdict)
-    if not judged:
+    marked = _labels_of(labels, found)
+    for label in labels:
+        texts.setdefault(same_text(label.text), label.text)
+    used = {key for winner, loser, *_ in judged for key in (winner, loser)} | set(marked)
+    if not used:
         return None
-    used = {key for winner, loser, *_ in judged for key in (winner, loser)}
     place = {key: i for i, key in enumerate(key for key in texts if key in used)}
     edges = tuple(
         Edge(place[v.winner], place[v.loser], v.weight, v.p, v.source, v.calibrated, v.margin) for v in judged
     )
-    return group_of(asked, [GroupCandidate(texts[key]) for key in place], edges)
+    return group_of(asked, [GroupCandidate(texts[key], label=marked.get(key)) for key in place], edges)
+
+
+def _labels_of(labels: Sequence[Label], found: Preferences) -> dict[str, CandidateLabel]:
+    """What several labels of one answer say together; none where good and bad weigh the same."""
+    by_text: dict[str, list[Label]] = {}
+    for label in labels:
+        by_text.setdefault(same_text(label.text), []).append(label)
+    made = {}
+    for text, rows in by_text.items():
+        found.repeated += len(rows) - 1
+        net = sum(row.weight if row.good else -row.weight for row in rows)
+        found.contradictions += len({row.good for row in rows}) > 1
+        if math.isclose(net, 0.0, abs_tol=1e-12):
+            found.draws += 1
+            continue
+        source = "+".join(sorted({row.source for row in rows if row.source}))
+        made[text] = CandidateLabel(net > 0, abs(net), source)
+    return made
 
 
 def group_of(asked: Asked, candidates: Iterable[GroupCandidate], edges: Iterable[Edge]) -> PreferenceGroup:

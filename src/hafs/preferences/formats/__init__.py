@@ -16,7 +16,7 @@ from hafs.data import ROLES, Columns, Row, asks, column_of, is_chat, listed, loa
 from hafs.errors import DataError, UsageError
 from hafs.preferences.formats import shapes
 from hafs.preferences.formats.shapes import Said
-from hafs.preferences.pairs import Preferences, said
+from hafs.preferences.pairs import Pair, Preferences, said
 from hafs.types import PreferenceGroup
 
 __all__ = ["FORMATS", "Format", "Written", "detect", "lost", "read_preferences", "write_preferences"]
@@ -30,6 +30,7 @@ FEATURES: dict[str, Callable[[PreferenceGroup], int]] = {
     "system texts": lambda g: int(bool(g.system)),
     "earlier turns": lambda g: int(bool(g.context)),
     "tools": lambda g: int(bool(g.tools)),
+    "labels": lambda g: sum(c.label is not None for c in g.candidates),
     "families and splits": lambda g: int(bool(g.family or g.split != "train")),
     "off-policy marks": lambda g: sum(c.off_policy for c in g.candidates),
 }
@@ -130,7 +131,7 @@ FORMATS: dict[str, Format] = {
         lambda r: _label(r) and not _roles("chosen", "rejected")(r),
         shapes.read_unpaired,
         shapes.write_unpaired,
-        frozenset(_CHAT),
+        frozenset({*_CHAT, "labels"}),
     ),
     "ms-swift": Format(
         "ms-swift: messages with the better answer last, rejected_response",
@@ -191,23 +192,19 @@ def read_preferences(path: str | Path, format: str = "", columns: Columns | None
     """
     if format:
         _known(format)
-    formats: Counter[str] = Counter()
-    inside: list[str] = []
 
-    def parse(row: Row) -> Said:
+    def parse(row: Row) -> tuple[str, Said]:
         name = format or detect(row)
         if name == "trl":
             _all_there(row)
-        found = FORMATS[name].read(row)
-        formats[name] += 1
-        if name == "trl-implicit" and isinstance(row["chosen"], str):
-            inside.append(found[0].asked.prompt)
-        return found
+        return name + (".text" if isinstance(row.get("chosen"), str) else ""), FORMATS[name].read(row)
 
     loaded = load(path, parse, columns, whole=True, fix="" if format else _FIX)
-    found = said([one for row in loaded.rows for one in row])
-    found.bad_rows, found.formats, found.notes = loaded.bad_rows, formats, loaded.notes
-    if inside:
+    found = said([one for _, row in loaded.rows for one in row])
+    found.formats = Counter(name.partition(".")[0] for name, _ in loaded.rows)
+    found.bad_rows, found.notes = loaded.bad_rows, loaded.notes
+    implicit = [row[0] for name, row in loaded.rows if name == "trl-implicit.text"]
+    if inside := [one.asked.prompt for one in implicit if isinstance(one, Pair)]:
         found.notes.append(
             f"{path}: {len(inside)} rows have no column for the prompt: it is what chosen and rejected begin with"
             f" alike, such as {inside[0][:60]!r}"

@@ -99,11 +99,14 @@ def _last_answer(row: Row) -> tuple[Asked, str]:
 
 
 def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
-    """Each candidate once: good when it wins more weight than it loses."""
+    """Each candidate once: by its label, or good when it wins more weight than it loses."""
     balance = [0.0] * len(group.candidates)
     for e in group.edges:
         balance[e.winner] += e.weight
         balance[e.loser] -= e.weight
+    for i, candidate in enumerate(group.candidates):
+        if candidate.label is not None:
+            balance[i] = 1.0 if candidate.label.good else -1.0
     rows = []
     for candidate, net in zip(group.candidates, balance, strict=True):
         if net:
@@ -216,7 +219,7 @@ def read_ultrafeedback(row: Row) -> Said:
     """`{"prompt", "prompt_id", "chosen": messages, "rejected": messages, "score_chosen", "score_rejected"}`."""
     if isinstance(row["chosen"], str):
         return read_pair(row)
-    row.get("messages")  # a copy of chosen
+    row.get("prompt"), row.get("messages")  # copies of parts of chosen
     a, b = turns_of(row["chosen"], "chosen"), turns_of(row["rejected"], "rejected")
     if a[:-1] != b[:-1]:
         raise ValueError("chosen and rejected differ before their last message")
