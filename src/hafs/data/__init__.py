@@ -4,7 +4,7 @@
 conversations, `rows.py` brings it together and keeps what could not be used.
 """
 
-from hafs.data.columns import ROLES, Columns, Row, asks, column_of, listed, nearest, parse_columns, value_of
+from hafs.data.columns import ROLES, Columns, Row, asks, column_of, parse_columns, unknown, value_of
 from hafs.data.examples import example_of, read_examples
 from hafs.data.prompts import prompt_in, read_prompts
 from hafs.data.rows import BadRow, Loaded, load, set_aside
@@ -26,9 +26,7 @@ __all__ = [
     "conversation_in",
     "example_of",
     "is_chat",
-    "listed",
     "load",
-    "nearest",
     "parse_columns",
     "prompt_in",
     "read_examples",
@@ -36,6 +34,7 @@ __all__ = [
     "set_aside",
     "text_of",
     "turns_of",
+    "unknown",
     "value_of",
     "write_rows",
 ]

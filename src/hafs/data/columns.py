@@ -183,6 +183,41 @@ def refuse_leftover(row: Row) -> None:
         )
 
 
+def without_system(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a system text and it is empty."""
+    if any(row.get(name, 0) == "" for name in ROLES["system"]):
+        return True
+    chats = (row.get(name) for name in ROLES["messages"] + ROLES["prompt"])
+    first = next((c[0] for c in chats if isinstance(c, list) and c and isinstance(c[0], dict)), {})
+    return (first.get("role") or first.get("from")) == "system" and (first.get("content", first.get("value")) == "")
+
+
+def roles_said(row: Row) -> str:
+    """Which column was read as what, "" where all have the usual names."""
+    found = {role: [n for n in names if n in row and n in row.used] for role, names in ROLES.items()}
+    if "context" in row and "context" in row.used and found["prompt"] == ["instruction"]:
+        found["input"] = ["context"]
+    if found["prompt"] and found["input"]:
+        found["prompt"] += found.pop("input")
+    elif found["input"]:
+        found["prompt"] = found.pop("input")
+    unusual = {role: names for role, names in found.items() if names and names != [role]}
+    return ", ".join(f"{role} = {' + '.join(names)}" for role, names in unusual.items())
+
+
+SAY_WHICH = "; say which: "
+
+
+def unknown(row: Mapping[str, Any], missing: Sequence[str]) -> str:
+    """That a row has no column for what is `missing`, the columns that it has, and the nearest mapping."""
+    headless = any(name.isdigit() or len(name) > 40 or name.endswith(("?", ".")) for name in row)
+    hint = " (does the first line name the columns?)" if headless else ""
+    return (
+        f"no column is known as the {' or the '.join(missing)}: the columns are {listed(row)}{hint}{SAY_WHICH}"
+        f"{nearest(row, missing)}"
+    )
+
+
 def nearest(row: Mapping[str, Any], roles: Sequence[str]) -> str:
     """`--columns …` with the likeliest column for each of `roles` that a row lacks; COLUMN where none is likely."""
     free = [name for name in row if not any(name in ROLES[role] for role in roles)]

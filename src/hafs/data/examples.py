@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hafs.data.columns import Columns, Row, column_of, listed, nearest
+from hafs.data.columns import Columns, Row, column_of, unknown
 from hafs.data.prompts import prompt_in
 from hafs.data.rows import Loaded, load
 from hafs.data.turns import Asked, answer_of, asked_in, asked_of, conversation_in
@@ -33,10 +33,7 @@ def example_in(row: Row, answers: int = 0) -> PreferenceGroup:
     asking = column_of(row, "prompt") or column_of(row, "messages") or (isinstance(row.get("input"), str) and "input")
     if not asking or not name:
         missing = [role for role, found in (("prompt", asking), ("completion", name)) if not found]
-        raise ValueError(
-            f"no column is known as the {' or the '.join(missing)}: the columns are {listed(row)}; say which:"
-            f" {nearest(row, missing)}"
-        )
+        raise ValueError(unknown(row, missing))
     asked = asked_in(row)
     return group_without_edges(asked, [answer_of(row[name], name, asked)])
 
@@ -56,7 +53,7 @@ def group_without_edges(asked: Asked, texts: Iterable[str]) -> PreferenceGroup:
 
 
 def _group(asked: Asked, texts: Iterable[str], **more: Any) -> PreferenceGroup:
-    if not asked.prompt.strip():
+    if not asked.prompt.strip() and asked.context == "[]":
         raise ValueError("the prompt is empty")
     candidates = tuple(GroupCandidate(text) for text in texts if text.strip())
     if not candidates:

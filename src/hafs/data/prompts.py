@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hafs.data.columns import Columns, Row, column_of, listed, nearest
+from hafs.data.columns import Columns, Row, column_of, unknown
 from hafs.data.rows import Loaded, load
 from hafs.data.turns import Asked, asked_in, asked_of, turns_of
 from hafs.types import Prompt, Reference
 
 _WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
 _COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("system", "family", "category", "split", "source", "checker"), str),
+    **dict.fromkeys(("family", "category", "split", "source", "checker"), str),
     **dict.fromkeys(("references", "tags"), list),
     "check": dict,
 }
@@ -50,14 +50,14 @@ def prompt_in(row: Row, answered: list[int] | None = None) -> Prompt:
         asked = asked_of(row["text"], row.get(column_of(row, "system") or "system"), row.get("tools"))
     else:
         asked = _asked(row, answered)
-    more = {name: row.get(name, kind()) for name, kind in _COLUMNS.items() if name != "system"}
-    for name, kind in _COLUMNS.items():
-        if name in more and not isinstance(more[name], kind):
-            raise ValueError(f"the column {name!r} is {type(more[name]).__name__}, not {_WORDS[kind]}")
-    if not all(isinstance(tag, str) for tag in more["tags"]):
+    more = {name: row[name] for name in _COLUMNS if name in row}
+    for name, value in more.items():
+        if not isinstance(value, _COLUMNS[name]):
+            raise ValueError(f"the column {name!r} is {type(value).__name__}, not {_WORDS[_COLUMNS[name]]}")
+    if not all(isinstance(tag, str) for tag in more.get("tags", [])):
         raise ValueError("the column 'tags' is no list of texts")
-    references = tuple(_reference(n, one) for n, one in enumerate(more.pop("references"), 1))
-    return prompt_of(asked, **{**more, "references": references, "tags": tuple(more["tags"])})
+    references = tuple(_reference(n, one) for n, one in enumerate(more.pop("references", []), 1))
+    return prompt_of(asked, **{**more, "references": references, "tags": tuple(more.pop("tags", []))})
 
 
 def prompt_of(asked: Asked, **more: Any) -> Prompt:
@@ -70,15 +70,14 @@ def prompt_of(asked: Asked, **more: Any) -> Prompt:
 def _asked(row: Row, answered: list[int] | None) -> Asked:
     name = column_of(row, "messages") or column_of(row, "prompt")
     if not name and not isinstance(row.get("input"), str | list):
-        raise ValueError(
-            f"no column is known as the prompt: the columns are {listed(row)}; say which: {nearest(row, ['prompt'])}"
-        )
+        raise ValueError(unknown(row, ["prompt"]))
     if name and isinstance(row[name], list):
         turns = turns_of(row[name], name)
         if len(turns) > 1 and turns[-1]["role"] == "assistant":
             if answered is not None:
                 answered.append(1)
-            row = Row({**row, name: turns[:-1]})
+            used, row = row.used, Row({**row, name: turns[:-1]})
+            row.used = used
     return asked_in(row)
 
 

@@ -94,7 +94,7 @@ def _one_prompt(data: Sequence[Shown]) -> str:
 
 
 def _repeated(data: Sequence[Shown]) -> str:
-    answered = [one for one in data if one.texts]
+    answered = [one for one in data if one.texts and one.asked]
     hits = [one for one in answered if all(t.startswith(one.asked) for t in one.texts)]
     if not hits or len(hits) < 0.9 * len(answered):
         return ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from hafs.data.columns import Columns, Row, listed, refuse_leftover
+from hafs.data.columns import SAY_WHICH, Columns, Row, listed, refuse_leftover, roles_said, without_system
 from hafs.data.containers import file_rows
 from hafs.errors import DataError
 from hafs.files.jsonl import write_jsonl
@@ -61,6 +61,8 @@ def load(
     out: Loaded[T] = Loaded([])
     mapping = columns or Columns()
     unused: Counter[str] = Counter()
+    read_as: Counter[str] = Counter()
+    empty = 0
     for row in file_rows(source, out.notes, plain):
         try:
             if row.problem:
@@ -70,6 +72,8 @@ def load(
             if whole:
                 refuse_leftover(given)
                 unused.update(name for name in given.unused() if name not in UNSAID)
+                empty += without_system(given)
+                read_as[roles_said(given)] += 1
             out.rows.append(item)
             continue
         except KeyError as e:
@@ -79,6 +83,9 @@ def load(
         out.bad_rows.append(BadRow(row.number, why, row.value, row.file))
     if not out.rows:
         raise no_row(source, out.bad_rows, fix)
+    out.notes += [f"{source}: {n} rows are read as {what}" for what, n in read_as.items() if what]
+    if empty:
+        out.notes.append(f"{source}: {empty} rows have an empty system text: the template's own, if any, stands there")
     if unused:
         out.notes.append(f"{source}: columns that are not used: {listed(unused)}")
     return out
@@ -92,8 +99,9 @@ def no_row(source: str | Path, bad: list[BadRow], fix: str = "") -> DataError:
     """The error of a file without a usable row: the first reason, and how many rows have others."""
     if not bad:
         return DataError(f"{source} has no usable row (it is empty)", fix or _FIX)
-    first = f"{bad[0].file} line {bad[0].line}: {bad[0].reason}".strip()
-    return DataError(f"{source} has no usable row ({first})", fix or _FIX)
+    why, _, mapping = bad[0].reason.partition(SAY_WHICH)
+    first = f"{bad[0].file} line {bad[0].line}: {why}".strip()
+    return DataError(f"{source} has no usable row ({first})", mapping or fix or _FIX)
 
 
 _FIX = "mend that row first; docs/how-to/data.md shows rows of every kind"

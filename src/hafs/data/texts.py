@@ -11,8 +11,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, BinaryIO, NamedTuple
 
 from hafs.data.columns import KNOWN, plain_name
@@ -78,7 +78,7 @@ def text_rows(name: str, stream: BinaryIO, kind: str, notes: list[str], plain: b
     sample = head.decode(encoding.name, "replace").removesuffix("�")
     unusual = [encoding.said] if encoding.said else []
     if "\r" in sample:
-        unusual.append("lines that end in CR LF" if "\r\n" in sample else "lines that end in CR")
+        unusual.append("lines end in CR LF" if "\r\n" in sample else "lines end in CR")
     first = sample.lstrip("\ufeff \t\r\n")[:1]
     text = io.TextIOWrapper(buffered, encoding.name, encoding.errors, newline="")
     try:
@@ -92,9 +92,9 @@ def text_rows(name: str, stream: BinaryIO, kind: str, notes: list[str], plain: b
         elif not first:
             rows = iter(())
         else:
-            rows = _plain(name, text, kind, plain, notes)
+            rows = _plain(name, text, kind, plain and not _is_table(sample), notes)
         if unusual:
-            notes.append(f"{name} is read as {', '.join(unusual)}")
+            notes.append(f"{name}: {', '.join(unusual)}")
         yield from rows
     except UnicodeError as e:
         raise DataError(
@@ -107,7 +107,8 @@ def text_rows(name: str, stream: BinaryIO, kind: str, notes: list[str], plain: b
 
 def _json(name: str, f: io.TextIOWrapper, notes: list[str], plain: bool) -> Iterator[FileRow]:
     """A JSON array, objects over several lines, an object that holds the rows, or JSON lines."""
-    number, line = next(((n, line) for n, line in enumerate(f, 1) if line.strip()), (0, ""))
+    numbered = enumerate(f, 1)
+    number, line = next((one for one in numbered if one[1].strip()), (0, ""))
     if not number:
         return
     if line.lstrip()[0] == "[":
@@ -118,19 +119,15 @@ def _json(name: str, f: io.TextIOWrapper, notes: list[str], plain: bool) -> Iter
         text = line + f.read()
         found = _objects(text, number)
         if found is None:
-            yield from _lines(io.StringIO(text, newline=""), number, plain)
+            yield from _lines(enumerate(io.StringIO(text, newline=""), number), plain)
         else:
             yield from _unwrapped(name, found, notes)
         return
-    following = next((more for more in f if more.strip()), "")
-    if not following and isinstance(value, dict):
+    following = next((one for one in numbered if one[1].strip()), None)
+    if following is None and isinstance(value, dict):
         yield from _unwrapped(name, [(number, value)], notes)
         return
-    if not following:
-        yield from _lines([line], number, plain)
-        return
-    f.seek(0)
-    yield from _lines(f, 1, plain)
+    yield from _lines(chain([(number, line)], [following] if following else [], numbered), plain)
 
 
 def _parsed(text: str) -> Any:
@@ -187,14 +184,14 @@ def _array(name: str, text: str, number: int, notes: list[str], plain: bool) -> 
         if (mended := re.sub(r",\s*\]\s*$", "]", text)) != text and isinstance(listed := _parsed(mended), list):
             notes.append(f"{name}: the comma after the last row is passed over")
         elif not more or _parsed(line) is not None or isinstance(e, RecursionError):
-            yield from _lines(io.StringIO(text, newline=""), number, plain)
+            yield from _lines(enumerate(io.StringIO(text, newline=""), number), plain)
             return
         else:
             raise DataError(
                 f"{name} is no JSON array: {_why(e, number)}", "mend that place, or make the file again"
             ) from e
     if "\n" not in text.strip() and not any(isinstance(row, dict | str) for row in listed):
-        yield from _lines(io.StringIO(text, newline=""), number, plain)
+        yield from _lines(enumerate(io.StringIO(text, newline=""), number), plain)
         return
     doubtful = UNDECODED.search(text) is not None
     for n, row in enumerate(listed, 1):
@@ -204,8 +201,8 @@ def _array(name: str, text: str, number: int, notes: list[str], plain: bool) -> 
             yield _checked(n, row, row, plain)
 
 
-def _lines(lines: Any, number: int, plain: bool) -> Iterator[FileRow]:
-    for at, line in enumerate(lines, number):
+def _lines(numbered: Iterable[tuple[int, str]], plain: bool) -> Iterator[FileRow]:
+    for at, line in numbered:
         text = line.strip()
         if UNDECODED.search(text):
             yield FileRow(at, text, NOT_UTF8)
@@ -252,14 +249,20 @@ def _plain(name: str, f: io.TextIOWrapper, kind: str, plain: bool, notes: list[s
         )
     if not plain:
         raise DataError(
-            f"{name} is plain text, which holds prompts and no answers",
-            "give JSON lines or CSV with a column for the prompt and one for each answer",
+            f"{name} is plain text, which holds one prompt a line, and neither columns nor answers",
+            "give JSON lines, or CSV with a name that ends in .csv, with columns for the prompt and the answers",
         )
     notes.append(f"{name} is read as one prompt a line")
     for number, line in enumerate(f, 1):
         text = line.strip()
         if text:
             yield FileRow(number, text, NOT_UTF8) if UNDECODED.search(text) else FileRow(number, {"text": text})
+
+
+def _is_table(sample: str) -> bool:
+    """Whether the first line of a text names columns."""
+    cells = re.split(r"[,;|\t]", sample.lstrip().partition("\n")[0])
+    return sum(plain_name(cell.strip('"')) in KNOWN for cell in cells) > 1
 
 
 # ---- CSV

@@ -39,7 +39,10 @@ _CALLS = ("function_call", "tool_call")
 
 
 class Asked(NamedTuple):
-    """What a pair or a label is about: system text, earlier messages, the prompt, and tools (lists as JSON texts)."""
+    """What a pair or a label is about: system text, earlier messages, the prompt, and tools (lists as JSON texts).
+
+    The prompt of a conversation that ends with a tool's result is empty, and that result is the last of `context`.
+    """
 
     system: str
     context: str
@@ -124,7 +127,10 @@ def _calls_in(text: str, name: str) -> list[dict[str, Any]]:
 def tools_of(value: Any) -> list[dict[str, Any]]:
     """The tools of a row, which may be written as JSON in a text; raises ValueError for anything else."""
     if isinstance(value, str):
-        value = json.loads(value) if value.strip() else None
+        try:
+            value = json.loads(value) if value.strip() else None
+        except ValueError as e:
+            raise ValueError(f"the column 'tools' is a text that is no JSON: {e}") from e
     if value is not None and not (isinstance(value, list) and all(isinstance(t, dict) for t in value)):
         raise ValueError("the column 'tools' is no list of objects")
     return value or []
@@ -144,8 +150,10 @@ def asked_of(value: Any, system: Any = None, tools: Any = None) -> Asked:
         if given and own and given != own:
             raise ValueError("the column 'system' and the system message of the conversation differ")
         given = own or given
+    if turns and turns[-1]["role"] == "tool":
+        return Asked(given, json.dumps(turns, sort_keys=True), "", listed_tools)
     if not turns or turns[-1]["role"] != "user":
-        raise ValueError("the messages of a prompt end with one of the user")
+        raise ValueError("the messages of a prompt end with one of the user, or with a tool's result")
     if not turns[-1]["content"].strip():
         raise ValueError("the prompt is empty")
     return Asked(given, json.dumps(turns[:-1], sort_keys=True), turns[-1]["content"], listed_tools)
@@ -178,14 +186,17 @@ def beside(row: Mapping[str, Any]) -> str:
     return "context" if "input" not in row and "instruction" in row and isinstance(row.get("context"), str) else "input"
 
 
+_DIFFER = (
+    "the columns {prompt} and {other} ask different things: leave one out with --columns -{prompt} or --columns"
+    " -{other}; the columns are {columns}"
+)
+
+
 def _both(row: Row, conversation: str, prompt: str, system: Any, tools: Any) -> Asked:
     """What is asked by a row with both a prompt and messages, which must say the same."""
     turns = turns_of(row[conversation], conversation)
     if not isinstance(row[prompt], str) or row[prompt] not in [t["content"] for t in turns if t["role"] == "user"]:
-        raise ValueError(
-            f"the columns {prompt} and {conversation} ask different things: leave one out with --columns -{prompt}"
-            f" or --columns -{conversation}; the columns are {listed(row)}"
-        )
+        raise ValueError(_DIFFER.format(prompt=prompt, other=conversation, columns=listed(row)))
     return asked_of(turns[:-1] if turns[-1]["role"] == "assistant" else turns, system, tools)
 
 
@@ -214,8 +225,8 @@ def answer_of(value: Any, name: str, asked: Asked) -> str:
     if last.get("tool_calls"):
         raise ValueError(f"the answer in {name!r} is a call of tools, not a text")
     before = [turn for turn in before if turn["role"] != "system"]
-    prompt = {"role": "user", "content": asked.prompt}
-    if before not in ([], [prompt], [*json.loads(asked.context), prompt]):
+    prompt = [{"role": "user", "content": asked.prompt}] if asked.prompt else []
+    if before not in ([], prompt, [*json.loads(asked.context), *prompt]):
         raise ValueError(f"the messages of {name!r} begin with another conversation than the prompt")
     return str(last["content"])
 
@@ -224,6 +235,8 @@ def conversation_in(row: Row) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     """(messages, tools) of a row that holds a whole conversation, its system text first. Raises as `turns_of`."""
     name = column_of(row, "messages")
     turns = turns_of(row[name], name)
+    if (prompt := column_of(row, "prompt")) and row[prompt] not in [t["content"] for t in turns]:
+        raise ValueError(_DIFFER.format(prompt=prompt, other=name, columns=listed(row)))
     system = text_of(row.get(column_of(row, "system") or "system"), "system")
     if system and turns[0]["role"] != "system":
         turns.insert(0, {"role": "system", "content": system})

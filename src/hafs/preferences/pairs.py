@@ -120,7 +120,8 @@ def to_pairs(group: PreferenceGroup, *, conversational: bool = False) -> list[di
 def messages(group: PreferenceGroup) -> list[dict[str, Any]]:
     """The conversation up to the answer as chat messages."""
     system = [{"role": "system", "content": group.system}] if group.system else []
-    return [*system, *(dict(m) for m in group.context), {"role": "user", "content": group.prompt}]
+    asked = [{"role": "user", "content": group.prompt}] if group.prompt or not group.context else []
+    return [*system, *(dict(m) for m in group.context), *asked]
 
 
 def from_pairs(rows: Iterable[Mapping[str, Any]]) -> Preferences:

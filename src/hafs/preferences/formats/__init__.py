@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hafs.data import ROLES, Columns, Row, asks, column_of, is_chat, listed, load, nearest, write_rows
+from hafs.data import ROLES, Columns, Row, asks, column_of, is_chat, load, unknown, write_rows
 from hafs.errors import DataError, UsageError
 from hafs.preferences.formats import shapes
 from hafs.preferences.formats.shapes import Said
@@ -199,7 +199,7 @@ def read_preferences(path: str | Path, format: str = "", columns: Columns | None
             _all_there(row)
         return name + (".text" if isinstance(row.get("chosen"), str) else ""), FORMATS[name].read(row)
 
-    loaded = load(path, parse, columns, whole=True, fix="" if format else _FIX)
+    loaded = load(path, parse, columns, whole=True)
     found = said([one for _, row in loaded.rows for one in row])
     found.formats = Counter(name.partition(".")[0] for name, _ in loaded.rows)
     found.bad_rows, found.notes = loaded.bad_rows, loaded.notes
@@ -212,19 +212,13 @@ def read_preferences(path: str | Path, format: str = "", columns: Columns | None
     return found
 
 
-_FIX = "map the columns (--columns prompt=…,chosen=…,rejected=…), or name the format (`hafs preferences formats`)"
-
-
 def _all_there(row: Row) -> None:
     """Raise ValueError, with the columns that were found and a mapping, for a row that is of no known format."""
     missing = [] if asks(row) else ["prompt"]
     labelled = column_of(row, "label") or (column_of(row, "completion") and not column_of(row, "chosen"))
     missing += [r for r in (("completion", "label") if labelled else ("chosen", "rejected")) if not column_of(row, r)]
     if missing:
-        raise ValueError(
-            f"no column is known as the {' or the '.join(missing)}: the columns are {listed(row)}; say which:"
-            f" {nearest(row, missing)}"
-        )
+        raise ValueError(unknown(row, missing))
 
 
 @dataclass(frozen=True)
