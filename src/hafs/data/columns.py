@@ -184,7 +184,9 @@ def refuse_leftover(row: Row) -> None:
 
 
 def without_system(row: Mapping[str, Any]) -> bool:
-    """Whether a row has a system text and it is empty."""
+    """Whether a row has a system text and it is empty; hafs' own rows always have one."""
+    if "text" in row or "edges" in row:
+        return False
     if any(row.get(name, 0) == "" for name in ROLES["system"]):
         return True
     chats = (row.get(name) for name in ROLES["messages"] + ROLES["prompt"])

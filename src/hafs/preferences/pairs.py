@@ -156,8 +156,8 @@ def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
 def parse_pair(row: Mapping[str, Any]) -> Pair:
     """A pair from a row; raises KeyError for a missing column, ValueError for one that cannot be used."""
     given = row if isinstance(row, Row) else Row(row)
-    better, worse = value_of(given, "chosen"), value_of(given, "rejected")
     asked = asked_in(given)
+    better, worse = value_of(given, "chosen"), value_of(given, "rejected")
     return checked_pair(asked, answer_of(better, "chosen", asked), answer_of(worse, "rejected", asked), given)
 
 
