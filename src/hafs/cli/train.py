@@ -15,7 +15,7 @@ from hafs import registry
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
 from hafs.cli.reading import ColumnsOption, Show, examples_from, preferences_from, prompts_from, show_rows
 from hafs.errors import HafsError, UsageError
-from hafs.training.presets import PRESETS
+from hafs.presets import PRESETS
 
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hafs import registry
 from hafs.errors import UsageError
+from hafs.tasks.domain import domains
 from hafs.types import Prompt
 
 __all__ = [
@@ -32,11 +33,8 @@ __all__ = [
 SPLITS = ("train", "validation", "test")
 
 BENCHMARKS: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "asm": ("asm", 320, ()),
-    "rom_hack": ("rom_hack", 120, ()),
     "python": ("python", 200, ()),
-    "easy": ("asm", 320, ("easy",)),
-    "demo": ("asm", 96, ("easy",)),
+    **{name: made for domain in domains() for name, made in domain.benchmarks.items()},
 }
 """Name of a benchmark -> task pack, number of prompts, tags its families must have."""
 
