@@ -8,6 +8,7 @@ import typer
 
 from hafs.cli.common import Json, WorkspaceDir
 from hafs.cli.options import Given, with_settings
+from hafs.cli.reading import ColumnsOption, Show
 from hafs.cli.train import DryRun, MemoryLimit, Output, run_training
 
 
@@ -21,9 +22,11 @@ def sft(
     model: str = typer.Option(None, help="The model to start from: HF directory, hub id, or `default`."),
     data: Path = typer.Option(
         None,
-        help="Examples (JSON lines): task rows, prompt and completion, or messages."
+        help="Examples, in a file of any kind: task rows, prompt and answer, or conversations."
         " Without it: the workspace's prompts that have references.",
     ),
+    columns: ColumnsOption = None,
+    show: Show = None,
     output_dir: Output = None,
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
@@ -40,6 +43,8 @@ def sft(
         workspace=workspace,
         as_json=json,
         dry_run=dry_run,
+        columns=columns,
+        show=show,
         memory_limit=memory_limit,
         flags=dict(settings),
     )
