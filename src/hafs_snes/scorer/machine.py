@@ -282,7 +282,7 @@ class Console:
         left += ["interrupts or joypad reading left on ($4200)"] if any(state[self._on_at : self._on_at + 4]) else []
         return self._of_state(status, self._registers(state), 0, state, tuple(left))
 
-    def _registers(self, state: bytes) -> dict[str, int]:
+    def _registers(self, state: bytes | bytearray) -> dict[str, int]:
         """The CPU's registers in a save state: A, X, Y, (Z), S, DP, the flags one by one, DB, E."""
         cpu = state[self._cpu_at : self._cpu_at + 22]
         words = {
@@ -305,7 +305,7 @@ class Console:
         return self._of_state(status, registers, clocks, state)
 
     def _of_state(
-        self, status: str, registers: dict[str, int], clocks: int, state: bytes, left: tuple[str, ...] = ()
+        self, status: str, registers: dict[str, int], clocks: int, state: bytes | bytearray, left: tuple[str, ...] = ()
     ) -> Outcome:
         return Outcome(
             status=status,

@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -58,7 +59,12 @@ def run_job(console: Console, job: dict[str, Any]) -> list[Verdict]:
 
 
 def proven(
-    console: Console, vector: Vector, given: tuple[Any, ...], claim: Outcome, frames: int, rules: tuple[Any, ...]
+    console: Console,
+    vector: Vector,
+    given: tuple[Mapping[str, int], bytes, int],
+    claim: Outcome,
+    frames: int,
+    rules: tuple[Any, ...],
 ) -> Verdict:
     """The verdict on a call that claims to be right: that of a call which ends when the claim says.
 
