@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import signal
 from collections.abc import Mapping, Sequence
 from ctypes import POINTER, addressof, c_char, cast
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ MAILBOX_SIZE = 0x40
 CLOCK0 = slice(0x30, 0x34)  # what the harness itself writes into the mailbox before a call
 START = (240, 20)  # dot and line where a call starts: just behind the memory refresh, so that clocks repeat
 EMPTY = {"rts": b"\x60", "rtl": b"\x6b"}
+LAST_DOT = 339  # of a line: at a later one no interrupt comes
 LOOP = b"\x80\xfe"  # BRA to itself
 RETURNS = {"came_back": "returned", "rtl_for_rts": "rtl for rts", "rts_for_rtl": "rts for rtl"}
+SAVE_SECONDS = 5.0  # of processor time; a save state takes thousandths
 READY_CLOCKS = 6 * 1364  # what the harness takes at most until it waits for the start position
 SLACK = 40  # clocks by which a claim may be too low: what refresh and alignment add at another place on the screen
 INPUTS = ((0x10, "A", 2), (0x12, "X", 2), (0x14, "Y", 2), (0x16, "DP", 2), (0x18, "DB", 1), (0x19, "P", 1))
@@ -62,7 +65,7 @@ class Outcome:
     Registers are as the routine left them (S is the stack pointer, E 1 in emulation mode), `clocks` are
     master clocks from the harness's start position, including the harness's own. Everything but the status
     counts only when it is "returned"; CGRAM and OAM are empty otherwise. `left` names what only a proof can see: a
-    mailbox that was written, interrupts that were left on.
+    mailbox that was written, interrupts that were left on; `frames` is how many `call` took.
     """
 
     status: str
@@ -74,6 +77,7 @@ class Outcome:
     oam: bytes
     save_ram: bytes
     left: tuple[str, ...] = ()
+    frames: int = 0
 
 
 class Console:
@@ -239,7 +243,7 @@ class Console:
         ran = -(-lead // FRAME_CLOCKS) + (
             lead % FRAME_CLOCKS > FRAME_CLOCKS - READY_CLOCKS
         )  # too early in the first frame: in the next one
-        place = (start % LINE_CLOCKS // 4, start // LINE_CLOCKS)
+        place = (min(start % LINE_CLOCKS // 4, LAST_DOT), start // LINE_CLOCKS)
         return self._looped(registers, wram, pad, place, ran)
 
     def _looped(
@@ -272,7 +276,9 @@ class Console:
 
     def _proven(self, sent: bytes) -> Outcome:
         """What the console itself shows at the end of a call into loops; `sent` is the cartridge RAM at its start."""
+        signal.setitimer(signal.ITIMER_VIRTUAL, SAVE_SECONDS)  # a CPU that has stopped is waited for until this ends us
         state = self._save()
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         at = int.from_bytes(state[self._cpu_at - 4 : self._cpu_at - 1], "little")
         status = next((s for label, s in RETURNS.items() if self._symbols[label] == at), "late")
         box = bytearray(self._mailbox)
@@ -302,7 +308,7 @@ class Console:
         state = self._save() if status == "returned" else b""
         registers = {"A": word[0x20], "X": word[0x22], "Y": word[0x24], "DP": word[0x26], "S": word[0x28]}
         registers |= {"DB": box[0x2A], "P": box[0x2B], "E": box[0x2C] & 1}
-        return self._of_state(status, registers, clocks, state)
+        return replace(self._of_state(status, registers, clocks, state), frames=ran)
 
     def _of_state(
         self, status: str, registers: dict[str, int], clocks: int, state: bytes | bytearray, left: tuple[str, ...] = ()
