@@ -149,8 +149,8 @@ def _own_failure(result: Result, command: Command) -> str:
     It could not be started, or could not open its script; or its script raised an exception of its own: the innermost
     place of the traceback is the script, and it is no assertion, which is a verdict.
     """
-    errors = result.stderr.decode(errors="replace").strip()
-    last = errors.rpartition("\n")[2][:SHOWN]
+    errors = result.stderr.decode(errors="replace").rstrip()
+    last = errors.rpartition("\n")[2].strip()[:SHOWN]
     if result.returncode in NOT_RUN:
         return last or result.reason
     if result.status == "finished" or not command.scripts:
