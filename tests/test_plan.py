@@ -139,7 +139,7 @@ def kept_by_autograd(family: str, config: DPOConfig, tokens: int, depth: int) ->
     dtype = torch.bfloat16 if config.precision == "bf16" and config.method != "full" else torch.float32
     net = tiny_network(family, **{"n_layer" if family == "gpt2" else "num_hidden_layers": depth}).to(dtype)
     model = CandidateLogps(with_adapter(net, config)).train()
-    rest = tokens - 30
+    rest = tokens - 29  # the prompt's last token is shared, each answer's last one a label alone
     row = model.row([TokenGroup((1,) * 31, ((2,) * (rest // 2), (3,) * (rest - rest // 2)))])
     held: WeakSet[Kept] = WeakSet()
 

@@ -246,7 +246,8 @@ class Trainer:
         return means(self._of_all(self._loss_of(work, self._forward(work, 0))[1]))
 
     def _rows(self, groups: Sequence[TokenGroup]) -> StepRows:
-        return StepRows(groups, self.config.row_tokens, self.config.two_pass, self.accelerator.num_processes)
+        config, processes = self.config, self.accelerator.num_processes
+        return StepRows(groups, config.row_tokens, config.two_pass, processes, self.network.shared)
 
     def _reference_of(self, row: Row) -> torch.Tensor:
         """The row's reference log-probabilities from the cache; zeros for an objective without a reference."""

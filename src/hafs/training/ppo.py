@@ -31,7 +31,7 @@ from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
-from hafs.training.packing import Row, StepRows, TokenGroup
+from hafs.training.packing import Row, StepRows, TokenGroup, tokens_of
 from hafs.training.run import tracking
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
@@ -270,7 +270,7 @@ class PPOTrainer:
             ]
             group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
             found.append(Rollout(group, scores, ended, [answers[j].logps for j in keep]))
-        self._state["tokens"] += sum(r.group.shared_tokens for r in found)
+        self._state["tokens"] += sum(tokens_of([r.group], self.actors.shared) for r in found)
         return found
 
     def _scores(
@@ -284,7 +284,7 @@ class PPOTrainer:
             return totals
         model = self.actors.reward
         with self.actors.acting("reward"):
-            for piece in StepRows(groups, self.config.row_tokens).of(0):
+            for piece in StepRows(groups, self.config.row_tokens, shared=self.actors.shared).of(0):
                 values = model(model.row(piece.groups)).tolist()
                 for group in piece.groups:
                     i = next(i for i, g in enumerate(groups) if g is group)
@@ -305,7 +305,8 @@ class PPOTrainer:
         of = {id(r.group): r for r in rollouts}
         out = []
         for part in ([r.group for r in rollouts[i::n]] for i in range(n)):
-            rows = [self.actors.policy.row(p.groups) for p in StepRows(part, self.config.row_tokens).of(0)]
+            work = StepRows(part, self.config.row_tokens, shared=self.actors.shared).of(0)
+            rows = [self.actors.policy.row(p.groups) for p in work]
             with self.actors.acting("policy"):
                 old, told = zip(*(self.actors.outputs(row) for row in rows), strict=True)
             with self.actors.acting("reference"):
