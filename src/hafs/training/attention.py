@@ -144,7 +144,7 @@ def _visible(row: Row, window: int | None) -> Callable[..., torch.Tensor]:
 def _by_blocks(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **more: Any
 ) -> tuple[torch.Tensor, None]:
-    """SDPA for each block of the mask by itself; without blocks it is SDPA as ever. Tensors are [1, heads, length, d]."""
+    """SDPA for each block of the mask by itself; without blocks it is SDPA. Tensors: [1, heads, length, d]."""
     blocks = getattr(attention_mask, "blocks", None)
     if blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)

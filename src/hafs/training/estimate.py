@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hafs.config import TrainConfig, override
-from hafs.loading import pick_precision
+from hafs.models.loading import pick_precision
 from hafs.training.logprobs import CHUNK
 from hafs.training.packing import StepRows, TokenGroup, shared_row
 from hafs.training.shapes import Layer, Linear, Shape
@@ -153,8 +153,8 @@ class Estimate:
 
         Norms work in float32 and keep their input (and, when they are trained, what they scale). Attention by blocks
         keeps query, key and value; elsewhere it keeps key and value repeated to all heads, output and the logarithms of
-        its sums, too, and SDPA the mask as numbers. A gated MLP keeps gate, activated gate and up. A frozen linear layer
-        keeps nothing; its adapter keeps the input (with dropout its own, and the noise), the small middle, and for DoRA
+        its sums, too, and SDPA the mask as numbers. A gated MLP keeps gate, activated gate and up. A frozen linear
+        layer keeps nothing; its adapter keeps the input (with dropout its own, and the noise), the small middle, and for DoRA
         two outputs.
         """
         shape, config, t, b = self.shape, self.config, row.tokens, self.bytes

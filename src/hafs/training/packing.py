@@ -1,9 +1,9 @@
 """Groups to rows: whose tokens one forward pass takes, and where the labels of each candidate are.
 
-A row is the token tree of its groups' sequences (`tree.py`): the prompt of a group, and whatever else its sequences have
-in common with each other or with those of other groups, is computed once. A *choice* is a node and a token that follows
-it; candidates that say the same after the same share it, so a log-probability exists once, too, and each candidate's
-labels are gathered from them. Dropout's mask is one a node: sequences that share a prefix share its mask.
+A row is the token tree of its groups' sequences (`tree.py`): the prompt of a group, and whatever else its sequences
+have in common with each other or with those of other groups, is computed once. A *choice* is a node and a token that
+follows it; candidates that say the same after the same share it, so a log-probability exists once, too, and each
+candidate's labels are gathered from them. Dropout's mask is one a node: sequences that share a prefix share its mask.
 
 The unshared layout (one padded line per candidate, the prompt repeated) is the fallback for models whose layers do
 not take such a mask.
@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from hafs.chat import Tokenizer, encode_answer, encode_prompt
 from hafs.errors import UsageError
+from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
 from hafs.training.tree import Tree, blocks, tree_of
 from hafs.types import Edge, PreferenceGroup
 
@@ -38,9 +38,7 @@ class TokenGroup:
     @property
     def pair_tokens(self) -> int:
         """Tokens that training takes pair by pair, the prompt and both answers for every edge."""
-        return sum(
-            len(self.prompt) + len(self.candidates[i]) - 1 for e in self.edges for i in (e.winner, e.loser)
-        )
+        return sum(len(self.prompt) + len(self.candidates[i]) - 1 for e in self.edges for i in (e.winner, e.loser))
 
 
 @dataclass(frozen=True)
@@ -174,8 +172,8 @@ def pack(groups: Iterable[TokenGroup], row_tokens: int, shared: bool = True) -> 
 class Piece:
     """A row to compute: its groups (or parts of one), the whole groups that it completes, its number in the step.
 
-    `tokens` are those of the layout, without padding. A piece that does not `count` keeps a process with less to do in step with
-    the others; its loss is zero.
+    `tokens` are those of the layout, without padding. A piece that does not `count` keeps a process with less to do in
+    step with the others; its loss is zero.
     """
 
     groups: tuple[TokenGroup, ...]

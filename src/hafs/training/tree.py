@@ -27,7 +27,7 @@ class Sequences(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """A tree in preorder: `tokens`, `depths` and `ends` [places], and the place of every node (the root has none, -1)."""
+    """A tree in preorder: `tokens`, `depths`, `ends` [places], and the place of every node (the root has none, -1)."""
 
     tokens: list[int]
     depths: list[int]
@@ -112,8 +112,8 @@ def tree_of(groups: Iterable[Sequences], shared: bool = True) -> Tree:
 def blocks(depths: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
     """The row in stretches [first, last) for each of which attention runs by itself, at the least cost.
 
-    A stretch is a branch (its keys are those above it and its own, so nothing between branches is computed), or subtrees
-    side by side, where these are so small that one call costs less than several.
+    A stretch is a branch (its keys are those above it and its own, so nothing between branches is computed), or
+    subtrees side by side, where these are so small that one call costs less than several.
     """
     cost: dict[int, float] = {}  # of the subtree that begins at a place, and how it is cut
     cut: dict[int, list[tuple[int, int]]] = {}
