@@ -68,7 +68,7 @@ class Estimate:
     def _steps(self) -> Iterator[tuple[list[Work], bool]]:
         """The rows of each step of the first epoch, in the loop's order, and whether the step takes two passes."""
         config, size = self.config, self.config.batch_size * self.config.gradient_accumulation_steps
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 % 2**63)
         order = torch.randperm(len(self.groups), generator=generator).tolist()
         for first in range(0, len(order), size):
             members = [self.groups[i] for i in order[first : first + size]]
@@ -154,8 +154,8 @@ class Estimate:
         Norms work in float32 and keep their input (and, when they are trained, what they scale). Attention by blocks
         keeps query, key and value; elsewhere it keeps key and value repeated to all heads, output and the logarithms of
         its sums, too, and SDPA the mask as numbers. A gated MLP keeps gate, activated gate and up. A frozen linear
-        layer keeps nothing; its adapter keeps the input (with dropout its own, and the noise), the small middle, and for DoRA
-        two outputs.
+        layer keeps nothing; its adapter keeps the input (with dropout its own, and the noise), the small middle, and
+        for DoRA two outputs.
         """
         shape, config, t, b = self.shape, self.config, row.tokens, self.bytes
         sizes: list[float] = [4 * t * n for n in layer.norms for _ in range(2 if self.full else 1)]
