@@ -58,6 +58,7 @@ def generate(
     from hafs.config import override
     from hafs.files.jsonl import write_jsonl
     from hafs.generation.candidates import generate_candidates
+    from hafs.scorers.run import try_commands
 
     space = workspace_at(workspace)
     if candidates_per_prompt is not None:
@@ -65,6 +66,8 @@ def generate(
     sampling: GenerateConfig = override(space.config.generate, **settings)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
+        if own := [p for p in chosen if p.checker == "code"]:
+            try_commands(space.config, own, "code")
         backend = open_backend(space.config.model.name if model is None else model)
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:
