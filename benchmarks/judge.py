@@ -22,11 +22,11 @@ import httpx2
 from common import peak_mb, result
 from hafs.judge import open_protocol
 from hafs.judge.calling import Manner
-from hafs.judge.clients import OpenAIClient
 from hafs.judge.ledger import Ledger
 from hafs.judge.prices import load_prices
 from hafs.judge.runner import Judging, judge
 from hafs.judge.work import Selection, Work
+from hafs.servers.openai import OpenAIClient
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
 

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hafs.judge import batches, limits
+from hafs.judge import batches
 from hafs.judge.ledger import Batch, Ledger
 from hafs.judge.prices import load_prices
+from hafs.servers import limits
 from hafs.store import Store, open_store
 from hafs.store.schema import judge_batches, judge_calls
 from judge_server import JudgeServer, honest

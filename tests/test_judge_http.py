@@ -20,12 +20,15 @@ import pytest
 from sqlalchemy import delete, select
 
 from hafs.errors import UsageError
-from hafs.judge import consistent, limits
+from hafs.judge import consistent
 from hafs.judge.calling import Manner
-from hafs.judge.clients import CallFailed, ReplayClient, Reply, open_client
+from hafs.judge.clients import ReplayClient, open_client
 from hafs.judge.ledger import Call, Ledger
 from hafs.judge.prices import load_prices
 from hafs.judge.runner import probes
+from hafs.servers import limits
+from hafs.servers.client import Reply
+from hafs.servers.errors import CallFailed
 from hafs.store import Store
 from hafs.store.schema import judge_calls
 from hafs.store.schema import verdicts as verdict_table

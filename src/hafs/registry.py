@@ -24,10 +24,10 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "backends": {
         "transformers": "hafs.backends.transformers:TransformersBackend",
-        "openai": "hafs.backends.openai:OpenAIBackend",
-        "ollama": "hafs.backends.ollama:OllamaBackend",
-        "anthropic": "hafs.backends.anthropic:AnthropicBackend",
-        "vllm": "hafs.backends.vllm:VllmBackend",
+        "openai": "hafs.backends.remote:OpenAIBackend",
+        "ollama": "hafs.backends.remote:OllamaBackend",
+        "anthropic": "hafs.backends.remote:AnthropicBackend",
+        "vllm": "hafs.backends.remote:InProcessVllm",
     },
     "tasks": {
         "asm": "hafs.tasks.snes:asm",

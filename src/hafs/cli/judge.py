@@ -15,9 +15,9 @@ from hafs.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hafs.judge.clients import Client
     from hafs.judge.estimate import Estimate
     from hafs.judge.runner import JudgeResult, Judging
+    from hafs.servers.client import Client
     from hafs.store import Store, Workspace
 
 Judges = Annotated[

@@ -16,13 +16,16 @@ from hafs.errors import HafsError, UsageError
 from hafs.judge import batches
 from hafs.judge.budget import Budget
 from hafs.judge.calling import Caller, Manner, Stopped, Tally, Writer
-from hafs.judge.clients import Client, EndpointDown, ReplayClient, is_local
+from hafs.judge.clients import ReplayClient
 from hafs.judge.consistency import Reliability
 from hafs.judge.ledger import Ledger
 from hafs.judge.prices import FREE, Price, Prices
 from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Protocol
 from hafs.judge.work import Page, Selection, Work
+from hafs.servers.address import is_local
+from hafs.servers.client import Client
+from hafs.servers.errors import EndpointDown
 from hafs.store import Store
 from hafs.types import Progress, silent
 
