@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hafs.judge import open_protocol
-from hafs.judge.calling import Manner
 from hafs.judge.prices import load_prices
-from hafs.judge.runner import JudgeResult, Judging, judge
+from hafs.judge.run.calling import Manner
+from hafs.judge.run.runner import JudgeResult, Judging, judge
 from hafs.judge.work import Selection
 from hafs.servers.anthropic import AnthropicClient
 from hafs.servers.client import Client

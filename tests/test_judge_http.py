@@ -21,11 +21,11 @@ from sqlalchemy import delete, select
 
 from hafs.errors import UsageError
 from hafs.judge import consistent
-from hafs.judge.calling import Manner
 from hafs.judge.clients import ReplayClient, open_client
-from hafs.judge.ledger import Call, Ledger
 from hafs.judge.prices import load_prices
-from hafs.judge.runner import probes
+from hafs.judge.run.calling import Manner
+from hafs.judge.run.ledger import Call, Ledger
+from hafs.judge.run.runner import probes
 from hafs.servers import limits
 from hafs.servers.client import Reply
 from hafs.servers.errors import CallFailed
@@ -429,7 +429,7 @@ def test_each_waits_a_random_while_beyond_what_the_endpoint_asks(
         return waits[-1]
 
     monkeypatch.setattr(limits.random, "uniform", lambda low, high: high)
-    monkeypatch.setattr("hafs.judge.calling.backoff", backoff)
+    monkeypatch.setattr("hafs.judge.run.calling.backoff", backoff)
     run(store, client_of("openai", serve(honest, first_times(1, (429, {"retry-after": told})))))
     assert len(waits) == 8 and min(waits) > (0.05 if told == "0.05" else 0.0)
 

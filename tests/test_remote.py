@@ -19,7 +19,7 @@ import pytest
 from hafs.backends import Request, Unanswered, is_local, open_backend, split_name
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
-from hafs.generate import generate_candidates
+from hafs.generation.candidates import generate_candidates
 from hafs.servers.ollama import address, installed
 from hafs.store import Store, open_store
 from hafs.types import Prompt

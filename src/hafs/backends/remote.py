@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hafs.backends import Answer, Capabilities, Request, Unanswered
-from hafs.chat import whole
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
+from hafs.models.chat import whole
 from hafs.servers import ollama
 from hafs.servers.abilities import LIMIT, QUESTION, SYSTEM, probe
 from hafs.servers.address import base_url, key_hint

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hafs.judge.calling import Caller
 from hafs.judge.clients import ReplayClient
-from hafs.judge.ledger import ANSWERED, Call, Ledger
+from hafs.judge.run.calling import Caller
+from hafs.judge.run.ledger import ANSWERED, Call, Ledger
 from hafs.servers.abilities import LIMIT, QUESTION, SCHEMA, SYSTEM, probe
 from hafs.servers.client import GREEDY, Reply
 from hafs.servers.errors import CallFailed, EndpointDown

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from hafs.chat import whole
+from hafs.models.chat import whole
 from hafs.servers.errors import CallFailed, failure_of
 
 T = TypeVar("T")

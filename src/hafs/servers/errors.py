@@ -7,8 +7,8 @@ import math
 import time
 from typing import Any
 
-from hafs.chat import whole
 from hafs.errors import HafsError
+from hafs.models.chat import whole
 
 RETRIABLE = ("rate_limit", "server", "timeout", "cut", "connection")
 PERHAPS_PAID = ("timeout", "cut", "large")
