@@ -236,7 +236,7 @@ def test_no_more_requests_are_under_way_than_asked_for() -> None:
         ("openai:http://127.0.0.1:9/v1#m", "does not answer"),
         ("openai:ftp://x#m", "is no address"),
         ("openai:gpt", "needs a key"),
-        ("anthropic:claude", "need a key"),
+        ("anthropic:claude", "needs a key"),
         ("vllm:default", "vllm serve default"),
     ],
 )
