@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs.backends import Request, open_backend
@@ -148,7 +148,11 @@ def test_no_key_in_the_clear_beyond_private_networks(monkeypatch: pytest.MonkeyP
         OpenAIClient("m", "http://me:pw@127.0.0.1:1/v1")
 
 
-@given(st.sampled_from(["http", "https"]), st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5}){1,2}", fullmatch=True))
+NAMES = st.lists(st.sampled_from(["api", "openai", "com", "example", "org", "a-b", "0"]), min_size=2, max_size=4)
+
+
+@given(st.sampled_from(["http", "https"]), NAMES.map(".".join))
+@settings(max_examples=50, deadline=None)
 def test_no_foreign_host_has_openais_variable(scheme: str, host: str) -> None:
     wanted = "OPENAI_API_KEY" if (scheme, host) == ("https", "api.openai.com") else "HAFS_KEY_"
     assert key_variable(f"{scheme}://{host}/v1").startswith(wanted)
@@ -163,10 +167,9 @@ def test_no_foreign_host_has_openais_variable(scheme: str, host: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed(status: int) -> None:
-    with serving(fine) as other:
-        with serving(lambda h, _: h.send(b"", status, location=f"{other.url}/v1/chat/completions")) as server:
-            with pytest.raises(CallFailed, match=f"sends us on to {other.url}.*redirects are not followed"):
-                ask(server.url)
+    with serving(fine) as other, serving(lambda h, _: h.send(b"", status, location=f"{other.url}/v1/x")) as server:
+        with pytest.raises(CallFailed, match=f"sends us on to {other.url}.*redirects are not followed"):
+            ask(server.url)
         assert not other.seen
 
 
@@ -248,7 +251,7 @@ HOSTILE: dict[str, tuple[Callable[[Any], None], str, str]] = {
     "digits": (lambda h: h.send(b'{"choices":' + b"9" * 100_000 + b"}"), "cut", "cannot be read"),
     "bomb": (lambda h: h.send(BOMB, content_encoding="gzip"), "large", "larger than 8 MB"),
     "stream": (lambda h: chunks(h, b" " * (1 << 20), 600), "large", "larger than 8 MB"),
-    "long text": (lambda h: h.send(completion("x" * 30_000_000)), "large", "larger than 8 MB"),
+    "long text": (lambda h: h.send(completion("x" * 9_000_000)), "large", "larger than 8 MB"),
     "brotli": (lambda h: h.send(b"x", content_encoding="br"), "cut", "was not asked for"),
     "half gzip": (
         lambda h: h.send(gzip.compress(b"{" + b" " * 999)[:-9], content_encoding="gzip"),
@@ -303,7 +306,7 @@ def test_a_hostile_judge_ends_no_run(tmp_path: Path) -> None:
         assert sum(result.reliability.verdicts.values()) == 16 and not result.tally.failed
         assert result.reliability.verdicts["ranked"] >= 8
         for verdict in store.verdicts():
-            verdict.comment.encode()
+            json.dumps(verdict.to_dict(), ensure_ascii=False).encode()
 
 
 # what an endpoint takes
@@ -353,9 +356,9 @@ def test_what_a_server_refuses_is_found_once_and_said(
 
 
 def test_a_judge_that_wants_max_completion_tokens(tmp_path: Path) -> None:
-    with filled(tmp_path, prompts=2, candidates=2) as store:
-        with JudgeServer(refuses=("max_tokens", "temperature")).running() as server:
-            (result,) = run(store, OpenAIClient("local", server.v1), protocol="pairwise")
-            sent = [q.body for q in server.asked()]
+    picky = JudgeServer(refuses=("max_tokens", "temperature"))
+    with filled(tmp_path, prompts=2, candidates=2) as store, picky.running() as server:
+        (result,) = run(store, OpenAIClient("local", server.v1), protocol="pairwise")
+        sent = [q.body for q in server.asked()]
     assert result.coverage == 1.0 and not result.tally.trouble["auth"]
     assert all(b["max_completion_tokens"] == 1024 and "temperature" not in b and b["seed"] == 0 for b in sent)
