@@ -189,6 +189,24 @@ def test_a_reply_cut_off_by_the_limit_of_tokens_is_malformed(store: Store, serve
         assert dict(result.reliability.verdicts) == {"malformed": 8}
 
 
+@pytest.mark.parametrize("how", ["cut", "thinks", "half"])
+def test_what_could_not_be_read_is_said_with_the_remedy(tmp_path: Path, serve: Any, how: str) -> None:
+    """Nothing readable is a failure; where some of it was, the rest is named."""
+    filled(root := workspace(tmp_path / "w"), prompts=2).close()
+    server = serve(
+        (lambda q: "<think>A is better, or B") if how == "thinks" else honest,
+        lambda q: "length" if how == "cut" or (how == "half" and q.texts["REQUEST"] == "prompt 0") else None,
+    )
+    ran = hafs("judge", "run", "--judge", f"m@{server.v1}", "--max-tokens", 64, "-w", root)
+    assert ran.code == (0 if how == "half" else 1)
+    if how == "thinks":
+        assert "4 replies could not be read; most often (4): its thought has no end" in ran.err
+    else:
+        n = 4 if how == "cut" else 2
+        assert f"{n} replies were cut off at 64 tokens: --max-tokens above 64" in ran.err
+    assert ("nothing that it said could be read" in ran.err) == (how != "half")
+
+
 @pytest.mark.parametrize("protocol", ["listwise", "pairwise", "pointwise", "reference"])
 def test_swapping_the_verdict_swaps_the_pairs(tmp_path: Path, serve: Callable[..., JudgeServer], protocol: str) -> None:
     won = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,18 @@ class _Batch:
             raise self.backend.failure(e) from e
 
 
+async def _patiently(send: Callable[[], Awaitable[Any]], attempts: int = 3) -> Any:
+    """Await `send()`, again after failures that pass: a server that starts says where it is before it listens."""
+    for n in range(1, attempts + 1):
+        try:
+            return await send()
+        except CallFailed as e:
+            if e.kind not in RETRIABLE or e.status == 200 or n == attempts or (e.retry_after or 0.0) > LONGEST_PAUSE:
+                raise
+            await asyncio.sleep(backoff(n, e.retry_after))
+    raise AssertionError("unreachable")
+
+
 def answer_of(request: Request, reply: Reply) -> Answer:
     """The answer that a reply is; raises Refused when it is none."""
     if reply.stop == "refusal":
@@ -257,7 +269,7 @@ class OpenAIBackend(RemoteBackend):
 
     def _tell(self, what: str, body: dict[str, str]) -> None:
         try:
-            wait(self._remote.post(f"/{what}", body, self._timeout))
+            wait(_patiently(lambda: self._remote.post(f"/{what}", body, self._timeout)))
         except CallFailed as e:
             if e.kind == "missing":
                 raise UsageError(
@@ -271,7 +283,7 @@ class OpenAIBackend(RemoteBackend):
     async def _served(self) -> dict[str, dict[str, Any]]:
         """What the server says of each of its models; empty when it does not list them."""
         try:
-            listed = member(await self._remote.get("/models", self._timeout), "data")
+            listed = member(await _patiently(lambda: self._remote.get("/models", self._timeout)), "data")
         except CallFailed as e:
             if e.kind == "missing" or e.status == 200:
                 return {}

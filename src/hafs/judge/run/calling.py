@@ -160,6 +160,9 @@ def _each_if_not_all(write: Callable[[list[Any]], Any], rows: list[Any]) -> None
             raise failed from None
 
 
+CUT = "it was cut off at the limit of tokens"
+
+
 class Stopped(Exception):
     """The run of this judge is over; nothing more is sent."""
 
@@ -334,7 +337,7 @@ def judged(ask: Ask, reply: Reply) -> tuple[str, str, Reading]:
         return ANSWERED, REFUSED, Reading("abstain", reason=f"the judge {REFUSED}")
     try:
         if reply.stop == "length":
-            raise Unreadable("it was cut off at the limit of tokens")
+            raise Unreadable(CUT)
         return ANSWERED, "", read(ask, reply.text)
     except Unreadable as e:
         return MALFORMED, str(e), Reading("malformed", reason=str(e))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -32,12 +33,24 @@ from hafs.types import Progress, silent
 
 @dataclass
 class JudgeResult:
-    """One judge's part of a run: what was done and how far it can be taken at its word."""
+    """One judge's part of a run: what was done and how far it can be taken at its word.
+
+    `unreadable` counts the verdicts that say nothing because the reply could not be read, by reason; `max_tokens` is
+    where replies were cut.
+    """
 
     judge: str
     protocol: str
     tally: Tally
     reliability: Reliability = field(default_factory=Reliability)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    max_tokens: int = 0
+
+    @property
+    def nothing_read(self) -> bool:
+        """Whether there were replies and not one could be read."""
+        said = self.reliability.verdicts
+        return bool(said["malformed"]) and said["malformed"] == sum(said.values())
 
     @property
     def coverage(self) -> float | None:
@@ -54,6 +67,7 @@ class JudgeResult:
             "protocol": self.protocol,
             **self.reliability.to_dict(),
             "coverage": self.coverage,
+            "unreadable": dict(self.unreadable),
             **self.tally.to_dict(),
         }
 
@@ -225,8 +239,10 @@ class _Run:
     def result(self) -> JudgeResult:
         """What came of it, the reliability read back from the store."""
         result = JudgeResult(self.caller.judge, self.judging.protocol.id, self.tally)
+        result.max_tokens = self.judging.manner.max_tokens
         for verdicts in self.work.verdicts():
             result.reliability.add(verdicts)
+            result.unreadable.update(v.reason for v in verdicts if v.outcome == "malformed")
         return result
 
 
