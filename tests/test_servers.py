@@ -4,9 +4,13 @@ endpoint takes is found by asking it. Real HTTP on this machine."""
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import logging
+import os
 import threading
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -307,6 +311,53 @@ def test_a_hostile_judge_ends_no_run(tmp_path: Path) -> None:
         assert result.reliability.verdicts["ranked"] >= 8
         for verdict in store.verdicts():
             json.dumps(verdict.to_dict(), ensure_ascii=False).encode()
+
+
+# two at once
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_two_generators_at_once_make_what_was_asked_for(kind: str, tmp_path: Path) -> None:
+    """Each answers with another text, so nothing but the claim keeps them from making everything twice."""
+    from sqlalchemy import text
+
+    from hafs.generation.candidates import generate_candidates
+    from hafs.store import open_store
+    from hafs.types import Prompt
+
+    where: str | Path = tmp_path / "hafs.db"
+    if kind == "postgres":
+        where = os.environ.get("HAFS_TEST_POSTGRES") or pytest.skip("HAFS_TEST_POSTGRES names no server")
+    number = itertools.count()
+
+    def slow(handler: Any, body: dict[str, Any]) -> None:
+        if handler.path.endswith("/models"):
+            return handler.send({"data": [{"id": "m"}]})
+        time.sleep(0.01)
+        return handler.send(completion(f"answer {next(number)}"))
+
+    config = CONFIG.model_copy(update={"candidates": 2})
+    mine = uuid.uuid4().hex
+    prompts = [Prompt(f"{mine} prompt {i}") for i in range(10)]
+    made: list[Any] = []
+    with serving(slow) as server, open_store(where) as first, open_store(where) as second:
+
+        def generate(store: Any, asked: list[Prompt]) -> None:
+            made.append(generate_candidates(store, open_backend(f"openai:{server.url}"), asked, config))
+
+        orders = ((first, prompts), (second, prompts[::-1]))
+        threads = [threading.Thread(target=generate, args=args) for args in orders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        found = list(first.candidates(prompt_ids=[p.id for p in prompts]))
+        assert len(found) == 20 == len(server.posts()) == len({(c.prompt_id, c.index) for c in found})
+        assert [len(g.candidates) for g in made] == [20, 20] and sum(g.new for g in made) == 20
+        if kind == "postgres":
+            with first.connection() as conn:
+                held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+                assert conn.execute(text(held)).scalar() == 0
 
 
 # what an endpoint takes

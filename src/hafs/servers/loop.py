@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from functools import cache
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,9 +21,14 @@ def wait(work: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-@cache
+_lock = threading.Lock()
+_loops: dict[int, asyncio.AbstractEventLoop] = {}
+
+
 def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """The loop of this process: threads do not come along when one forks."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="servers", daemon=True).start()
-    return loop
+    """The one loop of this process: threads do not come along when a process forks."""
+    with _lock:
+        if process not in _loops:
+            _loops[process] = asyncio.new_event_loop()
+            threading.Thread(target=_loops[process].run_forever, name="servers", daemon=True).start()
+        return _loops[process]
