@@ -170,6 +170,7 @@ class PreferencesConfig(_Section):
     references: Literal["never", "when-needed", "always"] = "never"
     max_candidates: int = Field(8, ge=2)
     efficiency: bool = True
+    labels: bool = Field(False, description="label every answer by pass or fail (by its rating), for the loss kto")
 
 
 class EvalConfig(_Section):
