@@ -180,7 +180,8 @@ class Trainer(Runner):
         return means(self._of_all(self._loss_of(work, self._forward(work, 0))[1]))
 
     def _rows(self, groups: Sequence[TokenGroup]) -> StepRows:
-        return StepRows(groups, self.config.row_tokens, self.config.two_pass, self.crew.num_processes)
+        config, processes = self.config, self.crew.num_processes
+        return StepRows(groups, config.row_tokens, config.two_pass, processes, self.network.shared)
 
     def _reference_of(self, row: Row) -> torch.Tensor:
         """The row's reference log-probabilities from the cache; zeros for an objective without a reference."""
