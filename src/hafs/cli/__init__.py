@@ -31,6 +31,7 @@ from hafs.cli import (
     loop,
     methods,
     preferences,
+    renamed,
     report,
     rlhf,
     score,
@@ -48,7 +49,7 @@ VERBS = {
     "Judges and people": (annotate, judge),
     "Training": (sft, train, rlhf),
     "Proof": (evaluate, failures, compare, methods, report, explain, lock, loop),
-    "Sharing": (export, serve),
+    "Sharing": (export, serve, renamed),
 }
 """The verbs' modules by the panel of the help page that they stand in, in the order of the work."""
 
