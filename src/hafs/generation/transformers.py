@@ -287,7 +287,7 @@ def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int
     """
     if not all(isinstance(layer, _RoomyLayer) for layer in cache.layers):
         return 0
-    first, last = min(prompts), max(prompts)  # in their order these two have least in common
+    first, last = min(map(tuple, prompts)), max(map(tuple, prompts))  # in their order these two have least in common
     most = min(map(len, prompts)) - 1
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     return shared if shared * (len(prompts) - 1) >= WORTH_A_PASS else 0
