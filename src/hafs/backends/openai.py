@@ -7,6 +7,7 @@ run that was cut off asks for what is missing and for nothing else; servers keep
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from hafs.backends import Answer, Capabilities, Request
 from hafs.backends.remote import Refused, ask_all, failure, message_of, plan, sdk, seed_of
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
-from hafs.models.chat import messages_of, whole
+from hafs.models.thoughts import Thought, split_thought
 from hafs.types import content_id
 
 OWNERS: dict[str, dict[str, Any]] = {
@@ -91,19 +92,29 @@ class OpenAIBackend:
         try:
             reply = client.chat.completions.create(
                 model=self._adapter or self._model,
-                messages=messages_of(whole(request.text), whole(request.system)),
+                messages=request.messages(),
                 temperature=config.temperature,
                 top_p=config.top_p,
                 max_tokens=config.max_new_tokens,
                 seed=seed_of(request, config),
                 logprobs=True,
-                **self._more,
+                **self._asked(request, config),
             )
         except self._sdk.APIError as e:
             raise failure(self._sdk, e, self.where, self._model, "OPENAI_API_KEY") from e
         except ValueError as e:
             raise Refused(f"the answer could not be read: {e}") from e
         return answer_of(request, reply)
+
+    def _asked(self, request: Request, config: GenerateConfig) -> dict[str, Any]:
+        """What this server is asked beside the sampling: its own settings, tools, and not to think."""
+        more = dict(self._more)
+        if tools := json.loads(request.tools):
+            more["tools"] = tools
+        if config.thinking == "off":
+            body = {"chat_template_kwargs": {"enable_thinking": False, "thinking": False}}
+            more["extra_body"] = {**more.get("extra_body", {}), **body}
+        return more
 
     def _served(self) -> dict[str, dict[str, Any]]:
         """What the server says of each of its models; empty when it does not list them."""
@@ -131,16 +142,28 @@ def answer_of(request: Request, reply: Any) -> Answer:
     known = tuple(ids) if ids and all(isinstance(i, int) for i in ids) else ()
     used = getattr(getattr(reply, "usage", None), "completion_tokens", None)
     logprob = sum(t.logprob for t in tokens) if tokens else None
+    content = choice.message.content or ""
+    told = getattr(choice.message, "reasoning_content", None) or getattr(choice.message, "reasoning", None)
+    said = Thought(str(told), content) if told else split_thought(content)
+    n = _answer_tokens(said, used)
     return Answer(
         request.key,
         request.index,
-        choice.message.content or "",
+        said.text,
         known,
         logprob,
         finish,
-        len(tokens) or used,
+        n if said.thought else len(tokens) or used,
         tuple(t.logprob for t in tokens),
+        said.thought,
     )
+
+
+def _answer_tokens(said: Thought, used: int | None) -> int | None:
+    """The tokens of the answer after a thought: its share of what the server counted, by length of text."""
+    if used is None:
+        return None
+    return round(used * len(said.text) / max(1, len(said.text) + len(said.thought)))
 
 
 def identity(where: str, model: str, about: dict[str, Any]) -> str:

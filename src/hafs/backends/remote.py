@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from hafs.backends import Answer, Request, Unanswered
@@ -32,7 +33,7 @@ class ServerGone(Exception):
 
 def plan(requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
     """The requests as they come, one answer each, in batches of `config.batch_size`."""
-    single = [Request(r.key, r.text, r.system, 1, r.index + i, r.seed) for r in requests for i in range(r.n)]
+    single = [replace(r, n=1, index=r.index + i) for r in requests for i in range(r.n)]
     size = config.batch_size
     return [single[i : i + size] for i in range(0, len(single), size)]
 

@@ -3,6 +3,7 @@ of ours has vLLM. Where it fails, `vllm serve DIR` and `openai:http://127.0.0.1:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from hafs.backends import Answer, Capabilities, Request
 from hafs.backends.remote import seed_of
 from hafs.config import GenerateConfig
 from hafs.errors import MissingTool
-from hafs.models.chat import decode_answer, encode_prompt, stop_ids
+from hafs.models.chat import encode_messages, read_answer, stop_ids
 from hafs.models.loading import generation_config, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 
@@ -38,7 +39,7 @@ class VllmBackend:
 
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
         """Sample `n` answers for each request of the batch."""
-        prompts = [{"prompt_token_ids": encode_prompt(self.tokenizer, r.text, r.system)} for r in batch]
+        prompts = [{"prompt_token_ids": self._encoded(r, config)} for r in batch]
         stops = stop_ids(self.tokenizer, self._generation)
         params = [
             self._vllm.SamplingParams(
@@ -57,11 +58,16 @@ class VllmBackend:
             Answer(
                 r.key,
                 r.index + i,
-                decode_answer(self.tokenizer, one.token_ids),
+                said.text,
                 tuple(one.token_ids),
                 one.cumulative_logprob,
                 one.finish_reason or "",
+                thought=said.thought,
             )
             for r, out in zip(batch, found, strict=True)
             for i, one in enumerate(out.outputs)
+            for said in (read_answer(self.tokenizer, one.token_ids, config.thinking),)
         ]
+
+    def _encoded(self, request: Request, config: GenerateConfig) -> list[int]:
+        return encode_messages(self.tokenizer, request.messages(), json.loads(request.tools), config.thinking)

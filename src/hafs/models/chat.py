@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from hafs.errors import UsageError
-from hafs.models.thoughts import split_thought
+from hafs.models.thoughts import Thought, begins_thought, split_thought
 from hafs.types import content_id
 
 Thinking = Literal["keep", "strip", "off"]
@@ -112,7 +112,7 @@ def encode_messages(
 
     A template that refuses a system turn, or leaves it out, gets the system text before the first turn of the user.
     """
-    turns = [_whole(m) for m in messages]
+    turns = [whole_message(m) for m in messages]
     if not tokenizer.chat_template:
         said = [str(m.get("content") or "") for m in turns]
         return _plain_ids(tokenizer, "\n\n".join(t for t in said if t) + "\n")
@@ -271,9 +271,10 @@ def encode_answer(
     answer that was cut off). A thought in `text`, or given apart, is encoded, or left out, as `thinking` says."""
     turn = turn_of(tokenizer, thinking)
     text = whole(text)
-    if turn.thinks or thinking != "keep":
-        found = split_thought(text)
-        thought, text = thought or found.thought, found.text if found.thought or found.text != text else text
+    if (turn.thinks or thinking != "keep") and not thought:
+        thought, text, _ = split_thought(text)
+    if thought and thinking == "keep" and not (text or end):
+        return encode_after(tokenizer, turn.thought[0] + _safe(tokenizer, whole(thought)), thinking)
     if thought and thinking == "keep":
         body = f"{turn.thought[0]}{_safe(tokenizer, whole(thought))}{turn.thought[1]}{_safe(tokenizer, text)}"
     else:
@@ -290,6 +291,22 @@ def encode_after(tokenizer: Tokenizer, text: str, thinking: Thinking = "keep") -
         return _ids(tokenizer, text)
     head, both = _ids(tokenizer, before), _ids(tokenizer, before + text)
     return both[len(head) :] if both[: len(head)] == head else _ids(tokenizer, text)
+
+
+def read_answer(tokenizer: Tokenizer, ids: Sequence[int], thinking: Thinking = "keep") -> Thought:
+    """The answer in sampled ids and the thought before it; an answer that is all thought is unfinished."""
+    text, turn = decode_answer(tokenizer, ids), turn_of(tokenizer, thinking)
+    if turn.lead.isspace():
+        text = text.removeprefix(turn.lead)
+    if not turn.thinks:
+        return split_thought(text) if begins_thought(text) else Thought("", text)
+    ends = stop_ids(tokenizer)
+    raw = tokenizer.decode(ids[:-1] if ids and ids[-1] in ends else ids)
+    found = split_thought(raw, opened=turn.opens)
+    if not found.thought and found.finished and found.text == raw:
+        return Thought("", text)
+    thought, said = (_specials(tokenizer).sub("", part) for part in found[:2])
+    return Thought(thought, said, found.finished)
 
 
 def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -364,13 +381,13 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return content_id("tokenizer", inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items()))
 
 
-def _whole(value: Any) -> Any:
+def whole_message(value: Any) -> Any:
     """A message, or what is in one, without lone surrogates."""
     if isinstance(value, str):
         return whole(value)
     if isinstance(value, Mapping):
-        return {k: _whole(v) for k, v in value.items()}
-    return [_whole(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: whole_message(v) for k, v in value.items()}
+    return [whole_message(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 _PATTERNS: WeakKeyDictionary[Any, dict[str, tuple[re.Pattern[str], ...]]] = WeakKeyDictionary()
@@ -442,7 +459,7 @@ def _marked(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> list[dict[str
 def _marked_tools(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     from transformers.utils.chat_template_utils import mark_control_tokens
 
-    return [mark_control_tokens(_whole(t), _patterns(tokenizer)[2]) for t in tools]
+    return [mark_control_tokens(whole_message(t), _patterns(tokenizer)[2]) for t in tools]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -577,7 +577,7 @@ def train_ppo(
     done = run.finished()
     if done is not None:
         return TrainResult(**done)
-    encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]
+    encoded = [tuple(encode_prompt(tokenizer, p.text, p.system, p.context, p.tools, config.thinking)) for p in prompts]
     fits = [i for i, ids in enumerate(encoded) if len(ids) + config.max_new_tokens <= config.max_length]
     net = load_model(path, config.precision, config.attention, config.quantize)
     adapter = replace(adapter, weight=reward_weight) if adapter else None

@@ -295,7 +295,7 @@ def split(
     dropped = 0
     for number, group in enumerate(groups, 1):
         try:
-            tokens = fit(tokenize(tokenizer, group), config.max_length)
+            tokens = fit(tokenize(tokenizer, group, config.thinking), config.max_length)
         except TemplateRefuses as e:
             refused.append(f"prompt {number} ({group.prompt[:40]!r}): {e}")
             continue
