@@ -176,3 +176,86 @@ def test_a_bad_row_is_named_and_the_others_train(tmp_path: Path) -> None:
     assert "takes no system text" in notes and "a turn ends with <end_of_turn>" in notes
     ends = json.loads((tmp_path / "run/model/generation_config.json").read_text())["eos_token_id"]
     assert tokenizer.convert_tokens_to_ids("<end_of_turn>") in ends
+
+
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": '{"a": 2}'}}],
+}
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3", "ministral", "granite", "gpt_oss", "smollm3"])
+def test_a_call_of_tools_is_an_answer_that_the_template_writes(name: str) -> None:
+    from hafs.models.chat import render
+    from hafs.types import call_in, call_text
+
+    tokenizer, text = tokenizer_of(name), call_text(CALL)
+    message = call_in(text)
+    assert message is not None and call_in('{"content": "x"}') is None
+    thinking = "off" if name in ("qwen3", "gpt_oss") else "keep"
+    asked = [{"role": "user", "content": "2+2?"}]
+    prompt = encode_prompt(tokenizer, "2+2?", tools=TOOLS, thinking=thinking)
+    answer = encode_answer(tokenizer, text, thinking=thinking)
+    whole = [*asked, {**CALL, "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"a": 2}}}]}]
+    said = render(tokenizer, whole, TOOLS, thinking, ask=False)
+    ids = tokenizer(said, add_special_tokens=False)["input_ids"]
+    assert (
+        prompt + answer == ids[: len(prompt + answer)] and tokenizer.decode(ids[len(prompt + answer) :]).strip() == ""
+    )
+    end = {"gpt_oss": "<|call|>"}.get(name, tokenizer.eos_token)
+    assert tokenizer.decode(answer[-1:]) == end
+
+
+def test_a_template_without_calls_refuses_them_by_row() -> None:
+    from hafs.models.chat import TemplateRefuses
+    from hafs.types import call_text
+
+    with pytest.raises(TemplateRefuses, match="leaves calls of tools out"):
+        encode_answer(tokenizer_of("gemma2"), call_text(CALL))
+
+
+def test_every_answer_of_a_conversation_is_learnt_or_the_last(tmp_path: Path) -> None:
+    from hafs.data.examples import every_answer, read_examples
+
+    row = {
+        "messages": [
+            {"role": "system", "content": "S"},
+            *TURNS,
+            {"role": "user", "content": "3+3?"},
+            CALL,
+            {"role": "tool", "content": "6"},
+            {"role": "assistant", "content": "It is 6."},
+        ]
+    }
+    file = tmp_path / "chat.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    last = read_examples(file).rows
+    assert [g.candidates[0].text for g in last] == ["It is 6."] and last[0].prompt == ""
+    every = every_answer(last)
+    assert [(g.prompt, len(g.context), g.system) for g in every] == [
+        ("What is 2+2?", 0, "S"),
+        ("3+3?", 2, "S"),
+        ("", 5, "S"),
+    ]
+    tokenizer = tokenizer_of("qwen2")
+    said = [tokenizer.decode(tokenize(tokenizer, g).candidates[0]) for g in every]
+    assert said[0] == "4<|im_end|>" and "<tool_call>" in said[1] and said[2] == "It is 6.<|im_end|>"
+
+
+def test_prompts_and_pairs_of_a_file_may_be_conversations_with_calls(tmp_path: Path) -> None:
+    from hafs.data import read_prompts
+    from hafs.preferences import read_preferences
+    from hafs.types import call_in
+
+    file = tmp_path / "pairs.jsonl"
+    row = {"prompt": [{"role": "user", "content": "2+2?"}], "chosen": [CALL], "rejected": "4", "tools": list(TOOLS)}
+    file.write_text(json.dumps(row) + "\n")
+    (group,) = read_preferences(file).groups
+    assert call_in(group.candidates[0].text) is not None and group.tools == TOOLS
+    chats = tmp_path / "chats.jsonl"
+    chats.write_text(
+        json.dumps({"messages": [*TURNS, {"role": "user", "content": "3+3?"}], "tools": list(TOOLS)}) + "\n"
+    )
+    (prompt,) = read_prompts(chats).rows
+    assert (prompt.text, prompt.context, prompt.tools) == ("3+3?", TURNS, TOOLS)

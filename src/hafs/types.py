@@ -98,6 +98,24 @@ def conversation_text(context: Sequence[Mapping[str, Any]], text: str = "") -> s
     return "\n\n".join(parts)
 
 
+def call_text(message: Mapping[str, Any]) -> str:
+    """An answer that calls tools, as one text: its message as JSON. `call_in` reads it again."""
+    calls = [dict(c) for c in message["tool_calls"]]
+    said = {"content": str(message.get("content") or ""), "role": "assistant", "tool_calls": calls}
+    return json.dumps(said, ensure_ascii=False)
+
+
+def call_in(text: str) -> dict[str, Any] | None:
+    """The message of an answer that `call_text` wrote; None for any other text."""
+    if not (text.startswith('{"content": "') and '"role": "assistant", "tool_calls": [' in text):
+        return None
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and set(said) == {"content", "role", "tool_calls"} else None
+
+
 @dataclass(frozen=True)
 class Reference:
     """A known right answer of a prompt, proven by the prompt's checker."""

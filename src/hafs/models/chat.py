@@ -10,8 +10,10 @@ Text of a user that spells a control token is encoded as text. A template that p
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -20,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 from hafs.errors import UsageError
 from hafs.models.thoughts import Thought, begins_thought, split_thought
-from hafs.types import content_id
+from hafs.types import call_in, content_id
 
 Thinking = Literal["keep", "strip", "off"]
 """What becomes of a model's thoughts: trained on as they are; left out of what is trained; not asked for at all."""
@@ -112,7 +114,7 @@ def encode_messages(
 
     A template that refuses a system turn, or leaves it out, gets the system text before the first turn of the user.
     """
-    turns = [whole_message(m) for m in messages]
+    turns = [_with_arguments(whole_message(m)) for m in messages]
     if not tokenizer.chat_template:
         said = [str(m.get("content") or "") for m in turns]
         return _plain_ids(tokenizer, "\n\n".join(t for t in said if t) + "\n")
@@ -141,6 +143,9 @@ def render(
         raise TemplateRefuses(str(e).strip() or type(e).__name__) from e
     if ignored:
         raise TemplateRefuses("it does not show the tools")
+    called = [c["function"]["name"] for m in turns for c in m.get("tool_calls") or () if "function" in c]
+    if any(name not in made for name in called):
+        raise TemplateRefuses("it leaves calls of tools out")
     return _closed(made) if ask and thinking == "off" else made
 
 
@@ -271,6 +276,8 @@ def encode_answer(
     answer that was cut off). A thought in `text`, or given apart, is encoded, or left out, as `thinking` says."""
     turn = turn_of(tokenizer, thinking)
     text = whole(text)
+    if (call := call_in(text)) is not None:
+        return encode_after(tokenizer, _call(tokenizer, call, end, thinking), thinking)
     if (turn.thinks or thinking != "keep") and not thought:
         thought, text, _ = split_thought(text)
     if thought and thinking == "keep" and not (text or end):
@@ -280,6 +287,28 @@ def encode_answer(
     else:
         body = turn.lead + _safe(tokenizer, text)
     return encode_after(tokenizer, body + (turn.tail if end and turn.end is not None else ""), thinking)
+
+
+def _call(tokenizer: Any, message: Mapping[str, Any], end: bool, thinking: Thinking) -> str:
+    """What the template writes for an answer that calls tools; raises TemplateRefuses where it has no form for it."""
+    turn = turn_of(tokenizer, thinking)
+    if not tokenizer.chat_template:
+        raise TemplateRefuses("a model without a template calls no tools")
+    asked = [{"role": "user", "content": _QUESTION}]
+    said = _marked(tokenizer, [_with_arguments(message)])
+    chat = render(tokenizer, [*asked, *said], (), thinking, ask=False)
+    before = turn.prompt
+    if not chat.startswith(before) and turn.opens:
+        before = _OPEN.sub("", before)
+    if not chat.startswith(before):
+        raise TemplateRefuses("what it writes for a call of tools does not follow its prompt")
+    body = chat[len(before) :]
+    stop = str(tokenizer.decode([turn.end])) if turn.end is not None else ""
+    ends = [m for m in _specials(tokenizer).finditer(body) if m.group() == stop] or list(
+        _specials(tokenizer).finditer(body)
+    )[-1:]
+    text = (body[: ends[0].end()] if end else body[: ends[0].start()]) if ends else body
+    return (turn.thought[1] if turn.opens else "") + text
 
 
 def encode_after(tokenizer: Tokenizer, text: str, thinking: Thinking = "keep") -> list[int]:
@@ -379,6 +408,17 @@ def tokenizer_hash(tokenizer: Any) -> str:
     """Identity of the vocabulary and of how text is cut into it."""
     inner = getattr(tokenizer, "backend_tokenizer", None)
     return content_id("tokenizer", inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items()))
+
+
+def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose calls have their arguments as an object, as templates take them, not as JSON in a text."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = dict(call.get("function") or call)
+        with suppress(ValueError, TypeError):
+            function["arguments"] = json.loads(function["arguments"])
+        calls.append({**{k: v for k, v in call.items() if k == "id"}, "type": "function", "function": function})
+    return {**message, **({"tool_calls": calls} if calls else {})}
 
 
 def whole_message(value: Any) -> Any:
