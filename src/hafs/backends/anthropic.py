@@ -47,10 +47,7 @@ class AnthropicBackend:
         more = {"system": whole(request.system)} if request.system else {}
         try:
             reply = client.messages.create(
-                model=self._model,
-                max_tokens=config.max_new_tokens,
-                **more,
-                messages=[{"role": "user", "content": whole(request.text)}],
+                model=self._model, max_tokens=config.max_new_tokens, **more, messages=_turns(request)
             )
         except self._sdk.APIError as e:
             raise failure(self._sdk, e, "Anthropic", self._model, "ANTHROPIC_API_KEY") from e
@@ -61,3 +58,11 @@ class AnthropicBackend:
         text = "".join(block.text for block in reply.content if block.type == "text")
         finish = FINISH.get(reply.stop_reason, reply.stop_reason or "")
         return Answer(request.key, request.index, text, (), None, finish, reply.usage.output_tokens)
+
+
+def _turns(request: Request) -> Any:
+    """The conversation without its system text; raises Refused where it has tools."""
+    turns = [m for m in request.messages() if m["role"] != "system"]
+    if request.tools != "[]" or any(m["role"] == "tool" or m.get("tool_calls") for m in turns):
+        raise Refused("a conversation with tools is not sent to this interface")
+    return [{"role": m["role"], "content": m["content"]} for m in turns]
