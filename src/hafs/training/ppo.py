@@ -579,6 +579,8 @@ def _trainer(
         [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
         1e-3 if pick_precision(config.precision) == "fp32" else 0.1,
     )
+    if network.own_head:
+        raise UsageError(f"PPO does not know the head of {network.config.model_type}", "train another model")
     actors = Actors(net, config, reward, network.shared)
     trainer = PPOTrainer(
         actors,

@@ -102,7 +102,11 @@ def _trainer(
     network = _network(path, config, accelerator, [*train, *valid], tokenizer)
     if cache is not None and _other_reference(path, config) is None:
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
-    network = objective.network(with_adapter(network.net, config), network.shared)
+    found = network
+    network = objective.network(with_adapter(found.net, config), found.shared)
+    network.own_head = found.own_head
+    if found.own_head and isinstance(network, CandidateRewards):
+        raise UsageError(f"a reward head cannot be put on {network.config.model_type}", "choose another model")
     return Trainer(
         network,
         objective,
