@@ -1,6 +1,6 @@
 """Every causal architecture of the installed transformers as a tiny random model: are our log-probabilities its own?
 
-    python benchmarks/architectures.py [--only NAME,NAME] [--output docs/results/architectures.md]
+    python benchmarks/architectures.py [--only NAME,NAME] [--rows FILE] [--output docs/results/architectures.md]
 
 Each is built with two layers, 64 wide, and held against its own plain forward pass in float32: by the shared layout
 where that is on the list, by the padded layout, and by the model's own head. One that differs by more than 1e-5 nats a
@@ -10,6 +10,7 @@ token on average, whatever is tried, is refused in training. What cannot be buil
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing
 import os
 import sys
@@ -107,10 +108,15 @@ def _work(names: list[str], found: Any) -> None:
         found.put((name, *look(name)))
 
 
-def sweep(names: list[str], seconds: float = 90.0) -> list[tuple[str, str, str]]:
-    """What became of each architecture; one that hangs or kills its process is named and the rest go on."""
+def sweep(names: list[str], kept: Path | None = None, seconds: float = 90.0) -> list[tuple[str, str, str]]:
+    """What became of each architecture; one that hangs or kills its process is named and the rest go on.
+
+    `kept` is a file of rows that are not computed again, and gets the new ones.
+    """
     context = multiprocessing.get_context("fork")
-    rows, left = [], list(names)
+    before = kept.read_text(encoding="utf-8").splitlines() if kept and kept.is_file() else []
+    rows = [row for line in before if (row := tuple(json.loads(line)))[0] in names]
+    left = [name for name in names if name not in {row[0] for row in rows}]
     while left:
         found: Any = context.Queue()
         process = context.Process(target=_work, args=(left, found), daemon=True)
@@ -120,13 +126,21 @@ def sweep(names: list[str], seconds: float = 90.0) -> list[tuple[str, str, str]]
                 rows.append(found.get(timeout=seconds))
             except Exception:  # queue.Empty: it hangs, or its process is gone
                 rows.append((left[0], "crashed", f"no result within {seconds:.0f} s"))
+                _keep(kept, rows[-1])
                 left = left[1:]
                 break
+            _keep(kept, rows[-1])
             print(f"{rows[-1][0]:<28} {rows[-1][1]:<10} {rows[-1][2]}", file=sys.stderr, flush=True)
             left = left[1:]
         process.kill()
         process.join()
-    return rows
+    return sorted(rows)
+
+
+def _keep(kept: Path | None, row: tuple[str, str, str]) -> None:
+    if kept:
+        with kept.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(row) + "\n")
 
 
 def page(rows: list[tuple[str, str, str]], command: str) -> str:
@@ -155,6 +169,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     import torch
@@ -163,7 +178,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     names = options.only.split(",") if options.only else sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-    text = page(sweep(names), "python benchmarks/architectures.py")
+    text = page(sweep(names, options.rows), "python benchmarks/architectures.py")
     if options.output:
         options.output.write_text(text, encoding="utf-8")
     else:
