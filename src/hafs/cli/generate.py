@@ -50,6 +50,7 @@ def generate(
     max_new_tokens: int = typer.Option(None),
     batch_size: int = typer.Option(None, help="Answers decoded together."),
     seed: int = typer.Option(None),
+    thinking: str = typer.Option(None, help="Whether the model thinks first: keep, strip, or off."),
     concurrency: int = typer.Option(None, help="Requests to a server under way at a time."),
     output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
     workspace: WorkspaceDir = None,
@@ -70,6 +71,7 @@ def generate(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         seed=seed,
+        thinking=thinking,
         concurrency=concurrency,
     )
     with space.open_store() as store, progress_bars(quiet=json) as progress:

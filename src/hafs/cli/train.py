@@ -32,6 +32,16 @@ Accumulation = Annotated[
     int | None, typer.Option("--gradient-accumulation-steps", help="Passes a step.", show_default=False)
 ]
 LoraRank = Annotated[int | None, typer.Option("--lora-rank", help="Alpha is twice this.", show_default=False)]
+ResizeVocab = Annotated[
+    bool | None,
+    typer.Option(
+        "--resize-vocab", help="Give new tokens of the tokenizer embeddings and train them.", show_default=False
+    ),
+]
+Thinking = Annotated[
+    str | None,
+    typer.Option("--thinking", help="A model's thoughts: keep, strip (leave out), or off.", show_default=False),
+]
 Method = Annotated[str | None, typer.Option("--method", help="lora, dora, or full (every weight).", show_default=False)]
 Quantize = Annotated[
     str | None, typer.Option("--quantize", help="nf4: the frozen base in 4 bits (QLoRA).", show_default=False)
@@ -98,6 +108,8 @@ def dpo(
     batch_size: BatchSize = None,
     gradient_accumulation_steps: Accumulation = None,
     method: Method = None,
+    resize_vocab: ResizeVocab = None,
+    thinking: Thinking = None,
     lora_rank: LoraRank = None,
     quantize: Quantize = None,
     precision: Precision = None,
@@ -151,6 +163,8 @@ def dpo(
                 batch_size=batch_size,
                 gradient_accumulation_steps=gradient_accumulation_steps,
                 method=method,
+                resize_vocab=resize_vocab,
+                thinking=thinking,
                 quantize=quantize,
                 precision=precision,
                 row_tokens=row_tokens,
