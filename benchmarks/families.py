@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,18 +74,16 @@ def trained(verb: str, model: Path, output: Path) -> dict[str, str]:
     from hafs.errors import HafsError
     from hafs.models.loading import load_tokenizer
     from hafs.training import train_dpo, train_sft
+    from hafs.training.left_out import LeftOut
     from hafs.training.run import split
 
     config = (SFTConfig if verb == "sft" else DPOConfig)(**SETTINGS)
     tokenizer, found, usable = load_tokenizer(model), {}, []
     for kind in KINDS:
-        refused: list[str] = []
-        try:
-            split([group(kind), group("plain")], tokenizer, config, refused)
-        except HafsError as e:
-            refused.append(str(e))
-        found[kind] = _reason(refused[0]) if refused else "yes"
-        if not refused:
+        left = LeftOut(config.max_length)
+        split([group(kind), replace(group("plain"), prompt="Another?")], tokenizer, config, left)
+        found[kind] = _reason(left.rows[0]["reason"]) if left.rows else "yes"
+        if not left.rows:
             usable.append(group(kind))
     try:
         (train_sft if verb == "sft" else train_dpo)(str(model), usable, config, output)
