@@ -100,6 +100,8 @@ class DPOConfig(TrainConfig):
     nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
     simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
     ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
+    desirable_weight: float = Field(1.0, gt=0, description="what a good answer weighs in the kto loss")
+    undesirable_weight: float = Field(1.0, gt=0, description="what a bad answer weighs in the kto loss")
     reference: str = Field("", description="the reference model; empty: the model that training starts from")
     reference_free: bool = False
     engine: Literal["hafs", "trl"] = Field("hafs", description="trl: TRL's own DPOTrainer (extra `trl`)")
@@ -178,6 +180,7 @@ class PreferencesConfig(_Section):
     references: Literal["never", "when-needed", "always"] = "never"
     max_candidates: int = Field(8, ge=2)
     efficiency: bool = True
+    labels: bool = Field(False, description="label every answer by pass or fail (by its rating), for the loss kto")
 
 
 class EvalConfig(_Section):
