@@ -305,7 +305,7 @@ def labelled(
         return replace(group, candidates=found)
     if not found:
         return None
-    return PreferenceGroup(prompt.text, found, (), prompt.system, prompt.id, prompt.family, prompt.split)
+    return group_of_prompt(prompt, found, ())
 
 
 def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing) -> list[list[Answer]]:
