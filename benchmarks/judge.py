@@ -25,7 +25,7 @@ from hafs.judge.prices import load_prices
 from hafs.judge.run.calling import Manner
 from hafs.judge.run.ledger import Ledger
 from hafs.judge.run.runner import Judging, judge
-from hafs.judge.work import Selection, Work
+from hafs.judge.work import JudgeWork, Selection
 from hafs.servers.openai import OpenAIClient
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
@@ -101,7 +101,7 @@ def main() -> None:
             rate, busy, requests = ours(url, store, selection, given.concurrency)
             after = peak_mb()
             sample = Selection(selection.prompt_ids[: max(1, min(500, given.prompts))])
-            work = Work(store, Ledger(store), "bare", open_protocol("listwise"), sample)
+            work = JudgeWork(store, Ledger(store), "bare", open_protocol("listwise"), sample)
             client = OpenAIClient("local", url)
             bodies = [
                 client.body(a.system, [("user", a.text)], a.schema, 1024) for page in work.pages() for a in page.asks

@@ -15,7 +15,7 @@ import pytest
 from hafs.sandbox import open_sandbox
 from hafs_snes import tools
 from hafs_snes.scorer.assemble import Assembler, Harness, load_harness
-from hafs_snes.scorer.compare import Verdict, changed_places
+from hafs_snes.scorer.compare import VectorVerdict, changed_places
 from hafs_snes.scorer.emulator import Emulator, EmulatorDied, EmulatorHung
 from hafs_snes.scorer.places import CODE, pc
 from hafs_snes.scorer.worker import background
@@ -56,7 +56,7 @@ def job(code: str, *vectors: dict[str, Any], returns: str = "rts", **more: Any) 
     }
 
 
-def kinds(verdict: Verdict) -> list[str]:
+def kinds(verdict: VectorVerdict) -> list[str]:
     return [kind for kind, _ in verdict.problems]
 
 
@@ -66,7 +66,7 @@ RTS, RTL = "60", "6b"
 def test_an_empty_routine_takes_no_clocks(emulator: Emulator) -> None:
     for returns, code in (("rts", RTS), ("rtl", RTL)):
         (verdict,) = emulator.run(job(code, returns=returns))
-        assert verdict == Verdict(True, 0, [], [])
+        assert verdict == VectorVerdict(True, 0, [], [])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from annotate_site import served
 from hafs.annotate.web import gate, security
-from hafs.annotate.web.app import Draft
+from hafs.annotate.web.app import DraftForm
 from hafs.annotate.web.gate import LOOPBACK, Gate
 from hafs.annotate.web.security import TRIES, TRIES_OF_ADDRESS, Busy, Logins, hash_password, verify_password
 
@@ -140,10 +140,10 @@ ODD_DRAFTS = [
 @pytest.mark.parametrize("state", ODD_DRAFTS)
 def test_an_odd_draft_is_refused(state: str) -> None:
     with pytest.raises(ValueError):
-        Draft.model_validate_json(state)
+        DraftForm.model_validate_json(state)
 
 
 def test_a_draft_keeps_what_an_answer_has() -> None:
     state = {"tiers": [["A"], ["B", "C"]], "note": "n", "seconds": 3.5, "other": 1}
-    kept = Draft.model_validate_json(json.dumps(state)).model_dump(exclude_unset=True)
+    kept = DraftForm.model_validate_json(json.dumps(state)).model_dump(exclude_unset=True)
     assert kept == {k: v for k, v in state.items() if k != "other"}

@@ -17,7 +17,7 @@ from sqlalchemy import select
 
 from hafs.judge.prices import load_prices
 from hafs.judge.run import batches
-from hafs.judge.run.ledger import Batch, Ledger
+from hafs.judge.run.ledger import Ledger, LedgerBatch
 from hafs.servers import limits
 from hafs.store import Store, open_store
 from hafs.store.schema import judge_batches, judge_calls
@@ -111,7 +111,7 @@ def test_large_work_goes_in_several_batches_within_the_budget(
 
 
 def test_single_calls_wait_for_a_batch_under_way(store: Store, server: JudgeServer) -> None:
-    Ledger(store).put_batch(Batch("r", "local", server.v1, {"key": ["p", "listwise@1", [], 1]}, "b", "submitted"))
+    Ledger(store).put_batch(LedgerBatch("r", "local", server.v1, {"key": ["p", "listwise@1", [], 1]}, "b", "submitted"))
     (result,) = run(store, client_of("openai", server))
     assert "in a batch under way" in result.tally.stopped and not server.questions
 
@@ -177,7 +177,7 @@ def _run_id(store: Store) -> str:
 def test_anothers_batch_of_the_same_size_is_not_taken_for_ours(store: Store, server: JudgeServer, api: str) -> None:
     """An intent that was never submitted, and a batch of the same size and time that someone else submitted."""
     asks: dict[str, Any] = {f"{i:020}": ["p", "listwise@1", [], 1] for i in range(2)}
-    Ledger(store).put_batch(Batch("r", MODELS[api], server.url, asks, reserved=3.0))
+    Ledger(store).put_batch(LedgerBatch("r", MODELS[api], server.url, asks, reserved=3.0))
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
     server._new_batch([("theirs-1", body), ("theirs-2", body)], metadata={"project": "theirs"})
     (result,) = run(store, client_of(api, server, MODELS[api]), batch=True)

@@ -19,7 +19,7 @@ from hafs.models.naming import model_hash
 from hafs.provenance.lock import lock, read_lock, reproduce, write_lock
 from hafs.store import Workspace, init_workspace
 from hafs.types import Annotation, Prompt
-from hafs.workflows.loop.ask import Ask, Source
+from hafs.workflows.loop.ask import RoundRequest, Source
 from hafs.workflows.loop.run import Loop, Outcome, run
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
 from run_hafs import hafs, own_cache
@@ -245,7 +245,7 @@ def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: 
     source = Source(config, 0, reported)
     assert [p.id for p in source.taught] == [rows[1].id]
     assert source.copies == {rows[0].id, other.id}
-    asked = source.new([Ask(f, 0.5, 1, 3, 4) for f in ("sum", "clear")], [])
+    asked = source.new([RoundRequest(f, 0.5, 1, 3, 4) for f in ("sum", "clear")], [])
     assert [p.id for found in asked.values() for p in found] == [rows[1].id]
 
 

@@ -18,7 +18,7 @@ from hafs.scorers.python import PythonScorer
 from hafs.scorers.python.check import parse_check
 from hafs.scorers.python.extract import extract
 from hafs.scorers.python.harness import NotPlain, decode, encode
-from hafs.scorers.python.run import Report, Task, same, work
+from hafs.scorers.python.run import PythonReport, Task, same, work
 from hafs.types import Candidate, Prompt, Score
 
 DOUBLE = {
@@ -321,20 +321,20 @@ def test_a_report_that_is_not_whole_leaves_its_answer_unscored_and_no_other(forg
     box = Echo(spoilt(forged))
     found = work(box, FORGED)
     assert isinstance(found[0], str) and "did not report as it should" in found[0]
-    assert all(isinstance(r, Report) and r.correct == 1 for r in found[1:]), found
+    assert all(isinstance(r, PythonReport) and r.correct == 1 for r in found[1:]), found
     assert box.starts == 4  # all together, then each by itself
 
 
 def test_whole_reports_are_taken_in_one_start_and_a_harness_that_had_to_stop_goes_on() -> None:
     box = Echo(lambda asked: b"".join(map(line, asked)))
-    assert [r.correct for r in work(box, FORGED) if isinstance(r, Report)] == [1, 1, 1] and box.starts == 1
+    assert [r.correct for r in work(box, FORGED) if isinstance(r, PythonReport)] == [1, 1, 1] and box.starts == 1
     box = Echo(lambda asked: line(asked[0], last=True))
-    assert [r.correct for r in work(box, FORGED) if isinstance(r, Report)] == [1, 1, 1] and box.starts == 3
+    assert [r.correct for r in work(box, FORGED) if isinstance(r, PythonReport)] == [1, 1, 1] and box.starts == 3
 
 
 def test_a_limit_that_ends_a_lone_answers_run_is_the_answers_fault() -> None:
     found = work(Echo(lambda asked: b"", "killed"), FORGED[:1])
-    assert isinstance(found[0], Report) and found[0].cause == "memory"
+    assert isinstance(found[0], PythonReport) and found[0].cause == "memory"
 
 
 # ---- real problems

@@ -15,7 +15,7 @@ import pytest
 from hafs.types import Candidate, Prompt, Score
 from hafs_snes.scorer import AsmScorer, verify
 from hafs_snes.scorer.grade import CLOCK_TOLERANCE
-from hafs_snes.tasks.dsl import FAMILIES, Draw, Family
+from hafs_snes.tasks.dsl import FAMILIES, AsmFamily, Draw
 from hafs_snes.tasks.fix import BUGS, Bug
 
 pytestmark = pytest.mark.tools
@@ -48,7 +48,7 @@ def scorer() -> Iterator[AsmScorer]:
         yield scorer
 
 
-def instance(f: Family, seed: object) -> Prompt:
+def instance(f: AsmFamily, seed: object) -> Prompt:
     """An instance of a family, whatever its split."""
     draft = f.make(Draw(f"{f.name} {seed}"))
     return f.prompt(draft, draft.ask[0], "train", "phrasing 0")
@@ -74,18 +74,18 @@ def prove(scorer: AsmScorer, prompt: Prompt) -> None:
 
 
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
-def test_references_are_right(scorer: AsmScorer, f: Family) -> None:
+def test_references_are_right(scorer: AsmScorer, f: AsmFamily) -> None:
     prove(scorer, instance(f, "one"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
-def test_references_are_right_for_other_parameters(scorer: AsmScorer, f: Family) -> None:
+def test_references_are_right_for_other_parameters(scorer: AsmScorer, f: AsmFamily) -> None:
     prove(scorer, instance(f, "two"))
 
 
 @pytest.mark.parametrize("f", IMPROVED, ids=lambda f: f.name)
-def test_code_to_improve_is_right_but_not_good_enough(scorer: AsmScorer, f: Family) -> None:
+def test_code_to_improve_is_right_but_not_good_enough(scorer: AsmScorer, f: AsmFamily) -> None:
     prompt = instance(f, "one")
     (same,) = score(scorer, prompt, str(prompt.check["baseline"]))
     assert not same.passed
@@ -104,7 +104,7 @@ def test_a_bug_that_is_shown_fails(scorer: AsmScorer, bug: Bug) -> None:
 
 
 @pytest.mark.parametrize("f", [f for f in ALL if f.pack == "rom_hack"], ids=lambda f: f.name)
-def test_leaving_the_game_as_it_is_fails(scorer: AsmScorer, f: Family) -> None:
+def test_leaving_the_game_as_it_is_fails(scorer: AsmScorer, f: AsmFamily) -> None:
     prompt = instance(f, "one")
     (nothing,) = score(scorer, prompt, "org $1F8000\nNOP")
     assert not nothing.passed
@@ -131,7 +131,7 @@ def mutants(code: str) -> list[str]:
     return out
 
 
-def survivors(scorer: AsmScorer, f: Family, seed: object, most: int) -> tuple[list[str], int]:
+def survivors(scorer: AsmScorer, f: AsmFamily, seed: object, most: int) -> tuple[list[str], int]:
     """Mutants of the references of an instance that pass, out of how many; at most `most` are tried."""
     prompt = instance(f, seed)
     if prompt.check["kind"] == "value":

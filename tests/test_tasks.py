@@ -19,7 +19,7 @@ from hafs.tasks import BENCHMARKS, SPLITS, benchmark, generate, split_of
 from hafs.types import Prompt
 from hafs_snes.scorer.check import parse_check
 from hafs_snes.tasks import CONVENTION, asm, rom_hack, with_convention
-from hafs_snes.tasks.dsl import FAMILIES, HELD_OUT, Case, Draw, Family, Hex, Memory, h2, h4, listing
+from hafs_snes.tasks.dsl import FAMILIES, HELD_OUT, AsmCase, AsmFamily, Draw, Hex, Memory, h2, h4, listing
 from hafs_snes.tasks.game import GAMES, size_of
 
 ALL = [f for pack in FAMILIES.values() for f in pack.values()]
@@ -70,7 +70,7 @@ def test_no_test_task_is_a_train_task_in_other_words(pack: str) -> None:
 
 
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
-def test_a_family_has_phrasings_of_its_own_for_the_test_split(f: Family) -> None:
+def test_a_family_has_phrasings_of_its_own_for_the_test_split(f: AsmFamily) -> None:
     for seed in range(3):
         draft = f.make(Draw(f"phrasings {seed}"))
         assert len(draft.ask) >= 3
@@ -135,7 +135,7 @@ def test_a_wrong_name_is_named(call: object, message: str) -> None:
 
 def test_too_many_prompts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hafs.tasks.pack.TRIES", 40)
-    one = Family("one", "asm", "basic operations", lambda d: FAMILIES["asm"]["add16"].make(Draw("always the same")))
+    one = AsmFamily("one", "asm", "basic operations", lambda d: FAMILIES["asm"]["add16"].make(Draw("always the same")))
     pack = type(asm)("asm", {"one": one}, asm.shares)
     with pytest.raises(UsageError, match="has only"):
         pack.generate("train", 500)
@@ -196,7 +196,7 @@ def test_there_are_enough_families() -> None:
 
 
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
-def test_a_row_is_plain_data_that_the_scorer_accepts(f: Family) -> None:
+def test_a_row_is_plain_data_that_the_scorer_accepts(f: AsmFamily) -> None:
     draft = f.make(Draw("row"))
     made = f.prompt(draft, draft.ask[0], "train", "phrasing 0")
     again = Prompt.from_dict(json.loads(json.dumps(made.to_dict())))
@@ -210,7 +210,7 @@ def test_a_row_is_plain_data_that_the_scorer_accepts(f: Family) -> None:
 
 
 @pytest.mark.parametrize("f", ALL, ids=lambda f: f"{f.pack}-{f.name}")
-def test_a_routines_text_names_its_label(f: Family) -> None:
+def test_a_routines_text_names_its_label(f: AsmFamily) -> None:
     for prompt in generate(f.pack, "train", 3, seed=11, families=[f.name]):
         assert str(prompt.check["entry"]) in prompt.text
         assert not re.search(r"\{|\}|None", prompt.text)
@@ -228,7 +228,7 @@ def test_vectors_differ_and_change_something() -> None:
 
 
 def test_the_oracle_may_read_declared_memory_only() -> None:
-    memory = Memory(Case({0x1234: b"\x01\x02\x03"}, {"A": 7}))
+    memory = Memory(AsmCase({0x1234: b"\x01\x02\x03"}, {"A": 7}))
     assert memory[0x1234] == 1
     assert memory.word(0x1234) == 0x0201
     assert memory.long(0x1234) == 0x030201

@@ -16,7 +16,7 @@ from hafs.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hafs.judge.estimate import Estimate
+    from hafs.judge.estimate import CostEstimate
     from hafs.judge.run.runner import JudgeResult, Judging
     from hafs.servers.client import Client
     from hafs.store import Store, Workspace
@@ -197,18 +197,18 @@ def _estimate(
     from hafs.judge.estimate import estimate
     from hafs.judge.prices import FREE, load_prices
     from hafs.judge.run.ledger import Ledger
-    from hafs.judge.work import Work
+    from hafs.judge.work import JudgeWork
 
     prices = load_prices(space.root)
     found = []
     for spec in judges:
         name = judge_name(spec)
         price = prices.of(name) or (FREE if looks_local(spec, base_url) else None)
-        found.append(estimate(Work(store, Ledger(store), name, protocol, which), price, manner, batch))
+        found.append(estimate(JudgeWork(store, Ledger(store), name, protocol, which), price, manner, batch))
     emit({"estimates": [e.to_dict() for e in found]}, "\n".join(map(_expects, found)), as_json)
 
 
-def _expects(e: Estimate) -> str:
+def _expects(e: CostEstimate) -> str:
     dollars = "price unknown (add it to prices.toml beside hafs.toml)"
     if e.dollars is not None and e.most is not None:
         dated = f", prices of {e.price_date}" if e.price_date else ""

@@ -37,7 +37,7 @@ def compare(
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
     from hafs.tasks import benchmark_name
-    from hafs.workflows.compare_methods import Job, compare_methods, to_markdown
+    from hafs.workflows.compare_methods import MethodJob, compare_methods, to_markdown
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError(
@@ -45,7 +45,7 @@ def compare(
             "--sft-model DIRECTORY --preference-data FILE --prompts FILE",
         )
     space = workspace_at(workspace)
-    job = Job(
+    job = MethodJob(
         sft_model,
         preference_data.absolute(),
         prompts.absolute(),

@@ -301,7 +301,7 @@ def _picture(found: Stats) -> Any:
 def _page(found: Stats) -> str:
     """The charts as a page that looks like the reports."""
     from hafs.evals.tables import Cell, Table
-    from hafs.report.blocks import Bar, BarGroup, Bars, Page, Section
+    from hafs.report.blocks import Bar, BarGroup, Bars, ReportPage, Section
     from hafs.report.html import page_to_html
 
     sections = []
@@ -311,4 +311,4 @@ def _page(found: Stats) -> str:
         table = Table(chart.title, ("", "Count"), tuple((Cell(name), Cell(words)) for name, _, words in chart.rows))
         title = chart.title[:1].upper() + chart.title[1:]
         sections.append(Section(f"chart{number}", title, (Bars(title, groups, (), table),)))
-    return page_to_html(Page("Preferences", _head(found), None, "", (), tuple(sections)))
+    return page_to_html(ReportPage("Preferences", _head(found), None, "", (), tuple(sections)))

@@ -14,7 +14,7 @@ from hafs.errors import HafsError
 
 if TYPE_CHECKING:
     from hafs.data import BadRow, Columns
-    from hafs.data.remarks import Shown
+    from hafs.data.remarks import ShownRow
     from hafs.preferences import Preferences
     from hafs.types import PreferenceGroup, Prompt
 
@@ -40,7 +40,7 @@ def mapping(columns: str | None) -> Columns | None:
     return parse_columns(columns) if columns else None
 
 
-def say_reading(source: Path, notes: Iterable[str], bad: Sequence[BadRow], odd: Sequence[Shown]) -> None:
+def say_reading(source: Path, notes: Iterable[str], bad: Sequence[BadRow], odd: Sequence[ShownRow]) -> None:
     """Say how a file was read, which rows could not be used and where they are, and what is odd about the others."""
     from hafs.data import set_aside
     from hafs.data.remarks import remarks

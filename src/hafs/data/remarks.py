@@ -26,7 +26,7 @@ MOJIBAKE = re.compile("Ã[\u0080-\u00bf]|â€[™œ\u009d“”˜¦]|\ufffd")
 FEWEST, SHARE = 5, 0.2
 
 
-class Shown(NamedTuple):
+class ShownRow(NamedTuple):
     """What a remark is about: what is asked, and the answers to it."""
 
     asked: str
@@ -36,32 +36,32 @@ class Shown(NamedTuple):
     rows: int = 1
 
 
-def of_prompts(prompts: Iterable[Prompt]) -> list[Shown]:
+def of_prompts(prompts: Iterable[Prompt]) -> list[ShownRow]:
     """Prompts without answers."""
-    return [Shown(p.text, (), p.system) for p in prompts]
+    return [ShownRow(p.text, (), p.system) for p in prompts]
 
 
-def of_groups(groups: Iterable[PreferenceGroup]) -> list[Shown]:
+def of_groups(groups: Iterable[PreferenceGroup]) -> list[ShownRow]:
     """Groups, and examples, which are groups without edges."""
     return [
-        Shown(g.prompt, tuple(c.text for c in g.candidates), g.system, repr(g.context), max(1, len(g.edges)))
+        ShownRow(g.prompt, tuple(c.text for c in g.candidates), g.system, repr(g.context), max(1, len(g.edges)))
         for g in groups
     ]
 
 
-def remarks(data: Sequence[Shown]) -> list[str]:
+def remarks(data: Sequence[ShownRow]) -> list[str]:
     """One line for each thing that is odd, with how often and an example."""
     found = [_marks(data), _without_input(data), _one_prompt(data), _repeated(data), _spoiled(data), _returns(data)]
     return [line for line in found if line]
 
 
-def _hits(pattern: re.Pattern[str], data: Sequence[Shown]) -> list[str]:
+def _hits(pattern: re.Pattern[str], data: Sequence[ShownRow]) -> list[str]:
     """The first place of each row that a pattern finds."""
     found = (next(filter(None, map(pattern.search, (one.asked, one.system, *one.texts))), None) for one in data)
     return [match.group().strip() for match in found if match]
 
 
-def _marks(data: Sequence[Shown]) -> str:
+def _marks(data: Sequence[ShownRow]) -> str:
     hits = _hits(MARKS, data)
     if not hits:
         return ""
@@ -72,7 +72,7 @@ def _marks(data: Sequence[Shown]) -> str:
     )
 
 
-def _without_input(data: Sequence[Shown]) -> str:
+def _without_input(data: Sequence[ShownRow]) -> str:
     hits = [one.asked for one in data if len(one.asked) < 400 and FOLLOWING.search(one.asked)]
     if not hits:
         return ""
@@ -82,7 +82,7 @@ def _without_input(data: Sequence[Shown]) -> str:
     )
 
 
-def _one_prompt(data: Sequence[Shown]) -> str:
+def _one_prompt(data: Sequence[ShownRow]) -> str:
     rows: Counter[tuple[str, str, str]] = Counter()
     for one in data:
         rows[one.system, one.before, one.asked] += one.rows
@@ -93,7 +93,7 @@ def _one_prompt(data: Sequence[Shown]) -> str:
     return f"{most} of {total} rows have one prompt, {key[2][:60]!r}: is a part of it in another column?"
 
 
-def _repeated(data: Sequence[Shown]) -> str:
+def _repeated(data: Sequence[ShownRow]) -> str:
     answered = [one for one in data if one.texts and one.asked]
     hits = [one for one in answered if all(t.startswith(one.asked) for t in one.texts)]
     if not hits or len(hits) < 0.9 * len(answered):
@@ -104,7 +104,7 @@ def _repeated(data: Sequence[Shown]) -> str:
     )
 
 
-def _spoiled(data: Sequence[Shown]) -> str:
+def _spoiled(data: Sequence[ShownRow]) -> str:
     hits = _hits(MOJIBAKE, data)
     if not hits:
         return ""
@@ -114,6 +114,6 @@ def _spoiled(data: Sequence[Shown]) -> str:
     )
 
 
-def _returns(data: Sequence[Shown]) -> str:
+def _returns(data: Sequence[ShownRow]) -> str:
     hits = sum(any("\r" in text for text in (one.asked, *one.texts)) for one in data)
     return f"{hits} of {len(data)} rows hold carriage returns (\\r), which the model would learn" if hits else ""

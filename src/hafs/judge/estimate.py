@@ -13,7 +13,7 @@ from typing import Any
 from hafs.judge.prices import Price, most_tokens
 from hafs.judge.run.calling import Manner
 from hafs.judge.run.ledger import Means
-from hafs.judge.work import Work
+from hafs.judge.work import JudgeWork
 
 CHARS_PER_TOKEN = 3.2
 """Of prose and code mixed (English alone about 4, assembly about 2.5)."""
@@ -24,7 +24,7 @@ _SCHEMA_TOKENS = 100
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What is left for one judge: questions, tokens in and out, expected dollars and the most they can be, minutes.
 
     Dollars are None without a price; `minutes` are None for a batch, which takes up to a day. `decided` questions need
@@ -50,7 +50,7 @@ class Estimate:
         return asdict(self)
 
 
-def estimate(work: Work, price: Price | None, manner: Manner, batch: bool = False) -> Estimate:
+def estimate(work: JudgeWork, price: Price | None, manner: Manner, batch: bool = False) -> CostEstimate:
     """Go through the questions that a run would ask and add them up; nothing is sent or stored."""
     means = work.ledger.means(work.judge, work.protocol.id)
     questions = chars = decided = skipped = prompts = 0
@@ -67,7 +67,7 @@ def estimate(work: Work, price: Price | None, manner: Manner, batch: bool = Fals
             )
     tokens_in, tokens_out, seconds = _rates(means, work.protocol.reply_tokens)
     n_in, n_out = tokens_in(questions, chars), round(questions * tokens_out)
-    return Estimate(
+    return CostEstimate(
         work.judge,
         work.protocol.id,
         prompts,

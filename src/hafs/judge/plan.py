@@ -34,7 +34,7 @@ class PlanRow:
 
 
 @dataclass(frozen=True)
-class Plan:
+class JudgePlan:
     """The rows, and what they rest on: the pace in seconds a prompt and whether it was measured, and the agreement that
     is assumed where too little was seen."""
 
@@ -52,7 +52,7 @@ class Plan:
         return asdict(self)
 
 
-def plan(evidence: Evidence, target: float = 0.75, level: float = 0.95, expected: float | None = None) -> Plan:
+def plan(evidence: Evidence, target: float = 0.75, level: float = 0.95, expected: float | None = None) -> JudgePlan:
     """What certifying `target` at `level` takes, with a chance of four in five of success.
 
     `expected` is the agreement assumed where fewer than ten labelled prompts have an edge, by default half-way between
@@ -80,7 +80,7 @@ def plan(evidence: Evidence, target: float = 0.75, level: float = 0.95, expected
                 share, agreement, len(values), needed, more, None if more is None else more * evidence.labels.pace / 60
             )
         )
-    return Plan(
+    return JudgePlan(
         evidence.source,
         target,
         level,

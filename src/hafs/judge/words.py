@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from hafs.judge.bias import BiasCard, Preference
 from hafs.judge.calibrate import Agreement, Calibration
-from hafs.judge.plan import Plan
+from hafs.judge.plan import JudgePlan
 from hafs.judge.winrate import Rates, WinRate
 from hafs.statistics import Estimate
 
@@ -112,7 +112,7 @@ def _preference(name: str, p: Preference) -> list[str]:
     return [name, percent(p.judge), percent(p.person), points(p.excess)]
 
 
-def plan_text(p: Plan) -> str:
+def plan_text(p: JudgePlan) -> str:
     """What certifying takes, by share of the edges."""
     pace = f"{p.seconds:.0f} s a prompt" + ("" if p.measured else ", assumed: no label was timed")
     lines = [

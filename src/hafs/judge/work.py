@@ -55,7 +55,7 @@ class Selection:
 
 
 @dataclass
-class Page:
+class WorkPage:
     """The questions about a page of prompts: `asks` are to be sent, `verdicts` come from the ledger's answers.
 
     `decided` have their verdict already, `prompts` is how many prompts the page has, `skipped` how many of them have
@@ -70,7 +70,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Work:
+class JudgeWork:
     """The questions to one judge by one protocol about a selection."""
 
     store: Store
@@ -79,7 +79,7 @@ class Work:
     protocol: Protocol
     selection: Selection
 
-    def pages(self) -> Iterator[Page]:
+    def pages(self) -> Iterator[WorkPage]:
         """What is left, page by page."""
         for prompts in self.selection.pages(self.store):
             yield self._page(prompts)
@@ -93,8 +93,8 @@ class Work:
     def _stored(self, prompt_ids: Sequence[str]) -> Iterator[Verdict]:
         return self.store.verdicts(prompt_ids=prompt_ids, judge=self.judge, protocol=self.protocol.id)
 
-    def _page(self, prompts: Sequence[Chosen]) -> Page:
-        page = Page(prompts=len(prompts))
+    def _page(self, prompts: Sequence[Chosen]) -> WorkPage:
+        page = WorkPage(prompts=len(prompts))
         done = {v.id for v in self._stored([p.id for p, _ in prompts]) if v.outcome != "malformed"}
         left: list[Ask] = []
         for prompt, sets in prompts:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hafs.files.jsonl import atomic_write
 from hafs.report.data import (
-    Answer,
     Example,
     FailureCause,
     Failures,
@@ -21,6 +20,7 @@ from hafs.report.data import (
     PairSource,
     ReportData,
     Rerun,
+    ShownAnswer,
     Stage,
     Training,
     differing_examples,
@@ -32,7 +32,6 @@ from hafs.report.markdown import page_to_markdown
 from hafs.report.view import build_page, headline
 
 __all__ = [
-    "Answer",
     "Example",
     "FailureCause",
     "Failures",
@@ -40,6 +39,7 @@ __all__ = [
     "Pairs",
     "ReportData",
     "Rerun",
+    "ShownAnswer",
     "Stage",
     "Training",
     "differing_examples",

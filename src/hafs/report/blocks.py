@@ -22,15 +22,15 @@ __all__ = [
     "Grid",
     "Key",
     "Lines",
-    "Page",
+    "ReportPage",
     "Rung",
     "Section",
     "Series",
+    "ShownVerdict",
     "SideBySide",
     "Span",
     "Text",
     "Track",
-    "Verdict",
     "Verdicts",
 ]
 
@@ -182,7 +182,7 @@ class Climb:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ShownVerdict:
     """A decision: about what, what was decided (`style` is its colour class), why, and a remark."""
 
     label: str
@@ -196,7 +196,7 @@ class Verdict:
 class Verdicts:
     """Decisions in their order."""
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ShownVerdict, ...]
     kind = "verdicts"
 
 
@@ -240,7 +240,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Page:
+class ReportPage:
     """The whole report. `verdict` is (words, class) or None without a comparison."""
 
     title: str

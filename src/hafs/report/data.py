@@ -68,7 +68,7 @@ class Failures:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ShownAnswer:
     """One model's answer and what the checker said of it, in words."""
 
     model: str
@@ -82,8 +82,8 @@ class Example:
     """A prompt on which two models differ."""
 
     prompt: str
-    before: Answer
-    after: Answer
+    before: ShownAnswer
+    after: ShownAnswer
     benchmark: str = ""
     category: str = ""
 
@@ -200,8 +200,8 @@ def _listed(value: Any) -> list[Any]:
     return [] if not value else list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _answer(name: str, r: PromptResult) -> Answer:
-    return Answer(model_title(name), r.text, r.passed, said(r))
+def _answer(name: str, r: PromptResult) -> ShownAnswer:
+    return ShownAnswer(model_title(name), r.text, r.passed, said(r))
 
 
 def _pairs(before: Sequence[EvalResult], after: Sequence[EvalResult]) -> list[tuple[str, PromptResult, PromptResult]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hafs.evals.failures import Cluster, Failed, FailureReport, cluster_table, family_table, lead
 from hafs.evals.words import model_title, percent, title
 from hafs.files.jsonl import atomic_write
-from hafs.report.blocks import Bar, BarGroup, Bars, Block, Code, Figure, Grid, Key, Page, Section, Text
+from hafs.report.blocks import Bar, BarGroup, Bars, Block, Code, Figure, Grid, Key, ReportPage, Section, Text
 from hafs.report.html import page_to_html
 
 __all__ = ["failures_page", "write_failures"]
@@ -24,12 +24,12 @@ def write_failures(reports: Sequence[FailureReport], path: str | Path) -> Path:
     return Path(path)
 
 
-def failures_page(reports: Sequence[FailureReport]) -> Page:
+def failures_page(reports: Sequence[FailureReport]) -> ReportPage:
     """The page as blocks."""
     first = reports[0]
     against = f" against {model_title(first.before)}" if first.before else ""
     sections = [section for r in reports for section in _sections(r)]
-    return Page(
+    return ReportPage(
         title=f"Why {model_title(first.name)} fails{against}",
         lead=" ".join(lead(r) for r in reports),
         verdict=None,

@@ -10,7 +10,7 @@ from operator import attrgetter
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from hafs.report.blocks import Page
+from hafs.report.blocks import ReportPage
 from hafs.report.charts import line_chart
 from hafs.report.climb import climb_chart
 
@@ -19,7 +19,7 @@ __all__ = ["page_to_html"]
 _kind = attrgetter("kind")
 
 
-def page_to_html(page: Page) -> str:
+def page_to_html(page: ReportPage) -> str:
     """The page as a self-contained HTML document."""
     return _template().render(page=page)
 

@@ -14,18 +14,18 @@ from hafs.report.blocks import (
     Forest,
     Grid,
     Lines,
-    Page,
+    ReportPage,
+    ShownVerdict,
     SideBySide,
     Text,
-    Verdict,
     Verdicts,
 )
-from hafs.report.data import Answer, Example
+from hafs.report.data import Example, ShownAnswer
 
 __all__ = ["page_to_markdown"]
 
 
-def page_to_markdown(page: Page) -> str:
+def page_to_markdown(page: ReportPage) -> str:
     """The page as Markdown; text from models stands in fenced blocks, everything else is escaped."""
     parts = [f"# {markdown_cell(page.title)}"]
     if page.lead:
@@ -69,7 +69,7 @@ def _block(block: Block) -> str:
             return ""  # the paired table below it holds the same figures
 
 
-def _verdict(v: Verdict) -> str:
+def _verdict(v: ShownVerdict) -> str:
     said = " ".join(x for x in (v.reason, v.remark) if x)
     return f"- {markdown_cell(v.label)}: **{markdown_cell(v.decided)}**. {markdown_cell(said)}"
 
@@ -80,5 +80,5 @@ def _example(e: Example) -> str:
     return "\n\n".join(parts)
 
 
-def _answer(a: Answer) -> str:
+def _answer(a: ShownAnswer) -> str:
     return f"{markdown_cell(a.model)}: {markdown_cell(a.said)}\n\n{fence(a.text)}"

@@ -19,14 +19,14 @@ from hafs.report.blocks import (
     Forest,
     Grid,
     Key,
-    Page,
+    ReportPage,
     Section,
     SideBySide,
     Span,
     Text,
 )
 from hafs.report.curves import charts_of
-from hafs.report.data import Answer, Example, Failures, Pairs, ReportData, Rerun, Stage, Training
+from hafs.report.data import Example, Failures, Pairs, ReportData, Rerun, ShownAnswer, Stage, Training
 from hafs.statistics import Estimate
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 _LONGEST = 6000  # characters of a prompt or answer that are shown
 
 
-def build_page(data: ReportData) -> Page:
+def build_page(data: ReportData) -> ReportPage:
     """Everything the report shows; a section without data is left out."""
     c = data.comparison
     sections = [
@@ -56,7 +56,7 @@ def build_page(data: ReportData) -> Page:
         rerun_section(data.rerun) if data.rerun else None,
         _notes(data, c),
     ]
-    return Page(
+    return ReportPage(
         title=data.title,
         lead=data.summary or (headline(c) if c else ""),
         verdict=_verdict(c) if c else None,
@@ -214,7 +214,7 @@ def _cut(e: Example) -> Example:
             return text
         return f"{text[:_LONGEST]}\n… cut here; {len(text):,} characters in all"
 
-    def answer(a: Answer) -> Answer:
+    def answer(a: ShownAnswer) -> ShownAnswer:
         return replace(a, text=short(a.text), said=a.said if len(a.said) <= 400 else f"{a.said[:400]}…")
 
     return replace(e, prompt=short(e.prompt), before=answer(e.before), after=answer(e.after))

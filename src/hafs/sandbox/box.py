@@ -22,7 +22,7 @@ from typing import IO, Protocol
 
 from hafs.sandbox import selftest
 from hafs.sandbox.seccomp import FORBIDDEN, RESTRICTED, Rule, seccomp_filter
-from hafs.sandbox.supervise import Job, Limits, Outcome, supervise
+from hafs.sandbox.supervise import Limits, SandboxJob, SandboxOutcome, supervise
 
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/bin/sh")
 DEVICES = ("/dev/zero", "/dev/urandom")
@@ -102,11 +102,11 @@ class Box:
                     path.write_bytes(content)
                 program = _program(argv[0])
                 readable = (program, *(str(path.absolute()) for path in read))
-                job = Job((program, *argv[1:]), str(cwd), readable, stdin, limits)
+                job = SandboxJob((program, *argv[1:]), str(cwd), readable, stdin, limits)
                 outcome = self._execute(job)
                 found = {name: data for name in collect if (data := _collect(cwd, name, limits)) is not None}
         except OSError as e:
-            outcome, found = Outcome("sandbox broken", None, b"", b"", 0.0, str(e)), {}
+            outcome, found = SandboxOutcome("sandbox broken", None, b"", b"", 0.0, str(e)), {}
         return Result(
             outcome.status, outcome.returncode, outcome.stdout, outcome.stderr, found, outcome.seconds, outcome.reason
         )
@@ -133,7 +133,7 @@ class Box:
             return f"a program in it could {worked[0]}"
         return "" if last == selftest.WORKS else "a program in it lost its output"
 
-    def _execute(self, job: Job) -> Outcome:
+    def _execute(self, job: SandboxJob) -> SandboxOutcome:
         """Run the job. Raises OSError when it cannot be started."""
         raise NotImplementedError
 
@@ -143,7 +143,7 @@ class Bubblewrap(Box):
 
     name = "bubblewrap"
 
-    def _execute(self, job: Job) -> Outcome:
+    def _execute(self, job: SandboxJob) -> SandboxOutcome:
         if (bwrap := shutil.which("bwrap")) is None:
             raise OSError("the program bwrap is not installed")
         refused = seccomp_filter({**dict.fromkeys(FORBIDDEN, Rule()), **RESTRICTED})
@@ -166,11 +166,11 @@ class Unconfined(Box):
     name = "none"
     confines = False
 
-    def _execute(self, job: Job) -> Outcome:
+    def _execute(self, job: SandboxJob) -> SandboxOutcome:
         return supervise(_Plain(_start(job.command(), job)), job)
 
 
-def _start(command: Sequence[str], job: Job, *kept: int) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], job: SandboxJob, *kept: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=job.cwd,

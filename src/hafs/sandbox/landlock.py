@@ -20,7 +20,7 @@ from typing import Any
 
 from hafs.sandbox.box import DEVICES, LIBRARIES, Box, _existing
 from hafs.sandbox.seccomp import FORBIDDEN, RESTRICTED, drop_capabilities, install, seccomp_filter
-from hafs.sandbox.supervise import Job, Outcome, supervise
+from hafs.sandbox.supervise import SandboxJob, SandboxOutcome, supervise
 
 GRACE = 30.0  # seconds that the helper may take beyond a run's own limit, on a machine that is very busy
 _UNGUARDED = (
@@ -42,7 +42,7 @@ class Sandlock(Box):
         self._lock = threading.Lock()
         self._helper: _Helper | None = None
 
-    def _execute(self, job: Job) -> Outcome:
+    def _execute(self, job: SandboxJob) -> SandboxOutcome:
         if importlib.util.find_spec("sandlock") is None:
             raise OSError("the package sandlock is not installed")
         for path in job.read:
@@ -57,7 +57,7 @@ class Sandlock(Box):
                 if not isinstance(e, (EOFError, OSError)):
                     raise
                 broken = f"the sandbox's helper process died or did not answer: {e or type(e).__name__}"
-                return Outcome("sandbox broken", None, b"", b"", 0.0, broken)
+                return SandboxOutcome("sandbox broken", None, b"", b"", 0.0, broken)
 
     def close(self) -> None:
         """See `Sandbox.close`."""
@@ -89,13 +89,13 @@ class _Helper:
         other.close()
         self.close = weakref.finalize(self, _end, self._pipe, self._process)
 
-    def ask(self, job: Job) -> Outcome:
+    def ask(self, job: SandboxJob) -> SandboxOutcome:
         """Have the helper run the job. Raises EOFError or OSError when it does not answer."""
         self._pipe.send(job)
         if not self._pipe.poll(job.limits.seconds + GRACE):
             raise TimeoutError("no answer in time")
         outcome = self._pipe.recv()
-        assert isinstance(outcome, Outcome)
+        assert isinstance(outcome, SandboxOutcome)
         return outcome
 
 
@@ -131,7 +131,7 @@ class _Confined:
         return codes.get(result.reason)
 
 
-def execute(job: Job, cancel: int | None = None) -> Outcome:
+def execute(job: SandboxJob, cancel: int | None = None) -> SandboxOutcome:
     """Run a job with sandlock from this very process; `cancel` as in `supervise`."""
     import sandlock
 
@@ -150,7 +150,7 @@ def execute(job: Job, cancel: int | None = None) -> Outcome:
     try:
         process = policy.popen(job.command(), stdin=piped if job.stdin else null, stdout=piped, stderr=piped)
     except (RuntimeError, sandlock.SandlockError) as e:
-        return Outcome("sandbox broken", None, b"", b"", 0.0, _explain(sandlock, e))
+        return SandboxOutcome("sandbox broken", None, b"", b"", 0.0, _explain(sandlock, e))
     return supervise(_Confined(process), job, cancel)
 
 
@@ -179,7 +179,7 @@ def serve(fd: int) -> None:
                     raise OSError(fault)
                 outcome = execute(job, fd)
             except Exception as e:
-                outcome = Outcome("sandbox broken", None, b"", b"", 0.0, f"{type(e).__name__}: {e}")
+                outcome = SandboxOutcome("sandbox broken", None, b"", b"", 0.0, f"{type(e).__name__}: {e}")
             pipe.send(outcome)
 
 

@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Job:
+class SandboxJob:
     """One run: the command, its private folder, what it may read besides, its standard input and its limits."""
 
     argv: tuple[str, ...]
@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SandboxOutcome:
     """How a run ended; the fields are those of `Result`."""
 
     status: str
@@ -99,7 +99,7 @@ class Child(Protocol):
         """The exit code, a signal as its negative number; None when the sandbox does not know."""
 
 
-def supervise(child: Child, job: Job, cancel: int | None = None) -> Outcome:
+def supervise(child: Child, job: SandboxJob, cancel: int | None = None) -> SandboxOutcome:
     """Let `child` run to its end or to its first limit, then kill what is left of it.
 
     `cancel` is a file descriptor that becomes readable when nobody waits for the outcome any more.
@@ -129,7 +129,7 @@ class _Streams:
     """The three pipes of a child, read and written without blocking; output is kept up to the limit."""
 
     child: Child
-    job: Job
+    job: SandboxJob
     kept: dict[int, bytearray] = field(default_factory=dict)
     too_much: bool = False
 
@@ -175,7 +175,7 @@ class _Streams:
                 self.read(fd)
 
 
-def _watch(child: Child, job: Job, streams: _Streams, began: float, cancel: int | None) -> tuple[str, str]:
+def _watch(child: Child, job: SandboxJob, streams: _Streams, began: float, cancel: int | None) -> tuple[str, str]:
     """Wait for the end of `child`; returns (status, reason) when a limit ended the wait, else ("", "")."""
     limits = job.limits
     deadline, tick = began + limits.seconds, 0.1 if child.counted else 0.025
@@ -217,7 +217,7 @@ def _watch(child: Child, job: Job, streams: _Streams, began: float, cancel: int 
 _TOO_MUCH = "used more than {}"
 
 
-def _excess(child: Child, job: Job, files_before: float) -> str:
+def _excess(child: Child, job: SandboxJob, files_before: float) -> str:
     """The limit on files, memory or processes that the run is above now, in words, or ""."""
     limits = job.limits
     sizes = tree_bytes(child.pid)
@@ -286,23 +286,27 @@ def tree_bytes(root: int) -> dict[int, int]:
     return found
 
 
-def _outcome(job: Job, code: int | None, stopped: tuple[str, str], streams: _Streams, seconds: float) -> Outcome:
+def _outcome(
+    job: SandboxJob, code: int | None, stopped: tuple[str, str], streams: _Streams, seconds: float
+) -> SandboxOutcome:
     stdout, stderr = bytes(streams.kept[streams.out]), bytes(streams.kept[streams.err])
     if not stdout.startswith(MARK):
         why = stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["the program was never reached"]
-        return Outcome("sandbox broken", None, b"", stderr, seconds, why[0])
+        return SandboxOutcome("sandbox broken", None, b"", stderr, seconds, why[0])
     stdout = stdout.removeprefix(MARK)
     status, reason = stopped
     if status:
-        return Outcome(status, None, stdout, stderr, seconds, reason)
+        return SandboxOutcome(status, None, stdout, stderr, seconds, reason)
     if code is None:
-        return Outcome("sandbox broken", None, stdout, stderr, seconds, "the sandbox lost its program")
+        return SandboxOutcome("sandbox broken", None, stdout, stderr, seconds, "the sandbox lost its program")
     if streams.too_much:
         reason = _TOO_MUCH.format(f"{job.limits.output_bytes} bytes of output")
-        return Outcome("killed", None, stdout, stderr, seconds, reason)
+        return SandboxOutcome("killed", None, stdout, stderr, seconds, reason)
     if code < 0:
         if -code in KILLERS:
-            return Outcome("killed", code, stdout, stderr, seconds, KILLERS[-code])
-        return Outcome("failed", code, stdout, stderr, seconds, f"ended by signal {signal.strsignal(-code) or -code}")
+            return SandboxOutcome("killed", code, stdout, stderr, seconds, KILLERS[-code])
+        return SandboxOutcome(
+            "failed", code, stdout, stderr, seconds, f"ended by signal {signal.strsignal(-code) or -code}"
+        )
     status, reason = ("failed", f"exit code {code}") if code else ("finished", "")
-    return Outcome(status, code, stdout, stderr, seconds, reason)
+    return SandboxOutcome(status, code, stdout, stderr, seconds, reason)

@@ -18,14 +18,14 @@ from hafs.annotate.web.gate import LOOPBACK, Gate
 from hafs.errors import UsageError
 from hafs.generation.transformers import TransformersBackend
 from hafs.models.chat import whole
-from hafs.serve.batching import Batcher, Job, Row, Shown
+from hafs.serve.batching import Batcher, DecodedRow, DecodingJob, ShownText
 from hafs.serve.protocol import (
     MOST_ANSWERS,
     AdapterRequest,
     BadRequest,
     ChatRequest,
     CompletionRequest,
-    Writer,
+    StreamWriter,
     chat_prompt,
     check,
     room,
@@ -190,7 +190,7 @@ class _Answering:
     ) -> None:
         loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
-        self.jobs: list[Job] = []
+        self.jobs: list[DecodingJob] = []
         if len(prompts) * asked.n > MOST_ANSWERS:
             raise BadRequest(f"{len(prompts)} prompts × n {asked.n} are more than {MOST_ANSWERS} answers a request")
         stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
@@ -204,7 +204,7 @@ class _Answering:
                     loop.call_soon_threadsafe(self.events.put_nowait, event)
 
             self.jobs.append(
-                Job(
+                DecodingJob(
                     prompt,
                     tell,
                     asked.n,
@@ -224,7 +224,7 @@ class _Answering:
             raise BadRequest(str(e), 503, "unavailable") from e
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodedRow]:
         return [row for job in self.jobs for row in job.rows]
 
     def cancel(self) -> None:
@@ -244,7 +244,7 @@ async def _reply(
     work = _Answering(batcher, asked, prompts, adapter)
     chat = isinstance(asked, ChatRequest)
     thinking = asked.thinking if isinstance(asked, ChatRequest) else "keep"
-    writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)), thinking)
+    writer = StreamWriter(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)), thinking)
     if asked.stream:
         usage = bool((asked.stream_options or {}).get("include_usage"))
         return StreamingResponse(_stream(work, writer, usage), media_type="text/event-stream")
@@ -264,10 +264,10 @@ async def _reply(
     return writer.whole(work.rows)
 
 
-async def _stream(work: _Answering, writer: Writer, usage: bool) -> AsyncIterator[str]:
+async def _stream(work: _Answering, writer: StreamWriter, usage: bool) -> AsyncIterator[str]:
     """Server-sent events: a piece for every token that shows text, the end of every row, and [DONE]."""
     rows = work.rows
-    before = [Shown("", 0, "")] * len(rows)
+    before = [ShownText("", 0, "")] * len(rows)
     going = set(range(len(rows)))
     try:
         while going:

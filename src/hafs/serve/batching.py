@@ -25,7 +25,7 @@ LINGER = 0.01
 
 
 @dataclass
-class Row:
+class DecodedRow:
     """One answer as it grows. `text` is what may be shown of it: without stop texts and half characters."""
 
     ids: list[int] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Row:
     finish: str = ""
 
 
-class Shown(NamedTuple):
+class ShownText(NamedTuple):
     """How far a row was when it was told: its text, its number of tokens, and why it ended ("" while it goes on)."""
 
     text: str
@@ -43,7 +43,7 @@ class Shown(NamedTuple):
 
 
 @dataclass
-class Job:
+class DecodingJob:
     """One prompt to answer `n` times; `tell` is called with (row number, Shown) at every token.
 
     The last time there is a `finish`; when the work fails, `tell` gets (-1, the exception).
@@ -58,7 +58,7 @@ class Job:
     seed: int = 0
     stops: Sequence[str] = ()
     adapter: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[DecodedRow] = field(default_factory=list)
     cancelled: bool = False
 
     @property
@@ -74,7 +74,7 @@ class Batcher:
         self.backend, self.batch_size = backend, batch_size
         self.batches = 0
         self._ends = set(backend.stops())
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[DecodingJob] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self.between = threading.Lock()
@@ -82,9 +82,9 @@ class Batcher:
         self._thread = threading.Thread(target=self._work, name="decode", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: DecodingJob) -> None:
         """Queue a job; raises RuntimeError when the batcher is closed, or too much is waiting."""
-        job.rows = [Row() for _ in range(job.n)]
+        job.rows = [DecodedRow() for _ in range(job.n)]
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
@@ -110,7 +110,7 @@ class Batcher:
         for job in self._waiting:
             job.tell(-1, RuntimeError("the server is stopping"))
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[DecodingJob]:
         """The next batch, in the order of arrival; empty when closing."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
@@ -118,8 +118,8 @@ class Batcher:
                 self._changed.wait_for(lambda: self._closing, LINGER)
             if self._closing:
                 return []
-            first, rest, rows = self._waiting[0], deque[Job](), 0
-            chosen: list[Job] = []
+            first, rest, rows = self._waiting[0], deque[DecodingJob](), 0
+            chosen: list[DecodingJob] = []
             for job in self._waiting:
                 fits = not chosen or rows + job.n <= self.batch_size
                 if job.together == first.together and fits:
@@ -130,7 +130,7 @@ class Batcher:
             self._waiting = rest
             return chosen
 
-    def _answer(self, jobs: Sequence[Job]) -> None:
+    def _answer(self, jobs: Sequence[DecodingJob]) -> None:
         self.batches += 1
         where = [(job, i) for job in jobs for i in range(job.n)]
         seeds = [int(content_id("row", job.seed, i)[:15], 16) for job, i in where]
@@ -157,7 +157,7 @@ class Batcher:
                 if not job.rows[i].finish:
                     job.tell(-1, RuntimeError("the server is stopping"))
 
-    def _token(self, job: Job, i: int, token: int, logprob: float) -> bool:
+    def _token(self, job: DecodingJob, i: int, token: int, logprob: float) -> bool:
         """Take in a token; True when the row is to end here."""
         row = job.rows[i]
         row.ids.append(token)
@@ -167,10 +167,10 @@ class Batcher:
         self._show(job, row, last)
         if last and not row.finish:
             row.finish = "stop" if ended else "length"
-        job.tell(i, Shown(row.text, len(row.ids), row.finish))
+        job.tell(i, ShownText(row.text, len(row.ids), row.finish))
         return bool(row.finish) or job.cancelled or self._closing
 
-    def _show(self, job: Job, row: Row, last: bool) -> None:
+    def _show(self, job: DecodingJob, row: DecodedRow, last: bool) -> None:
         """Bring the row's text up to date and see whether a stop text is in it."""
         text = decode_answer(self.backend.tokenizer, row.ids)
         found = [at for stop in job.stops if (at := text.find(stop)) >= 0]

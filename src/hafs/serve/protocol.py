@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hafs.generation.transformers import TransformersBackend
 from hafs.models.chat import Thinking, Tokenizer, encode_messages, read_answer, whole
-from hafs.serve.batching import Row, Shown
+from hafs.serve.batching import DecodedRow, ShownText
 
 MOST_ANSWERS = 1024
 """Answers of one request."""
@@ -161,7 +161,7 @@ def _text(message: dict[str, Any]) -> str:
     raise BadRequest("the content of a message must be text")
 
 
-class Writer:
+class StreamWriter:
     """Writes the replies to one request, whole or in pieces."""
 
     def __init__(
@@ -173,7 +173,7 @@ class Writer:
         id = ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex
         self._head: dict[str, Any] = {"id": id, "object": kind, "created": int(time.time()), "model": model}
 
-    def whole(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def whole(self, rows: Sequence[DecodedRow]) -> dict[str, Any]:
         """The reply with every answer."""
         choices = []
         for i, row in enumerate(rows):
@@ -183,14 +183,14 @@ class Writer:
             )
         return {**self._head, "choices": choices, "usage": self.usage(rows)}
 
-    def _message(self, row: Row) -> dict[str, Any]:
+    def _message(self, row: DecodedRow) -> dict[str, Any]:
         """The answer, and the thought before it apart."""
         found = read_answer(self.tokenizer, row.ids, self.thinking)
         if not found.thought:
             return {"role": "assistant", "content": row.text}
         return {"role": "assistant", "content": found.text, "reasoning_content": found.thought}
 
-    def piece(self, index: int, row: Row, before: Shown, now: Shown) -> dict[str, Any]:
+    def piece(self, index: int, row: DecodedRow, before: ShownText, now: ShownText) -> dict[str, Any]:
         """One event of a stream: what row `index` has `now` that it had not `before`."""
         text, first = now.text[len(before.text) :], not before.tokens
         if self.chat:
@@ -206,12 +206,12 @@ class Writer:
         head = {**self._head, "object": "chat.completion.chunk"} if self.chat else self._head
         return {**head, "choices": [choice]}
 
-    def last(self, rows: Sequence[Row]) -> dict[str, Any]:
+    def last(self, rows: Sequence[DecodedRow]) -> dict[str, Any]:
         """The event with the usage."""
         head = {**self._head, "object": "chat.completion.chunk"} if self.chat else self._head
         return {**head, "choices": [], "usage": self.usage(rows)}
 
-    def usage(self, rows: Sequence[Row]) -> dict[str, int]:
+    def usage(self, rows: Sequence[DecodedRow]) -> dict[str, int]:
         """Tokens of the prompts and of all answers."""
         made = sum(len(row.ids) for row in rows)
         return {
@@ -220,7 +220,7 @@ class Writer:
             "total_tokens": self.prompt_tokens + made,
         }
 
-    def _logprobs(self, row: Row, start: int, end: int) -> dict[str, Any] | None:
+    def _logprobs(self, row: DecodedRow, start: int, end: int) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
         made = zip(row.ids[start:end], row.logprobs[start:end], strict=True)

@@ -36,7 +36,7 @@ class Family(Protocol):
 
 
 @dataclass(frozen=True)
-class TaskPack:
+class FamilyPack:
     """Families by name, and the share of each category in per cent."""
 
     name: str

@@ -37,7 +37,7 @@ METHODS = ("dpo", "reward+ppo", "ppo", "rloo")
 
 
 @dataclass(frozen=True)
-class Job:
+class MethodJob:
     """What is compared: the SFT model, the preference data, the prompts for rollouts, and where runs go.
 
     `minutes` is what a seed of a method may train at most, its reward model included; DPO and the reward model make
@@ -95,7 +95,7 @@ class MethodResult:
 def compare_methods(
     store: Store,
     config: Config,
-    job: Job,
+    job: MethodJob,
     benchmark: str,
     held_out: Sequence[Prompt],
     methods: Sequence[str],

@@ -14,7 +14,7 @@ from typing import Any
 
 from hafs.errors import DataError
 
-__all__ = ["After", "Check", "Vector", "parse_check", "parse_vector"]
+__all__ = ["AsmCheck", "Vector", "WantedAfter", "parse_check", "parse_vector"]
 
 WRAM_SIZE, VRAM_SIZE, CGRAM_SIZE, OAM_SIZE = 0x20000, 0x10000, 0x200, 0x220
 STACK_PAGE = (0x100, 0x200)  # belongs to the harness: no input or result can lie there
@@ -41,7 +41,7 @@ CHECK_KEYS = {
 
 
 @dataclass(frozen=True)
-class After:
+class WantedAfter:
     """What must hold after the return. Memory maps an offset to bytes, a register to (value, mask)."""
 
     memory: Mapping[int, bytes] = field(default_factory=dict)
@@ -59,11 +59,11 @@ class Vector:
     registers: Mapping[str, int]
     memory: Mapping[int, bytes]
     pad: int
-    after: After
+    after: WantedAfter
 
 
 @dataclass(frozen=True)
-class Check:
+class AsmCheck:
     """A parsed check. `rows` are the vectors as they came, to be sent to the emulator's process."""
 
     kind: str
@@ -147,11 +147,11 @@ def _masked(value: Any, key: str) -> tuple[int, int]:
     return _int(value[0], key, 0, 0xFFFF), _int(value[1], key, 0, 0xFFFF)
 
 
-def _after(value: Any, key: str) -> After:
+def _after(value: Any, key: str) -> WantedAfter:
     given = _mapping(value, key, {"memory", "registers", "flags", "vram", "cgram", "oam"})
     registers = _mapping(given.get("registers", {}), f"{key}.registers", REGISTER_BITS.keys())
     flags = _mapping(given.get("flags", {}), f"{key}.flags", set(FLAGS))
-    return After(
+    return WantedAfter(
         memory=_memory(given.get("memory", {}), f"{key}.memory", WRAM_SIZE),
         registers={r: _masked(v, f"{key}.registers.{r}") for r, v in registers.items()},
         flags={f: _int(v, f"{key}.flags.{f}", 0, 1) for f, v in flags.items()},
@@ -187,7 +187,7 @@ def _call(kind: str, given: Mapping[str, Any]) -> int:
     return call
 
 
-def parse_check(check: Any) -> Check:
+def parse_check(check: Any) -> AsmCheck:
     """Read a check. Raises DataError naming the first key that is missing, unknown or out of range."""
     given = _mapping(check, "", CHECK_KEYS)
     kind = _text(given.get("kind"), "kind", KINDS)
@@ -203,7 +203,7 @@ def parse_check(check: Any) -> Check:
         _text(decide, "decide", ["bytes", "clocks"])
     if baseline is not None and decide is None:
         raise _bad("decide", "must be bytes or clocks when there is a baseline")
-    return Check(
+    return AsmCheck(
         kind=kind,
         entry=_text(given.get("entry", ""), "entry"),
         returns=_text(given.get("returns", "rts"), "returns", ["rts", "rtl"]),

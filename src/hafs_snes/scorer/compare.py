@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hafs_snes.scorer.check import FLAGS, STACK_PAGE, Vector
-from hafs_snes.scorer.machine import Outcome
+from hafs_snes.scorer.machine import MachineOutcome
 
-__all__ = ["Verdict", "compare"]
+__all__ = ["VectorVerdict", "compare"]
 
 SENTINEL = (0x1F8, b"\x0e" * 8)  # what the harness pushes before a call
 STACK_POINTER = 0x1F7
@@ -31,7 +31,7 @@ ENDS = {
 
 
 @dataclass
-class Verdict:
+class VectorVerdict:
     """One vector's verdict. `problems` are (kind, text); `clobbers` names what changed that must not.
 
     `returned`: the call came back the right way; `clocks` are None when it did not.
@@ -97,20 +97,20 @@ def changed_places(got: bytes, want: bytes) -> list[int]:
 def compare(
     vector: Vector,
     before: bytes,
-    outcome: Outcome,
+    outcome: MachineOutcome,
     video: Mapping[str, bytes],
     keep: str,
     scratch: Sequence[tuple[int, int]],
     overhead: int,
-) -> Verdict:
+) -> VectorVerdict:
     """Judge one call.
 
     `before` is WRAM on entry, `video` the boot contents of vram, cgram and oam, `overhead` the clocks of an empty
     routine; `keep` and `scratch` are the check's.
     """
     if outcome.status != "returned":
-        return Verdict(False, problems=[ENDS[outcome.status]])
-    verdict = Verdict(True, outcome.clocks - overhead)
+        return VectorVerdict(False, problems=[ENDS[outcome.status]])
+    verdict = VectorVerdict(True, outcome.clocks - overhead)
     _cpu_state(vector, outcome, verdict)
     wrong = _registers(vector, outcome, keep, verdict)
     free = [*scratch, (STACK_PAGE[0], SENTINEL[0])]
@@ -128,7 +128,7 @@ def compare(
     return verdict
 
 
-def _cpu_state(vector: Vector, outcome: Outcome, verdict: Verdict) -> None:
+def _cpu_state(vector: Vector, outcome: MachineOutcome, verdict: VectorVerdict) -> None:
     """Stack, register widths, decimal and emulation mode, data bank and direct page must be as on entry."""
     was, now, after = vector.registers, outcome.registers, vector.after
     if (off := now["S"] - STACK_POINTER) != 0:
@@ -147,7 +147,7 @@ def _cpu_state(vector: Vector, outcome: Outcome, verdict: Verdict) -> None:
             verdict.problems.append(("wrong mode", text))
 
 
-def _registers(vector: Vector, outcome: Outcome, keep: str, verdict: Verdict) -> list[Difference]:
+def _registers(vector: Vector, outcome: MachineOutcome, keep: str, verdict: VectorVerdict) -> list[Difference]:
     """Wrong result registers and flags; registers that had to be kept and were not are clobbers."""
     was, now, after = vector.registers, outcome.registers, vector.after
     wide = {"A": not was["P"] & 0x20, "X": not was["P"] & 0x10, "Y": not was["P"] & 0x10}

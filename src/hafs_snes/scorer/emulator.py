@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from hafs_snes.scorer.compare import Verdict
+from hafs_snes.scorer.compare import VectorVerdict
 
 __all__ = ["Emulator", "EmulatorDied", "EmulatorHung"]
 
@@ -41,12 +41,12 @@ class Emulator:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def run(self, job: Mapping[str, Any]) -> list[Verdict]:
+    def run(self, job: Mapping[str, Any]) -> list[VectorVerdict]:
         """Run a job (see worker.run_job). Raises EmulatorDied when there is no answer."""
         if self._process is None or self._process.poll() is not None:
             self._start()
         reply = self._ask(json.dumps({**job, "seconds": self.seconds}).encode(), self.seconds)
-        return [Verdict(**{**v, "problems": [tuple(p) for p in v["problems"]]}) for v in reply]
+        return [VectorVerdict(**{**v, "problems": [tuple(p) for p in v["problems"]]}) for v in reply]
 
     @property
     def pid(self) -> int | None:

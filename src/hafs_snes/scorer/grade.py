@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from hafs_snes.scorer.check import Check
-from hafs_snes.scorer.run import Report
+from hafs_snes.scorer.check import AsmCheck
+from hafs_snes.scorer.run import AsmReport
 
 __all__ = ["CAUSES", "CLOCK_TOLERANCE", "Grade", "grade", "grade_value"]
 
@@ -84,7 +84,7 @@ class Grade:
     details: dict[str, Any]
 
 
-def grade(check: Check, report: Report, baseline: Report | None = None) -> Grade:
+def grade(check: AsmCheck, report: AsmReport, baseline: AsmReport | None = None) -> Grade:
     """Grade a routine or a patch. `baseline` is the report of the code to improve, when there is one.
 
     Value: 0 when it does not assemble; else 0.1, + 0.1 when every vector returns, + 0.6 times the fraction of
@@ -112,25 +112,25 @@ def grade(check: Check, report: Report, baseline: Report | None = None) -> Grade
     )
 
 
-def grade_value(check: Check, report: Report) -> Grade:
+def grade_value(check: AsmCheck, report: AsmReport) -> Grade:
     """Grade the answer to a question with a number: right or wrong."""
     right = report.answer == check.answer
     cause = "" if right else "no answer" if report.answer is None else "wrong answer"
     return Grade(float(right), (float(right),), 0.0, right, cause, {"answer": report.answer, "right": check.answer})
 
 
-def _efficiency(check: Check, report: Report) -> tuple[float, ...]:
+def _efficiency(check: AsmCheck, report: AsmReport) -> tuple[float, ...]:
     size, clocks = (0.0 - (report.size or 0), 0.0 - (report.clocks or 0)) if report.solved else (0.0, 0.0)
     return (clocks,) if check.decide == "clocks" else (size, clocks)
 
 
-def _shortfall(check: Check, report: Report, baseline: Report) -> str:
+def _shortfall(check: AsmCheck, report: AsmReport, baseline: AsmReport) -> str:
     if check.decide == "bytes":
         return "" if (report.size or 0) < (baseline.size or 0) else "not smaller"
     return "" if (report.clocks or 0) <= (baseline.clocks or 0) - CLOCK_TOLERANCE else "not faster"
 
 
-def _cause(report: Report) -> str:
+def _cause(report: AsmReport) -> str:
     """The most frequent first problem of a vector (the graver on a tie), or the finding that explains it."""
     first = Counter(min((kind for kind, _ in v.problems), key=PRIORITY.index) for v in report.verdicts if v.problems)
     if not first:
@@ -145,7 +145,7 @@ def _cause(report: Report) -> str:
     return kind
 
 
-def _details(report: Report, baseline: Report | None) -> dict[str, Any]:
+def _details(report: AsmReport, baseline: AsmReport | None) -> dict[str, Any]:
     problems = list(dict.fromkeys(text for v in report.verdicts for _, text in v.problems))
     out: dict[str, Any] = {
         "extracted": report.extracted,

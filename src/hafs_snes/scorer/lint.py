@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from hafs_snes.scorer.syntax import Command, commands, strip_comment
+from hafs_snes.scorer.syntax import AsmCommand, commands, strip_comment
 
 __all__ = ["Finding", "lint"]
 
@@ -40,7 +40,7 @@ class _Widths:
         self.x: bool | None = bool(p & 0x10)
         self._saved: list[tuple[bool | None, bool | None]] = []
 
-    def step(self, c: Command) -> None:
+    def step(self, c: AsmCommand) -> None:
         if c.word in ("REP", "SEP"):
             mask = _constant(c.operand)
             to = c.word == "SEP"
@@ -88,7 +88,7 @@ def lint(code: str, p: int = 0x34) -> list[Finding]:
     return out
 
 
-def _cycles(c: Command) -> int:
+def _cycles(c: AsmCommand) -> int:
     """About how many CPU cycles a command takes at least."""
     if not c.word or c.word in ("!", "="):
         return 0
@@ -99,7 +99,7 @@ def _cycles(c: Command) -> int:
     return 2 if not c.operand or c.operand[0] == "#" else 4 if re.match(r"\$\w{4}", c.operand) else 3
 
 
-def _operand(c: Command, widths: _Widths) -> list[tuple[str, str]]:
+def _operand(c: AsmCommand, widths: _Widths) -> list[tuple[str, str]]:
     if c.word in BRANCHES and RAW.fullmatch(c.operand):
         why = f"{c.word} {c.operand}: asar takes a number as a distance in bytes, not as an address; name a label"
         return [("raw offset", why)]

@@ -31,7 +31,7 @@ from libretro.core import Core
 from hafs_snes.scorer.check import DEFAULTS, WRAM_SIZE
 from hafs_snes.scorer.places import CODE, PATTERN_BANK, STUB_BANK, pc
 
-__all__ = ["Console", "Outcome", "as_overlays", "boot_pattern"]
+__all__ = ["Console", "MachineOutcome", "as_overlays", "boot_pattern"]
 
 SAVE_RAM, SYSTEM_RAM, VIDEO_RAM = 0, 2, 3  # RETRO_MEMORY_*
 JOYPAD, JOYPAD_MASK = 1, 256  # RETRO_DEVICE_JOYPAD, RETRO_DEVICE_ID_JOYPAD_MASK
@@ -59,7 +59,7 @@ def boot_pattern() -> bytes:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MachineOutcome:
     """How one call ended: `status` is a word of STATUS, "hang", "mailbox overwritten" or (of a proof) "late".
 
     Registers are as the routine left them (S is the stack pointer, E 1 in emulation mode), `clocks` are
@@ -219,7 +219,7 @@ class Console:
     def _jump(self, label: str) -> bytes:
         return b"\x5c" + self._symbols[label].to_bytes(3, "little")
 
-    def call(self, registers: Mapping[str, int], wram: bytes, pad: int, frames: int) -> Outcome:
+    def call(self, registers: Mapping[str, int], wram: bytes, pad: int, frames: int) -> MachineOutcome:
         """Call the installed code once. `wram` is all 128 KB; the call is a hang after `frames` emulated
         frames. What comes back is what the mailbox says: a claim.
         """
@@ -230,17 +230,17 @@ class Console:
             ran += 1
         return self._outcome(ran)
 
-    def prove(self, registers: Mapping[str, int], wram: bytes, pad: int, clocks: int) -> Outcome:
+    def prove(self, registers: Mapping[str, int], wram: bytes, pad: int, clocks: int) -> MachineOutcome:
         """Call the installed code again, for at most `clocks` (as `call` counts them) and a little: registers are those
         of the CPU, which stands where the routine returned to. The status is "late" when it does not.
         """
         return self._proof(registers, wram, pad, clocks + self._lead + SLACK)
 
-    def prove_frames(self, registers: Mapping[str, int], wram: bytes, pad: int, frames: int) -> Outcome:
+    def prove_frames(self, registers: Mapping[str, int], wram: bytes, pad: int, frames: int) -> MachineOutcome:
         """The same from where `call` starts, for that many frames: for what depends on the place on the screen."""
         return self._looped(registers, wram, pad, START, frames)
 
-    def _proof(self, registers: Mapping[str, int], wram: bytes, pad: int, lead: int) -> Outcome:
+    def _proof(self, registers: Mapping[str, int], wram: bytes, pad: int, lead: int) -> MachineOutcome:
         """A call that starts `lead` clocks before a frame's end, and is looked at there."""
         start = (FRAME_END_LINE * LINE_CLOCKS - lead) % FRAME_CLOCKS
         ran = -(-lead // FRAME_CLOCKS) + (
@@ -251,7 +251,7 @@ class Console:
 
     def _looped(
         self, registers: Mapping[str, int], wram: bytes, pad: int, start: tuple[int, int], frames: int
-    ) -> Outcome:
+    ) -> MachineOutcome:
         before = {label: ctypes.string_at(self._rom + pc(self._symbols[label]), 2) for label in RETURNS}
         for label in RETURNS:
             self._write_rom(pc(self._symbols[label]), LOOP)
@@ -277,7 +277,7 @@ class Console:
         box[0:4] = b"\x01\x00\x00\x00"
         self._pad = pad
 
-    def _proven(self, sent: bytes) -> Outcome:
+    def _proven(self, sent: bytes) -> MachineOutcome:
         """What the console itself shows at the end of a call into loops; `sent` is the cartridge RAM at its start."""
         state = self._save()
         at = int.from_bytes(state[self._cpu_at - 4 : self._cpu_at - 1], "little")
@@ -297,7 +297,7 @@ class Console:
         }
         return {**words, "P": int("".join(str(bit) for bit in cpu[12:20]), 2), "DB": cpu[20], "E": cpu[21]}
 
-    def _outcome(self, ran: int) -> Outcome:
+    def _outcome(self, ran: int) -> MachineOutcome:
         """What the mailbox says of a call."""
         box = bytes(self._mailbox)
         word = {k: int.from_bytes(box[k : k + 2], "little") for k in range(0, MAILBOX_SIZE, 2)}
@@ -313,8 +313,8 @@ class Console:
 
     def _of_state(
         self, status: str, registers: dict[str, int], clocks: int, state: bytes | bytearray, left: tuple[str, ...] = ()
-    ) -> Outcome:
-        return Outcome(
+    ) -> MachineOutcome:
+        return MachineOutcome(
             status=status,
             registers=registers,
             clocks=clocks,

@@ -14,8 +14,8 @@ from pathlib import Path
 from hafs.errors import DataError
 from hafs.sandbox import Sandbox
 from hafs_snes.scorer.assemble import Assembled, Assembler, load_harness
-from hafs_snes.scorer.check import Check
-from hafs_snes.scorer.compare import Verdict, changed_places
+from hafs_snes.scorer.check import AsmCheck
+from hafs_snes.scorer.compare import VectorVerdict, changed_places
 from hafs_snes.scorer.emulator import Emulator, EmulatorDied, EmulatorHung
 from hafs_snes.scorer.extract import extract, number
 from hafs_snes.scorer.lint import Finding, lint
@@ -23,7 +23,7 @@ from hafs_snes.scorer.places import BLOCK, CODE, CODE_END, FREE, SUPPORT, TEST_B
 from hafs_snes.scorer.screen import screen
 from hafs_snes.scorer.syntax import commands, strip_comment
 
-__all__ = ["Bench", "Report"]
+__all__ = ["AsmReport", "Bench"]
 
 STOPPING = frozenset({"WAI", "STP"})
 START, END = "__hafs_start", "__hafs_end"
@@ -31,7 +31,7 @@ LONGEST_ANSWER = 100_000  # characters
 
 
 @dataclass
-class Report:
+class AsmReport:
     """What happened to one answer. `stopped` says why it never ran ("" when it did); texts are for people.
 
     `size` is in bytes (of a patch: changed bytes), `clocks` the mean master clocks above an empty routine
@@ -42,7 +42,7 @@ class Report:
     stopped: str = ""
     assembles: bool = False
     total: int = 0
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[VectorVerdict] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     size: int | None = None
@@ -86,35 +86,35 @@ class Bench:
         self.harness = load_harness(self.assembler, cache)
         self.emulator = Emulator(core, self.harness.rom, self.harness.symbols, seconds)
         self._vanilla: dict[str, bytes] = {}
-        self._baselines: dict[tuple[str, str], Report] = {}
+        self._baselines: dict[tuple[str, str], AsmReport] = {}
 
     def close(self) -> None:
         """End the emulator's process and the sandbox."""
         self.emulator.close()
         self.assembler.sandbox.close()
 
-    def examine(self, check: Check, seed: str, answer: str) -> Report:
+    def examine(self, check: AsmCheck, seed: str, answer: str) -> AsmReport:
         """Examine an answer. `seed` makes the memory that the check leaves open; it names the prompt.
 
         Raises AssemblerFailed or EmulatorDied when a tool broke, DataError when the check's own code is
         wrong.
         """
         if len(answer) > LONGEST_ANSWER:  # looking for code in megabytes costs minutes
-            return Report(
+            return AsmReport(
                 total=len(check.vectors),
                 stopped="screened: too long",
                 errors=[f"the answer has {len(answer)} characters"],
             )
         if check.kind == "value":
-            return Report(answer=number(answer), total=len(check.vectors))
+            return AsmReport(answer=number(answer), total=len(check.vectors))
         found = extract(answer, check.entry)
         report = self.examine_code(check, seed, found.code)
         report.extracted = found.how
         return report
 
-    def examine_code(self, check: Check, seed: str, code: str) -> Report:
+    def examine_code(self, check: AsmCheck, seed: str, code: str) -> AsmReport:
         """Examine bare code of a routine or a patch."""
-        report = Report(total=len(check.vectors))
+        report = AsmReport(total=len(check.vectors))
         if not code.strip():
             report.stopped = "no code"
             return report
@@ -131,14 +131,14 @@ class Bench:
             self._routine(check, seed, screened.code, report)
         return report
 
-    def vanilla(self, check: Check, seed: str) -> Report:
+    def vanilla(self, check: AsmCheck, seed: str) -> AsmReport:
         """Run a check's vanilla code as it is, to prove what the check claims about it."""
-        report = Report(extracted="vanilla", assembles=True, total=len(check.vectors), size=0)
+        report = AsmReport(extracted="vanilla", assembles=True, total=len(check.vectors), size=0)
         image = self._vanilla_image(check.vanilla)
         report.verdicts = self._run(check, seed, check.call, self._overlays(image), check.vanilla)
         return report
 
-    def baseline(self, check: Check, seed: str) -> Report:
+    def baseline(self, check: AsmCheck, seed: str) -> AsmReport:
         """The report of the check's baseline, run once. Raises DataError when the baseline itself is not
         correct.
         """
@@ -153,7 +153,7 @@ class Bench:
         return self._baselines[key]
 
     # -- a routine ---
-    def _routine(self, check: Check, seed: str, code: str, report: Report) -> None:
+    def _routine(self, check: AsmCheck, seed: str, code: str, report: AsmReport) -> None:
         head = f"lorom\norg ${SUPPORT:06X}\n{check.support}\norg ${CODE:06X}\n{START}:\n"
         made = self.assembler.assemble(f"{head}{code}\n{END}:\n", first_line=head.count("\n"))
         if not self._assembled(made, report):
@@ -169,7 +169,7 @@ class Bench:
         overlay = made.image[pc(CODE) : pc(CODE_END)].rstrip(b"\0")  # the rest is zero in the cartridge, too
         report.verdicts = self._run(check, seed, entry, [(pc(CODE), overlay)], f"{check.support}\n{code}")
 
-    def _entry(self, label: str, symbols: Mapping[str, int], report: Report) -> int:
+    def _entry(self, label: str, symbols: Mapping[str, int], report: AsmReport) -> int:
         """Where the label is; code without its label is called from its start, which is noted."""
         if not label:
             return symbols[START]
@@ -179,14 +179,14 @@ class Bench:
         report.findings.append(Finding("label", f"the label {label} is missing; the code is called from its start"))
         return symbols[START]
 
-    def _assembled(self, made: Assembled, report: Report) -> bool:
+    def _assembled(self, made: Assembled, report: AsmReport) -> bool:
         report.assembles = made.ok
         if not made.ok:
             report.stopped, report.errors = f"does not assemble: {made.kind}", made.errors
         return made.ok
 
     # -- a patch ---
-    def _patch(self, check: Check, seed: str, code: str, report: Report) -> None:
+    def _patch(self, check: AsmCheck, seed: str, code: str, report: AsmReport) -> None:
         before = self._vanilla_image(check.vanilla)
         made = self.assembler.assemble(f"lorom\n{code}\n", before, first_line=1)
         if not self._assembled(made, report):
@@ -227,7 +227,9 @@ class Bench:
         return [(i, image[i : i + BLOCK]) for i in starts]
 
     # -- both ---
-    def _run(self, check: Check, seed: str, call: int, overlays: list[tuple[int, bytes]], code: str) -> list[Verdict]:
+    def _run(
+        self, check: AsmCheck, seed: str, call: int, overlays: list[tuple[int, bytes]], code: str
+    ) -> list[VectorVerdict]:
         waits = any(c.word in STOPPING for line in code.split("\n") for c in commands(strip_comment(line)))
         job = {
             "overlays": [(at, data.hex()) for at, data in overlays],

@@ -16,7 +16,7 @@ from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.sandbox import open_sandbox
 from hafs.types import Candidate, Prompt, Score, content_id
 from hafs_snes import tools
-from hafs_snes.scorer.check import Check, parse_check
+from hafs_snes.scorer.check import AsmCheck, parse_check
 from hafs_snes.scorer.emulator import EmulatorDied
 from hafs_snes.scorer.grade import Grade, grade, grade_value
 from hafs_snes.scorer.run import Bench
@@ -35,7 +35,7 @@ class _Asked:
     """A prompt as the scorer needs it: its id (the seed), its check, and an id of both."""
 
     prompt_id: str
-    check: Check | None
+    check: AsmCheck | None
     content: str
 
 
@@ -180,7 +180,7 @@ class AsmScorer:
         return replace(blank, reason="", **asdict(result))
 
 
-def _check_of(prompt: Prompt) -> Check | None:
+def _check_of(prompt: Prompt) -> AsmCheck | None:
     if prompt.checker != AsmScorer.name:
         return None
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from hafs_snes.scorer.syntax import DATA, MNEMONICS, Command, commands, strip_comment
+from hafs_snes.scorer.syntax import DATA, MNEMONICS, AsmCommand, commands, strip_comment
 
 __all__ = ["Screened", "screen"]
 
@@ -72,7 +72,7 @@ def screen(code: str, patch: bool = False) -> Screened:
     return out
 
 
-def _commands(line: str, number: int, out: Screened) -> list[Command]:
+def _commands(line: str, number: int, out: Screened) -> list[AsmCommand]:
     if not line.isascii() or not all(c.isprintable() or c == "\t" for c in line):
         out.errors.append(("unreadable", f"line {number}: a character that is no plain text"))
         return []
@@ -82,14 +82,14 @@ def _commands(line: str, number: int, out: Screened) -> list[Command]:
     return commands(line)
 
 
-def _dropped(command: Command, patch: bool, seen_code: bool) -> bool:
+def _dropped(command: AsmCommand, patch: bool, seen_code: bool) -> bool:
     """Set-up that models like to write: `lorom`, `print`, and an `org` in front of a routine."""
     if command.labels:
         return False
     return command.word in SETUP or (command.word == "ORG" and not patch and not seen_code)
 
 
-def _problem(command: Command, patch: bool) -> tuple[str, str] | None:
+def _problem(command: AsmCommand, patch: bool) -> tuple[str, str] | None:
     if command.word in FILES or re.search(r"(?i)\binc(src|bin|lude)\b", command.operand):
         return "file access", "the answer may not read files"
     if any(re.match(r"(?i)#?\.*__hafs", label) for label in command.labels):

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["DATA", "MNEMONICS", "Command", "commands", "is_code", "strip_comment"]
+__all__ = ["DATA", "MNEMONICS", "AsmCommand", "commands", "is_code", "strip_comment"]
 
 _MNEMONICS = """
 ADC AND ASL BCC BCS BEQ BIT BMI BNE BPL BRA BRK BRL BVC BVS CLC CLD CLI CLV CMP COP CPX CPY DEC DEX DEY
@@ -26,7 +26,7 @@ OPERAND = re.compile(r"[#$(\[!%.+\-]|[\w.]+([+\-]\$?\w+)?(\s*,\s*[xysXYS])?$|[A-
 
 
 @dataclass(frozen=True)
-class Command:
+class AsmCommand:
     """One command of a line: its labels cut off, its word in capitals ("LDA"), its suffix ("w" or ""), its
     operand.
 
@@ -52,25 +52,25 @@ def strip_comment(line: str) -> str:
     return line
 
 
-def commands(line: str) -> list[Command]:
+def commands(line: str) -> list[AsmCommand]:
     """The commands of a line that has no comment, as asar splits them: at colons with spaces around."""
     return [_command(part.strip()) for part in re.split(r"\s:(?=\s|$)", line) if part.strip()]
 
 
-def _command(text: str) -> Command:
+def _command(text: str) -> AsmCommand:
     labels, rest = [], text
     while m := LABEL.match(rest):
         labels.append(m.group().strip())
         rest = rest[m.end() :]
     if not rest:
-        return Command(text, tuple(labels), "", "", "")
+        return AsmCommand(text, tuple(labels), "", "", "")
     if m := DEFINE.match(rest):
-        return Command(text, tuple(labels), "!", "", m[2].strip())
+        return AsmCommand(text, tuple(labels), "!", "", m[2].strip())
     if m := ASSIGN.match(rest):
-        return Command(text, tuple(labels), "=", "", m[1].strip())
+        return AsmCommand(text, tuple(labels), "=", "", m[1].strip())
     if m := WORD.match(rest):
-        return Command(text, tuple(labels), m[1].upper(), (m[2] or "")[1:].lower(), m[3].strip())
-    return Command(text, tuple(labels), "", "", rest)
+        return AsmCommand(text, tuple(labels), m[1].upper(), (m[2] or "")[1:].lower(), m[3].strip())
+    return AsmCommand(text, tuple(labels), "", "", rest)
 
 
 def is_code(line: str) -> bool:
@@ -79,7 +79,7 @@ def is_code(line: str) -> bool:
     return bool(parts) and all(_looks_like_code(c) for c in parts)
 
 
-def _looks_like_code(c: Command) -> bool:
+def _looks_like_code(c: AsmCommand) -> bool:
     if c.word in ("!", "="):
         return True
     if not c.word:

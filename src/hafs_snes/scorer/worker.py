@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from hafs_snes.scorer.check import WRAM_SIZE, Vector, parse_vector
-from hafs_snes.scorer.compare import Verdict, compare
-from hafs_snes.scorer.machine import FRAME_CLOCKS, Console, Outcome, as_overlays
+from hafs_snes.scorer.compare import VectorVerdict, compare
+from hafs_snes.scorer.machine import FRAME_CLOCKS, Console, MachineOutcome, as_overlays
 
 __all__ = ["background", "main", "run_job"]
 
@@ -36,7 +36,7 @@ def background(seed: str) -> bytes:
     return hashlib.shake_256(seed.encode()).digest(WRAM_SIZE)
 
 
-def run_job(console: Console, job: dict[str, Any]) -> list[Verdict]:
+def run_job(console: Console, job: dict[str, Any]) -> list[VectorVerdict]:
     """Run every vector of a job: a good report of the harness counts once it is proven.
 
     A job has "overlays" ([file offset, hex]), "call", "returns", "seed", "frames", "keep", "scratch", "vectors" (as
@@ -64,10 +64,10 @@ def proven(
     console: Console,
     vector: Vector,
     given: tuple[Mapping[str, int], bytes, int],
-    claim: Outcome,
+    claim: MachineOutcome,
     rules: tuple[Any, ...],
     waits: bool,
-) -> Verdict:
+) -> VectorVerdict:
     """The verdict on a call that claims to be right: that of a call which ends when the claim says.
 
     Code whose time depends on where the screen is may be right and late there. It is judged by a call from the first

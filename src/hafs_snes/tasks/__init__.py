@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hafs.tasks.pack import TaskPack
+from hafs.tasks.pack import FamilyPack
 from hafs.types import Prompt
 from hafs_snes.tasks import (  # noqa: F401  (importing a module adds its families)
     analysis,
@@ -31,7 +31,7 @@ from hafs_snes.tasks.dsl import FAMILIES
 
 __all__ = ["CONVENTION", "asm", "rom_hack", "with_convention"]
 
-asm = TaskPack(
+asm = FamilyPack(
     "asm",
     FAMILIES["asm"],
     {
@@ -44,7 +44,7 @@ asm = TaskPack(
     },
 )
 
-rom_hack = TaskPack(
+rom_hack = FamilyPack(
     "rom_hack",
     FAMILIES["rom_hack"],
     {

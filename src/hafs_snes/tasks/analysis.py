@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hafs_snes.tasks.dsl import Case, Draft, Draw, Hex, byte, family, h2, h4, word
+from hafs_snes.tasks.dsl import AsmCase, AsmDraft, Draw, Hex, byte, family, h2, h4, word
 from hafs_snes.tasks.game import Vanilla, start
 
 ANALYSIS = "vanilla analysis"
@@ -15,7 +15,7 @@ ANALYSIS = "vanilla analysis"
 
 def _question(
     d: Draw, code: str, inputs: Mapping[Hex, Hex], stored: Mapping[int, bytes], asked: Hex, extra: str = ""
-) -> Draft:
+) -> AsmDraft:
     """What byte does `asked` hold afterwards? `inputs` are addresses with values, as wide as they print.
 
     `stored` is everything the code writes, `extra` more code that belongs to the routine.
@@ -28,7 +28,7 @@ def _question(
     memory = {int(at): value.to_bytes(value.digits // 2, "little") for at, value in inputs.items()}
     name = vanilla.name
     given = f"with {before}" if before else "as shown"
-    return Draft(
+    return AsmDraft(
         kind="value",
         ask=[
             f"{name} runs {given}. Which byte is at {asked} afterwards? Answer with the hex value.\n{vanilla.shown}",
@@ -36,7 +36,7 @@ def _question(
             f"Predict the byte at {asked} when {name} returns, called {given}; answer in hex.\n{vanilla.shown}",
         ],
         ask_test=[f"Trace {name}, called {given}: what ends up in the byte {asked}? Give it in hex.\n{vanilla.shown}"],
-        cases=[Case(memory, d.registers())],
+        cases=[AsmCase(memory, d.registers())],
         after=lambda mem: stored,
         references={"answer": str(h2(answer))},
         vanilla=vanilla.asm,
@@ -46,7 +46,7 @@ def _question(
 
 
 @family("rom_hack", ANALYSIS)
-def predict_sum(d: Draw) -> Draft:
+def predict_sum(d: Draw) -> AsmDraft:
     """Addition, a mask, an exclusive or."""
     a, z, x = d.address(), d.direct(), d.immediate()
     k, m, e = d.immediate(1), d.immediate(1), d.immediate(1)
@@ -55,7 +55,7 @@ def predict_sum(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_loop(d: Draw) -> Draft:
+def predict_loop(d: Draw) -> AsmDraft:
     """A loop that adds a constant."""
     n, k, z, s = d.number(3, 9), d.immediate(2, 40), d.direct(), d.immediate(0, 40)
     code = f"LDX #{h2(n)} / LDA #{s} / .loop / CLC / ADC #{k} / DEX / BNE .loop / STA {z} / RTS"
@@ -63,7 +63,7 @@ def predict_loop(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_branch(d: Draw) -> Draft:
+def predict_branch(d: Draw) -> AsmDraft:
     """An unsigned comparison."""
     a, z, k = d.address(), d.direct(), d.immediate(1, 254)
     x = h2(d.choice([k, k - 1, k + 1, d.number(0, 255)]))
@@ -75,7 +75,7 @@ def predict_branch(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_table(d: Draw) -> Draft:
+def predict_table(d: Draw) -> AsmDraft:
     """A table look-up with an offset."""
     a, z, o = d.address(), d.direct(), d.number(0, 1)
     values = [d.immediate() for _ in range(8)]
@@ -86,7 +86,7 @@ def predict_table(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_word(d: Draw) -> Draft:
+def predict_word(d: Draw) -> AsmDraft:
     """16-bit arithmetic, of which one byte is asked."""
     a, z = d.address(2), d.direct()
     x, k = h4(d.number(0, 0xFFFF)), h4(d.number(0, 0xFFFF))
@@ -97,7 +97,7 @@ def predict_word(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_stack(d: Draw) -> Draft:
+def predict_stack(d: Draw) -> AsmDraft:
     """Pushes and pulls."""
     a, b = d.addresses(2)
     z, y = d.directs(2)
@@ -107,7 +107,7 @@ def predict_stack(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_shifts(d: Draw) -> Draft:
+def predict_shifts(d: Draw) -> AsmDraft:
     """Shifts and rotations through the carry."""
     a, z, x = d.address(), d.direct(), d.immediate()
     ops = [d.choice(["ASL", "LSR", "ROL", "ROR"]) for _ in range(d.number(2, 4))]
@@ -120,7 +120,7 @@ def predict_shifts(d: Draw) -> Draft:
 
 
 @family("rom_hack", ANALYSIS)
-def predict_call(d: Draw) -> Draft:
+def predict_call(d: Draw) -> AsmDraft:
     """A subroutine called twice."""
     a, z, x = d.address(), d.direct(), d.immediate()
     k, m = d.immediate(1), h2(d.choice([0x0F, 0x3F, 0x7F, 0xF0]))

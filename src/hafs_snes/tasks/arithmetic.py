@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import Draft, Draw, byte, family, h2, h4, long, signed, word
+from hafs_snes.tasks.dsl import AsmDraft, Draw, byte, family, h2, h4, long, signed, word
 
 BASIC = "basic operations"
 
 
 @family("asm", BASIC, easy=True)
-def add16(d: Draw) -> Draft:
+def add16(d: Draw) -> AsmDraft:
     """Add two words."""
     a, b, c = d.addresses(3, 2)
     e = d.choice(["AddWords", "AddSpeed", "SumWords", "AddTotal"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"add the 16-bit values at {a} and {b} and store the 16-bit sum at {c}",
@@ -49,11 +49,11 @@ def add16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC, easy=True)
-def sub16(d: Draw) -> Draft:
+def sub16(d: Draw) -> AsmDraft:
     """Subtract a word from a word."""
     a, b, c = d.addresses(3, 2)
     e = d.choice(["SubWords", "Difference", "SubSpeed", "SubTotal"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"subtract the 16-bit value at {b} from the one at {a} and store the result at {c}",
@@ -90,11 +90,11 @@ def sub16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC, easy=True)
-def neg16(d: Draw) -> Draft:
+def neg16(d: Draw) -> AsmDraft:
     """Negate a word in place."""
     a = d.address(2)
     e = d.choice(["NegWord", "FlipSign", "Negate", "InvertSpeed"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"negate the 16-bit value at {a} in place (two's complement)",
@@ -131,11 +131,11 @@ def neg16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def add24(d: Draw) -> Draft:
+def add24(d: Draw) -> AsmDraft:
     """Add a constant to a 24-bit number."""
     a, k = d.address(3), d.choice([10, 50, 100, 300, 500, 1000, 5000])
     edges = [0, 1, 0xFF, 0xFFFF, 0x10000 - k, 0xFFFF - k, 0x20000 - k, 0xFFFFFF, 0x1000000 - k]
-    return Draft(
+    return AsmDraft(
         entry="AddScore",
         ask=[
             f"add {k} to the 24-bit little-endian score at {a}",
@@ -168,12 +168,12 @@ def add24(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def shift16(d: Draw) -> Draft:
+def shift16(d: Draw) -> AsmDraft:
     """Shift a word by a constant."""
     a, k, left = d.address(2), d.number(3, 6), d.choice([True, False])
     way, op = ("left", "ASL") if left else ("right", "LSR")
     step = f"ASL {a} / ROL {a + 1}" if left else f"LSR {a + 1} / ROR {a}"
-    return Draft(
+    return AsmDraft(
         entry="ScaleWord",
         ask=[
             f"shift the unsigned 16-bit value at {a} {way} by {k} bits, in place",
@@ -205,11 +205,11 @@ def shift16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def asr16(d: Draw) -> Draft:
+def asr16(d: Draw) -> AsmDraft:
     """Arithmetic shift right of a signed word."""
     a, k = d.address(2), d.number(2, 3)
     once = "CMP #$8000 / ROR / "
-    return Draft(
+    return AsmDraft(
         entry="HalveSigned",
         ask=[
             f"shift the signed 16-bit value at {a} right by {k}, keeping its sign",
@@ -239,10 +239,10 @@ def asr16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def abs8(d: Draw) -> Draft:
+def abs8(d: Draw) -> AsmDraft:
     """Absolute value of a signed byte."""
     a = d.address()
-    return Draft(
+    return AsmDraft(
         entry="AbsValue",
         ask=[
             f"replace the signed byte at {a} by its absolute value ($80 stays $80)",
@@ -272,12 +272,12 @@ def abs8(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def mul_const(d: Draw) -> Draft:
+def mul_const(d: Draw) -> AsmDraft:
     """Multiply a byte by a small constant."""
     a, z, k = d.address(), d.direct(), d.choice([3, 5, 6, 7, 10, 12, 20, 24])
     e = f"Times{k}"
     steps = "".join("ASL / " + (f"CLC / ADC {z} / " if bit == "1" else "") for bit in f"{k:b}"[1:])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"multiply the unsigned byte at {a} by {k} and store the 16-bit product at {z}",
@@ -310,11 +310,11 @@ def mul_const(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def saturating_add(d: Draw) -> Draft:
+def saturating_add(d: Draw) -> AsmDraft:
     """Add with a maximum."""
     a, k, top = d.address(), d.choice([1, 4, 8, 16, 32]), d.choice([80, 99, 128, 160, 200])
     edges = [0, 1, top, top - 1, top - k, top - k + 1, top - k - 1]
-    return Draft(
+    return AsmDraft(
         entry="Heal",
         ask=[
             f"add {k} to the health byte at {a} but never let it go above {top}, it never starts above {top}",
@@ -348,11 +348,11 @@ def saturating_add(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def average8(d: Draw) -> Draft:
+def average8(d: Draw) -> AsmDraft:
     """Mean of two bytes, rounded down."""
     a, b = d.addresses(2)
     z = d.direct()
-    return Draft(
+    return AsmDraft(
         entry="Average",
         ask=[
             f"store the mean of the unsigned bytes at {a} and {b}, rounded down, at {z}",

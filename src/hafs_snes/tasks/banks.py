@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hafs_snes.tasks.dsl import After, Case, Draft, Draw, Hex, Memory, byte, family, h2, h4, h6
+from hafs_snes.tasks.dsl import After, AsmCase, AsmDraft, Draw, Hex, Memory, byte, family, h2, h4, h6
 from hafs_snes.tasks.game import (
     GAMES,
     HACK_NOTE,
@@ -32,10 +32,10 @@ def _free(d: Draw) -> Hex:
     return h6(d.number(0x10, 0x1F) << 16 | 0x8000)
 
 
-def _hack(ask: list[str], ask_test: list[str], vanilla: list[Vanilla], **rest: object) -> Draft:
+def _hack(ask: list[str], ask_test: list[str], vanilla: list[Vanilla], **rest: object) -> AsmDraft:
     """A patch task on code that is no `Game`; all of the vanilla code is shown and may be changed."""
     shown = "\n".join([HACK_NOTE, *(v.shown for v in vanilla)])
-    return Draft(
+    return AsmDraft(
         kind="patch",
         ask=[f"{a} {shown}" for a in ask],
         ask_test=[f"{a} {shown}" for a in ask_test],
@@ -51,7 +51,7 @@ def _bytes(values: list[Hex]) -> str:
 
 
 @family("rom_hack", BANKS)
-def bank_table(d: Draw) -> Draft:
+def bank_table(d: Draw) -> AsmDraft:
     """Replace a table by a longer one in a free bank."""
     i, z, new = d.address(), d.direct(), _free(d)
     values = [d.immediate() for _ in range(8)]
@@ -81,7 +81,7 @@ def bank_table(d: Draw) -> Draft:
 
 
 @family("rom_hack", BANKS)
-def bank_data(d: Draw) -> Draft:
+def bank_data(d: Draw) -> AsmDraft:
     """Put data into a free bank and redirect a 24-bit pointer to it."""
     i, z, new = *d.addresses(2), _free(d)
     n = d.choice([4, 5, 6])
@@ -113,7 +113,7 @@ def bank_data(d: Draw) -> Draft:
 
 
 @family("rom_hack", BANKS)
-def bank_tiles(d: Draw) -> Draft:
+def bank_tiles(d: Draw) -> AsmDraft:
     """Upload tiles from a free bank."""
     new, w = _free(d), h4(16 * d.number(0, 0x5FF))
     values, at = [d.immediate() for _ in range(8)], start(d)
@@ -144,7 +144,7 @@ def bank_tiles(d: Draw) -> Draft:
 
 
 @family("rom_hack", BANKS)
-def bank_code_table(d: Draw) -> Draft:
+def bank_code_table(d: Draw) -> AsmDraft:
     """New code with its own table in a free bank, while the data bank stays 1."""
     g = take_damage(d)
     hp, (t,), new = g.result, elsewhere(d, g), _free(d)
@@ -180,7 +180,7 @@ def bank_code_table(d: Draw) -> Draft:
 
 
 @family("rom_hack", INTEGRATION)
-def integrate_call(d: Draw) -> Draft:
+def integrate_call(d: Draw) -> AsmDraft:
     """Call an existing far routine from a hook."""
     g: Game = d.choice(GAMES)(d)
     (s,) = elsewhere(d, g)
@@ -222,7 +222,7 @@ def integrate_call(d: Draw) -> Draft:
 
 
 @family("rom_hack", INTEGRATION)
-def integrate_two_hooks(d: Draw) -> Draft:
+def integrate_two_hooks(d: Draw) -> AsmDraft:
     """The value before and after, by two hooks in one routine."""
     g: Game = d.choice([take_damage, tick_clock])(d)
     old, new = elsewhere(d, g, k=2)
@@ -256,7 +256,7 @@ def integrate_two_hooks(d: Draw) -> Draft:
 
 
 @family("rom_hack", INTEGRATION)
-def integrate_state(d: Draw) -> Draft:
+def integrate_state(d: Draw) -> AsmDraft:
     """Fill in the empty state of a state machine."""
     s, a, b, c = d.addresses(4)
     k, new, name = d.immediate(2, 60), _free(d), d.choice(["Swim", "Climb", "Glide", "Crouch"])
@@ -297,7 +297,7 @@ def integrate_state(d: Draw) -> Draft:
 
 
 @family("rom_hack", INTEGRATION)
-def integrate_shared(d: Draw) -> Draft:
+def integrate_shared(d: Draw) -> AsmDraft:
     """One counter for two routines."""
     first, second = d.sample(GAMES, 2)
     one = first(d)
@@ -311,8 +311,8 @@ def integrate_shared(d: Draw) -> Draft:
     names = f"{one.vanilla.name} and {other.name}"
     bank = d.number(0x10, 0x1E)
 
-    def case(i: int) -> Case:
-        return Case({**one.inputs(i), **two.inputs(i), c: byte(255 - i % 4)}, d.registers())
+    def case(i: int) -> AsmCase:
+        return AsmCase({**one.inputs(i), **two.inputs(i), c: byte(255 - i % 4)}, d.registers())
 
     def after(mem: Memory) -> dict[int, bytes]:
         return {**one.model(mem), **two.model(mem), c: byte(mem[c] + 2)}

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import SINGLE_BITS, Draft, Draw, byte, family, h2, h4, word
+from hafs_snes.tasks.dsl import SINGLE_BITS, AsmDraft, Draw, byte, family, h2, h4, word
 from hafs_snes.tasks.names import thing
 
 BASIC = "basic operations"
 
 
 @family("asm", BASIC, easy=True)
-def load_mask_store(d: Draw) -> Draft:
+def load_mask_store(d: Draw) -> AsmDraft:
     """Load a byte, keep some of its bits, store it in the direct page."""
     words, name = thing(d)
     a, z = d.address(), d.direct()
     m = h2(d.choice([0x03, 0x07, 0x0C, 0x0F, 0x1F, 0x3F, 0x55, 0x70, 0x7F, 0xE0, 0xF0]))
     e = f"Load{name}"
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"load the byte at {a}, keep only the bits {m} and store it at {z}",
@@ -52,12 +52,12 @@ def load_mask_store(d: Draw) -> Draft:
 
 
 @family("asm", BASIC, easy=True)
-def set_bits(d: Draw) -> Draft:
+def set_bits(d: Draw) -> AsmDraft:
     """Set bits of a byte in place."""
     words, name = thing(d)
     a, m = d.address(), h2(d.choice([*SINGLE_BITS, 0x03, 0x81, 0x30, 0x44]))
     e = f"Set{name}"
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"set the bits {m} in the byte at {a} and leave its other bits alone",
@@ -91,12 +91,12 @@ def set_bits(d: Draw) -> Draft:
 
 
 @family("asm", BASIC, easy=True)
-def clear_bits(d: Draw) -> Draft:
+def clear_bits(d: Draw) -> AsmDraft:
     """Clear bits of a byte in place."""
     words, name = thing(d)
     a, m = d.address(), h2(d.choice([*SINGLE_BITS, 0x0F, 0xC0, 0x18, 0x41]))
     e = f"Clear{name}"
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"clear the bits {m} in the byte at {a} and keep the others",
@@ -130,10 +130,10 @@ def clear_bits(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def toggle_bits16(d: Draw) -> Draft:
+def toggle_bits16(d: Draw) -> AsmDraft:
     """Invert bits of a word in place."""
     a, m = d.address(2), h4(d.number(1, 0xFFFF))
-    return Draft(
+    return AsmDraft(
         entry="ToggleFlags",
         ask=[
             f"flip the bits {m} in the 16-bit word at {a}",
@@ -164,10 +164,10 @@ def toggle_bits16(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def nibble_swap(d: Draw) -> Draft:
+def nibble_swap(d: Draw) -> AsmDraft:
     """Exchange the two halves of a byte."""
     a = d.address()
-    return Draft(
+    return AsmDraft(
         entry="SwapNibbles",
         ask=[
             f"swap the high and low nibble of the byte at {a} (for example $3A becomes $A3)",
@@ -200,11 +200,11 @@ def nibble_swap(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def merge_bits(d: Draw) -> Draft:
+def merge_bits(d: Draw) -> AsmDraft:
     """Take some bits from one byte and the others from another."""
     a, b = d.addresses(2)
     m = h2(d.choice([0x0F, 0xF0, 0x3F, 0x1C, 0x81, 0x07]))
-    return Draft(
+    return AsmDraft(
         entry="MergeBits",
         ask=[
             f"replace the bits {m} of {a} by the same bits of {b}; the other bits of {a} stay",
@@ -236,10 +236,10 @@ def merge_bits(d: Draw) -> Draft:
 
 
 @family("asm", BASIC)
-def popcount8(d: Draw) -> Draft:
+def popcount8(d: Draw) -> AsmDraft:
     """Count the set bits of a byte."""
     a, z = d.address(), d.direct()
-    return Draft(
+    return AsmDraft(
         entry="CountBits",
         ask=[
             f"count the bits that are 1 in the byte at {a} and store the count at {z}",

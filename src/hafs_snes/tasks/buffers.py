@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import After, Draft, Draw, Memory, byte, family, h2, h4, word
+from hafs_snes.tasks.dsl import After, AsmDraft, Draw, Memory, byte, family, h2, h4, word
 
 COMPLEX = "complex routines"
 
 
 @family("asm", COMPLEX)
-def sum_bytes(d: Draw) -> Draft:
+def sum_bytes(d: Draw) -> AsmDraft:
     """16-bit sum of a byte array."""
     n, z = d.choice([5, 8, 12, 16, 20]), d.direct()
     a = d.address(n + 2) + 1
@@ -16,7 +16,7 @@ def sum_bytes(d: Draw) -> Draft:
     def array(x: int) -> bytes:
         return b"\x91" + (bytes([x] * n) if x in (0, 255) else d.block(n)) + b"\x91"
 
-    return Draft(
+    return AsmDraft(
         entry="SumBytes",
         ask=[
             f"add up the {n} unsigned bytes starting at {a} and store the 16-bit sum at {z}",
@@ -50,7 +50,7 @@ def sum_bytes(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def xor_checksum(d: Draw) -> Draft:
+def xor_checksum(d: Draw) -> AsmDraft:
     """XOR of a byte array."""
     n, z = d.choice([8, 12, 16, 32]), d.direct()
     a = d.address(n)
@@ -61,7 +61,7 @@ def xor_checksum(d: Draw) -> Draft:
             x ^= value
         return x
 
-    return Draft(
+    return AsmDraft(
         entry="Checksum",
         ask=[
             f"XOR together the {n} bytes starting at {a} and store the result at {z}",
@@ -91,11 +91,11 @@ def xor_checksum(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def reverse_block(d: Draw) -> Draft:
+def reverse_block(d: Draw) -> AsmDraft:
     """Reverse an array in place."""
     n = d.choice([4, 6, 8, 10, 16])
     a = d.address(n)
-    return Draft(
+    return AsmDraft(
         entry="ReverseBuffer",
         ask=[
             f"reverse the order of the {n} bytes starting at {a} in place",
@@ -129,12 +129,12 @@ def reverse_block(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def hide_sprites(d: Draw) -> Draft:
+def hide_sprites(d: Draw) -> AsmDraft:
     """Move all sprites of a buffer off the screen."""
     n, y = d.choice([8, 16, 32]), h2(d.choice([0xF0, 0xE0]))
     a = h4(0x100 * d.number(2, 0x1C))
     top, step = h2(4 * n - 4), "DEX / DEX / DEX / DEX"
-    return Draft(
+    return AsmDraft(
         entry="HideSprites",
         ask=[
             f"the sprite buffer at {a} has {n} entries of 4 bytes; the second byte of each is Y; set every Y to {y}",
@@ -166,11 +166,11 @@ def hide_sprites(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def max_of_array(d: Draw) -> Draft:
+def max_of_array(d: Draw) -> AsmDraft:
     """The largest byte of an array."""
     n, z = d.choice([5, 8, 10, 16]), d.direct()
     a = d.address(n + 2) + 1
-    return Draft(
+    return AsmDraft(
         entry="FindMax",
         ask=[
             f"store the largest of the {n} unsigned bytes at {a} at {z}",
@@ -205,7 +205,7 @@ def max_of_array(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def compare_blocks(d: Draw) -> Draft:
+def compare_blocks(d: Draw) -> AsmDraft:
     """Answer with the carry whether two blocks are equal."""
     n = d.choice([4, 6, 8, 12])
     a, b = (x + 1 for x in d.addresses(2, n + 2))
@@ -217,7 +217,7 @@ def compare_blocks(d: Draw) -> Draft:
             other = one[:j] + byte(one[j] ^ 1 << d.number(0, 7)) + one[j + 1 :]
         return {a - 1: b"\x00" + one + b"\x11", b - 1: b"\x01" + (other or one) + b"\x10"}
 
-    return Draft(
+    return AsmDraft(
         entry="SameBlock",
         ask=[
             f"compare the {n} bytes at {a} with the {n} bytes at {b}; carry set if all are equal, carry clear if not",
@@ -249,12 +249,12 @@ def compare_blocks(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def ring_push(d: Draw) -> Draft:
+def ring_push(d: Draw) -> AsmDraft:
     """Append to a ring buffer."""
     n = d.choice([8, 16, 32])
     a = d.address(n)
     v, h = d.directs(2)
-    return Draft(
+    return AsmDraft(
         entry="PushEvent",
         ask=[
             f"a ring buffer of {n} bytes is at {a}, its write index in {h} (0 to {n - 1}); store the byte "
@@ -290,7 +290,7 @@ def ring_push(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def copy_string(d: Draw) -> Draft:
+def copy_string(d: Draw) -> AsmDraft:
     """Copy text up to and including its end mark."""
     a, b = d.addresses(2, 40)
     end = h2(d.choice([0x00, 0xFF]))
@@ -304,7 +304,7 @@ def copy_string(d: Draw) -> Draft:
             n += 1
         return {b: mem.span(a, n + 1)}
 
-    return Draft(
+    return AsmDraft(
         entry="CopyText",
         ask=[
             f"copy bytes from {a} to {b} up to and including the end mark {end} (within 32 bytes)",
@@ -336,7 +336,7 @@ def copy_string(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def expand_runs(d: Draw) -> Draft:
+def expand_runs(d: Draw) -> AsmDraft:
     """Run-length decoding."""
     a, b = d.address(14), d.address(64)
     while abs(a - b) < 64:
@@ -352,7 +352,7 @@ def expand_runs(d: Draw) -> Draft:
             at = at + 2
         return {b: out} if out else {}
 
-    return Draft(
+    return AsmDraft(
         entry="Expand",
         ask=[
             f"decode run-length data at {a} to {b}; pairs of count and value, a count of 0 ends it; at most "
@@ -393,12 +393,12 @@ def expand_runs(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def sort_three(d: Draw) -> Draft:
+def sort_three(d: Draw) -> AsmDraft:
     """Sort three bytes."""
     a = d.address(3)
     swap = "LDA {x} / CMP {y} / BCC .ok{i} / LDX {y} / STA {y} / STX {x} / .ok{i}"
     network = " / ".join(swap.format(x=a + x, y=a + y, i=i) for i, (x, y) in enumerate([(0, 1), (1, 2), (0, 1)]))
-    return Draft(
+    return AsmDraft(
         entry="SortThree",
         ask=[
             f"sort the three unsigned bytes at {a}, {a + 1} and {a + 2} into ascending order",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import SINGLE_BITS, After, Draft, Draw, byte, family, h2, signed, word
+from hafs_snes.tasks.dsl import SINGLE_BITS, After, AsmDraft, Draw, byte, family, h2, signed, word
 
 CONTROL = "control flow"
 
 
 @family("asm", CONTROL, easy=True)
-def min8(d: Draw) -> Draft:
+def min8(d: Draw) -> AsmDraft:
     """The smaller of two unsigned bytes."""
     a, b = d.addresses(2)
     z = d.direct()
     e = d.choice(["MinByte", "Smaller", "Lowest", "PickMin"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"store the smaller of the unsigned bytes at {a} and {b} at {z}",
@@ -50,11 +50,11 @@ def min8(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def max8(d: Draw) -> Draft:
+def max8(d: Draw) -> AsmDraft:
     """The larger of two unsigned bytes."""
     a, b = d.addresses(2)
     z = d.direct()
-    return Draft(
+    return AsmDraft(
         entry="MaxByte",
         ask=[
             f"store the larger of the unsigned bytes at {a} and {b} at {z}",
@@ -90,11 +90,11 @@ def _others(d: Draw) -> list[int]:
 
 
 @family("asm", CONTROL, easy=True)
-def bool_eq(d: Draw) -> Draft:
+def bool_eq(d: Draw) -> AsmDraft:
     """1 if a byte equals a constant, else 0."""
     a, z, k = d.address(), d.direct(), d.immediate(1)
     e = d.choice(["CheckEqual", "IsValue", "TestMode", "CheckByte"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"store $01 at {z} if the byte at {a} equals {k}, otherwise store $00",
@@ -131,12 +131,12 @@ def bool_eq(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL, easy=True)
-def select_lt(d: Draw) -> Draft:
+def select_lt(d: Draw) -> AsmDraft:
     """One of two constants by comparison."""
     a, z, k = d.address(), d.direct(), d.immediate(2, 253)
     p, q = (h2(x) for x in d.sample(range(256), 2))
     e = d.choice(["SelectMode", "PickSpeed", "ChooseTile", "SelectByte"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"if the unsigned byte at {a} is less than {k} store {p} at {z}, otherwise store {q}",
@@ -173,11 +173,11 @@ def select_lt(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL, easy=True)
-def dec_timer(d: Draw) -> Draft:
+def dec_timer(d: Draw) -> AsmDraft:
     """Count a timer down, stopping at zero."""
     a = d.address()
     e = d.choice(["TickTimer", "DecTimer", "CountDown", "RunTimer"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"decrement the timer at {a} unless it is already zero",
@@ -214,11 +214,11 @@ def dec_timer(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def clamp8(d: Draw) -> Draft:
+def clamp8(d: Draw) -> AsmDraft:
     """Limit a byte to a range."""
     a = d.address()
     low, high = (h2(x) for x in sorted(d.sample(range(4, 251), 2)))
-    return Draft(
+    return AsmDraft(
         entry="ClampValue",
         ask=[
             f"clamp the unsigned byte at {a} to the range {low} to {high} in place",
@@ -253,10 +253,10 @@ def clamp8(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def test_bits(d: Draw) -> Draft:
+def test_bits(d: Draw) -> AsmDraft:
     """Answer with the carry whether bits of a byte are set."""
     a, m = d.address(), h2(d.choice([*SINGLE_BITS, 0x11, 0xC0, 0x06]))
-    return Draft(
+    return AsmDraft(
         entry="CheckFlag",
         keep="XY",
         ask=[
@@ -287,11 +287,11 @@ def test_bits(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def range_check(d: Draw) -> Draft:
+def range_check(d: Draw) -> AsmDraft:
     """Answer with the carry whether a byte lies in a range."""
     a = d.address()
     low, high = (h2(x) for x in sorted(d.sample(range(4, 251), 2)))
-    return Draft(
+    return AsmDraft(
         entry="InRange",
         ask=[
             f"set the carry if the unsigned byte at {a} is at least {low} and below {high}, otherwise clear it",
@@ -323,10 +323,10 @@ def range_check(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def wrap_counter(d: Draw) -> Draft:
+def wrap_counter(d: Draw) -> AsmDraft:
     """Count up and start again at a limit."""
     a, n = d.address(), h2(d.choice([3, 5, 6, 10, 12, 24, 60, 100]))
-    return Draft(
+    return AsmDraft(
         entry="NextFrame",
         ask=[
             f"increment the byte at {a}; when it reaches {n:d} set it back to 0; it is below {n:d} before",
@@ -357,11 +357,11 @@ def wrap_counter(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def sign8(d: Draw) -> Draft:
+def sign8(d: Draw) -> AsmDraft:
     """-1, 0 or 1 by comparison of two bytes."""
     a, b = d.addresses(2)
     z = d.direct()
-    return Draft(
+    return AsmDraft(
         entry="Compare",
         ask=[
             f"store $01 at {z} if the unsigned byte {a} is greater than {b}, $FF if it is less, $00 if they are equal",
@@ -393,11 +393,11 @@ def sign8(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def guarded_count(d: Draw) -> Draft:
+def guarded_count(d: Draw) -> AsmDraft:
     """Count only while a flag is clear."""
     a, b = d.addresses(2)
     m = h2(d.choice([0x01, 0x02, 0x10, 0x40, 0x80]))
-    return Draft(
+    return AsmDraft(
         entry="CountFrames",
         ask=[
             f"increment the byte at {b}, but do nothing while a bit of {m} is set in the pause flags at {a}",
@@ -428,7 +428,7 @@ def guarded_count(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def case_value(d: Draw) -> Draft:
+def case_value(d: Draw) -> AsmDraft:
     """Map three values to three others, everything else to a default."""
     a, z = d.address(), d.direct()
     keys = [h2(x) for x in d.sample(range(1, 256), 3)]
@@ -442,7 +442,7 @@ def case_value(d: Draw) -> Draft:
         f"CMP #{k} / BNE .not{i} / LDA #{v} / BRA .store / .not{i} / "
         for i, (k, v) in enumerate(zip(keys, values, strict=False))
     )
-    return Draft(
+    return AsmDraft(
         entry="MapValue",
         ask=[
             f"translate the byte at {a} and store the result at {z}, {shown}, anything else -> {values[3]}",
@@ -473,11 +473,11 @@ def case_value(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def signed_max16(d: Draw) -> Draft:
+def signed_max16(d: Draw) -> AsmDraft:
     """The larger of two signed words."""
     a, b, c = d.addresses(3, 2)
     others = [0x8000, 1, 0xFF00, 0x7FFF, 0x8000, 0x7FFF, 0, 1, 0x7F00]
-    return Draft(
+    return AsmDraft(
         entry="MaxSigned",
         ask=[
             f"compare the signed 16-bit values at {a} and {b} and store the larger one at {c}",

@@ -119,7 +119,7 @@ def signed(value: int, bits: int = 8) -> int:
 
 
 @dataclass(frozen=True)
-class Case:
+class AsmCase:
     """The input of one vector: WRAM pokes by offset, registers, and the joypad (libretro button bits)."""
 
     memory: Mapping[int, bytes]
@@ -130,7 +130,7 @@ class Case:
 class Memory:
     """The declared input of one vector, as the oracle sees it; reading any other byte raises KeyError."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: AsmCase) -> None:
         self._bytes = {at + i: b for at, data in case.memory.items() for i, b in enumerate(data)}
         self.registers = case.registers
         self.pad = case.pad
@@ -265,7 +265,7 @@ class Draw:
         low = self.rng.choice([0, 1, 2, 3, 5, 7, 9, 0x7F, 0x80, 0xFE, 0xFF, self.rng.randrange(256)])
         return self.rng.randrange(256) << 8 | low
 
-    def cases(self, memories: Iterable[Mapping[int, bytes]]) -> Iterator[Case]:
+    def cases(self, memories: Iterable[Mapping[int, bytes]]) -> Iterator[AsmCase]:
         """A case for every memory, with junk in the registers.
 
         The carry of cases 8 apart differs. Cases 1 and 2 have high and very low registers, so that code which forgets
@@ -275,11 +275,11 @@ class Draw:
             junk = (
                 self.registers(**dict.fromkeys("AXY", {1: 0xE5E5, 2: 0x0101}[i])) if i in (1, 2) else self.registers()
             )
-            yield Case(memory, {**junk, "P": junk["P"] & ~1 | (i ^ i >> 3) & 1})
+            yield AsmCase(memory, {**junk, "P": junk["P"] & ~1 | (i ^ i >> 3) & 1})
 
 
 @dataclass(frozen=True)
-class Draft:
+class AsmDraft:
     """One instance of a family; the keys below `references` are those of the row's check data.
 
     `cases` is read once and only when the row is wanted, so a lazy iterator is best. References are ordered
@@ -288,7 +288,7 @@ class Draft:
 
     ask: Sequence[str]
     ask_test: Sequence[str]
-    cases: Iterable[Case]
+    cases: Iterable[AsmCase]
     after: Oracle
     references: Mapping[str, str]
     entry: str = ""
@@ -323,33 +323,33 @@ class Draft:
             row["answer"] = {"kind": "number", "value": self.answer}
         return row | {"vectors": vectors}
 
-    def _vector(self, case: Case) -> dict[str, Any]:
+    def _vector(self, case: AsmCase) -> dict[str, Any]:
         after = self.after(Memory(case))
         after = after if isinstance(after, After) else After(after)
         return {"registers": dict(case.registers), "memory": _pokes(case.memory), "pad": case.pad, "after": after.row()}
 
 
 @dataclass(frozen=True)
-class Family:
+class AsmFamily:
     """A named kind of task with the category it counts for."""
 
     name: str
     pack: str
     category: str
-    make: Callable[[Draw], Draft]
+    make: Callable[[Draw], AsmDraft]
     tags: tuple[str, ...] = ()
 
-    def draft(self, label: str) -> Draft:
+    def draft(self, label: str) -> AsmDraft:
         """The instance that `label` stands for."""
         return self.make(Draw(label))
 
-    def text(self, draft: Draft, pick: random.Random, held_out: bool) -> tuple[str, str]:
+    def text(self, draft: AsmDraft, pick: random.Random, held_out: bool) -> tuple[str, str]:
         """(prompt text, tag that names its phrasing); held-out phrasings are those of the test split."""
         options = draft.ask_test if held_out else draft.ask
         i = pick.randrange(len(options))
         return _framed(options[i], draft.entry, pick), HELD_OUT if held_out else f"phrasing {i}"
 
-    def prompt(self, draft: Draft, text: str, split: str, phrasing: str) -> Prompt:
+    def prompt(self, draft: AsmDraft, text: str, split: str, phrasing: str) -> Prompt:
         """The finished row."""
         return Prompt(
             text=text,
@@ -390,19 +390,19 @@ def sentence(ask: str, entry: str) -> str:
     return ask if entry in ask else f"{entry}: {ask}."
 
 
-FAMILIES: dict[str, dict[str, Family]] = {"asm": {}, "rom_hack": {}}
+FAMILIES: dict[str, dict[str, AsmFamily]] = {"asm": {}, "rom_hack": {}}
 
 
-def family(pack: str, category: str, *, easy: bool = False) -> Callable[[Callable[[Draw], Draft]], Family]:
+def family(pack: str, category: str, *, easy: bool = False) -> Callable[[Callable[[Draw], AsmDraft]], AsmFamily]:
     """Register the decorated function as a family of `pack`; `easy` marks the ones of the demo."""
 
-    def register(make: Callable[[Draw], Draft]) -> Family:
-        return add(Family(make.__name__, pack, category, make, ("easy",) if easy else ()))
+    def register(make: Callable[[Draw], AsmDraft]) -> AsmFamily:
+        return add(AsmFamily(make.__name__, pack, category, make, ("easy",) if easy else ()))
 
     return register
 
 
-def add(made: Family) -> Family:
+def add(made: AsmFamily) -> AsmFamily:
     """Put a family into its pack; names are unique."""
     if made.name in FAMILIES[made.pack]:
         raise ValueError(f"two families named {made.name}")

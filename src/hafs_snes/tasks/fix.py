@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from hafs_snes.tasks import arithmetic, bits, buffers, control, hardware, loops, memory, routines, video
-from hafs_snes.tasks.dsl import Draft, Draw, Family, add, sentence
+from hafs_snes.tasks.dsl import AsmDraft, AsmFamily, Draw, add, sentence
 
 _ASK = [
     "{what} This attempt has a bug, correct it:\n{code}",
@@ -24,12 +24,12 @@ _ASK_TEST = "Something is wrong in the code below; give the repaired routine. {w
 class Bug:
     """In a reference, the first line that starts with `old` starts with `new` instead; "" drops it."""
 
-    source: Family
+    source: AsmFamily
     reference: str
     old: str
     new: str
 
-    def shown(self, task: Draft) -> str:
+    def shown(self, task: AsmDraft) -> str:
         """The wrong code for an instance of the source. Raises ValueError when no line matches."""
         lines = task.code(self.reference).split("\n")
         at = next((i for i, line in enumerate(lines) if line.startswith(self.old)), None)
@@ -39,7 +39,7 @@ class Bug:
         return "\n".join(lines[:at] + fixed + lines[at + 1 :])
 
 
-def broken(bug: Bug, task: Draft) -> Draft:
+def broken(bug: Bug, task: AsmDraft) -> AsmDraft:
     """The task of repairing the code `bug` shows."""
     code = bug.shown(task)
     whats = [sentence(a, task.entry) for a in task.ask]
@@ -47,14 +47,14 @@ def broken(bug: Bug, task: Draft) -> Draft:
     return replace(task, ask=[way.format(what=w, code=code) for way in _ASK for w in whats], ask_test=held_out)
 
 
-def _fix(name: str, category: str, bugs: Sequence[Bug]) -> Family:
+def _fix(name: str, category: str, bugs: Sequence[Bug]) -> AsmFamily:
     """A family that draws one of the bugs."""
 
-    def make(d: Draw) -> Draft:
+    def make(d: Draw) -> AsmDraft:
         bug = d.choice(bugs)
         return broken(bug, bug.source.make(d))
 
-    return add(Family(name, "asm", category, make))
+    return add(AsmFamily(name, "asm", category, make))
 
 
 BUGS: dict[str, list[Bug]] = {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hafs_snes.tasks.dsl import Case, Draft, Draw, Hex, Memory, byte, h6, word
+from hafs_snes.tasks.dsl import AsmCase, AsmDraft, Draw, Hex, Memory, byte, h6, word
 
 HACK_NOTE = "Banks $10-$1F are free."
 _LABEL = re.compile(r"\.?[A-Za-z_]\w*:?$")
@@ -245,14 +245,14 @@ def patch(
     ask_test: Sequence[str],
     references: Mapping[str, str],
     n: int = 12,
-) -> Draft:
+) -> AsmDraft:
     """The task of changing a game: `extra` overrides what its routine stores, `inputs` adds to its inputs."""
     shown = f"{HACK_NOTE}\n{game.vanilla.shown}"
-    return Draft(
+    return AsmDraft(
         kind="patch",
         ask=[f"{a} {shown}" for a in ask],
         ask_test=[f"{a} {shown}" for a in ask_test],
-        cases=(Case({**game.inputs(i), **inputs(i)}, d.registers()) for i in range(n)),
+        cases=(AsmCase({**game.inputs(i), **inputs(i)}, d.registers()) for i in range(n)),
         after=lambda mem: {**game.model(mem), **extra(mem)},
         references=references,
         vanilla=game.vanilla.asm,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import Case, Draft, Draw, byte, family, h2, h6, long, signed, word
+from hafs_snes.tasks.dsl import AsmCase, AsmDraft, Draw, byte, family, h2, h6, long, signed, word
 
 HARDWARE = "hardware interaction"
 WAIT8 = "NOP / NOP / NOP"  # the multiplier needs 8 cycles; the load of the result is the rest
@@ -10,10 +10,10 @@ WAIT16 = "NOP / " * 8  # the divider needs 16
 
 
 @family("asm", HARDWARE)
-def hw_multiply(d: Draw) -> Draft:
+def hw_multiply(d: Draw) -> AsmDraft:
     """8 x 8 bit multiplication."""
     a, b, c = d.addresses(3, 2)
-    return Draft(
+    return AsmDraft(
         entry="Multiply",
         ask=[
             f"use the hardware multiplier ($4202/$4203) to multiply the unsigned bytes at {a} and {b}; "
@@ -51,11 +51,11 @@ def hw_multiply(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def hw_scale(d: Draw) -> Draft:
+def hw_scale(d: Draw) -> AsmDraft:
     """Multiply by a fraction of 256: the high byte of the product."""
     a, z = d.address(), d.direct()
     k = d.immediate(3, 250)
-    return Draft(
+    return AsmDraft(
         entry="ScaleByte",
         ask=[
             f"{z} = ({a} * {k:d}) / 256 for the unsigned byte {a}, with the hardware multiplier",
@@ -85,10 +85,10 @@ def hw_scale(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def hw_divide(d: Draw) -> Draft:
+def hw_divide(d: Draw) -> AsmDraft:
     """16 / 8 bit division."""
     a, b, q, r = d.addresses(4, 2)
-    return Draft(
+    return AsmDraft(
         entry="Divide",
         ask=[
             f"divide the word at {a} by the byte at {b} with the hardware divider ($4204-$4206); 16-bit "
@@ -130,11 +130,11 @@ def hw_divide(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def hw_divide_const(d: Draw) -> Draft:
+def hw_divide_const(d: Draw) -> AsmDraft:
     """Quotient and remainder of a byte by a constant."""
     a, k = d.address(), d.choice([3, 5, 6, 7, 10, 12, 24, 60])
     z, r = d.directs(2)
-    return Draft(
+    return AsmDraft(
         entry="DivideBy",
         ask=[
             f"with the divider at $4204-$4206 divide the unsigned byte {a} by {k}; quotient byte to {z}, "
@@ -173,10 +173,10 @@ def hw_divide_const(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def ppu_multiply(d: Draw) -> Draft:
+def ppu_multiply(d: Draw) -> AsmDraft:
     """Signed 16 x 8 bit multiplication in the PPU."""
     a, b, c = d.addresses(3, 3)
-    return Draft(
+    return AsmDraft(
         entry="MulSigned",
         ask=[
             f"multiply the signed word at {a} by the signed byte at {b} with $211B/$211C; the 24-bit "
@@ -217,11 +217,11 @@ def ppu_multiply(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def wram_port(d: Draw) -> Draft:
+def wram_port(d: Draw) -> AsmDraft:
     """Write through the WRAM data port."""
     a, t, n = d.address(8), h6(0x7E2000 + d.number(0, 0xDF00)), d.choice([3, 4, 6, 8])
     setup = f"LDA #{h2(t)} / STA $2181 / LDA #{h2(t >> 8)} / STA $2182 / STZ $2183"
-    return Draft(
+    return AsmDraft(
         entry="PortWrite",
         ask=[
             f"set the WRAM port address ($2181-$2183) to {t} and write the {n} bytes at {a} to $2180",
@@ -260,20 +260,20 @@ def _pad_word(buttons: int) -> int:
     return sum(1 << bit for i, bit in enumerate(_PAD_BITS) if buttons >> i & 1)
 
 
-def _pad_case(d: Draw, buttons: int) -> Case:
+def _pad_case(d: Draw, buttons: int) -> AsmCase:
     """A joypad state without opposite directions, which a real pad cannot send."""
     if buttons & 0x30 == 0x30:
         buttons &= ~0x20
     if buttons & 0xC0 == 0xC0:
         buttons &= ~0x80
-    return Case({}, d.registers(), buttons)
+    return AsmCase({}, d.registers(), buttons)
 
 
 @family("asm", HARDWARE)
-def read_pad(d: Draw) -> Draft:
+def read_pad(d: Draw) -> AsmDraft:
     """Read the joypad with the automatic reading."""
     a = d.address(2)
-    return Draft(
+    return AsmDraft(
         entry="ReadPad",
         frames=6,
         ask=[
@@ -315,13 +315,13 @@ def read_pad(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def pad_button(d: Draw) -> Draft:
+def pad_button(d: Draw) -> AsmDraft:
     """Test one button with the automatic reading."""
     z, i = d.direct(), d.choice([0, 1, 2, 3, 8, 9, 10, 11])
     name = ("B", "Y", "Select", "Start", "", "", "", "", "A", "X", "L", "R")[i]
     bit = 1 << _PAD_BITS[i]
     port, m = ("$4219", h2(bit >> 8)) if bit > 0xFF else ("$4218", h2(bit))
-    return Draft(
+    return AsmDraft(
         entry="CheckButton",
         frames=6,
         ask=[
@@ -364,10 +364,10 @@ def pad_button(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def pad_edge(d: Draw) -> Draft:
+def pad_edge(d: Draw) -> AsmDraft:
     """Buttons that have just been pressed."""
     now, old, new = d.addresses(3, 2)
-    return Draft(
+    return AsmDraft(
         entry="NewButtons",
         ask=[
             f"{now} holds the joypad word of this frame, {old} that of the last; store the buttons down now "

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import After, Case, Draft, Draw, Memory, byte, family, h2
+from hafs_snes.tasks.dsl import After, AsmCase, AsmDraft, Draw, Memory, byte, family, h2
 
 CONTROL = "control flow"
 
 
 @family("asm", CONTROL)
-def jump_table(d: Draw) -> Draft:
+def jump_table(d: Draw) -> AsmDraft:
     """Dispatch to one of several routines."""
     n, a, z = d.choice([3, 4]), d.address(), d.direct()
     values = d.sample(range(1, 256), n)
@@ -16,7 +16,7 @@ def jump_table(d: Draw) -> Draft:
     routines = (f"{name}:\nLDA #{h2(v)}\nSTA {z}\nRTS" for name, v in zip(names, values, strict=True))
     tests = "".join(f"CMP #{h2(k)} / BNE .not{k} / JMP {names[k]} / .not{k} / " for k in range(n - 1))
     pointers = ",".join(names)
-    return Draft(
+    return AsmDraft(
         entry="RunState",
         support="\n".join(routines),
         ask=[
@@ -50,12 +50,12 @@ def jump_table(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def count_equal(d: Draw) -> Draft:
+def count_equal(d: Draw) -> AsmDraft:
     """Count the entries of an array that equal a constant."""
     n = d.choice([8, 12, 16, 32])
     a, z, k = d.address(n + 2), d.direct(), d.immediate()
     a = a + 1
-    return Draft(
+    return AsmDraft(
         entry="CountMatches",
         ask=[
             f"count how many of the {n} bytes at {a} are equal to {k}; store the count at {z}",
@@ -95,7 +95,7 @@ def _matching(d: Draw, n: int, k: int, vary: bool) -> bytes:
 
 
 @family("asm", CONTROL)
-def find_byte(d: Draw) -> Draft:
+def find_byte(d: Draw) -> AsmDraft:
     """Index of the first entry with a value."""
     n = d.choice([8, 12, 16, 24])
     a, z, k = d.address(n + 2), d.direct(), d.immediate()
@@ -106,7 +106,7 @@ def find_byte(d: Draw) -> Draft:
         places = [[], [0], [n - 1], [1], [n - 2], [0, n - 1]][i] if i < 6 else d.sample(range(n), 2)
         return bytes([k, *(k if j in places else x for j, x in enumerate(other)), k])
 
-    return Draft(
+    return AsmDraft(
         entry="FindByte",
         ask=[
             f"search the {n} bytes at {a} for {k} and store the index of the first one at {z}, or $FF if there is none",
@@ -141,20 +141,20 @@ def find_byte(d: Draw) -> Draft:
 
 
 @family("asm", CONTROL)
-def store_if_free(d: Draw) -> Draft:
+def store_if_free(d: Draw) -> AsmDraft:
     """Use a slot if it is empty, answer in the carry."""
     n = d.choice([8, 16])
     a = d.address(n)
 
-    def case(i: int) -> Case:
+    def case(i: int) -> AsmCase:
         slot, held = d.number(0, n - 1), (0, 1, 0, 0x80, 0, 0xFF, 5, 0)[i % 8]
-        return Case({a + slot: byte(held)}, d.registers(X=slot, A=d.number(1, 255)))
+        return AsmCase({a + slot: byte(held)}, d.registers(X=slot, A=d.number(1, 255)))
 
     def after(mem: Memory) -> After:
         x, free = mem.registers["X"], mem[a + mem.registers["X"]] == 0
         return After({a + x: byte(mem.registers["A"])} if free else {}, flags={"C": int(free)})
 
-    return Draft(
+    return AsmDraft(
         entry="StoreSlot",
         keep="AX",
         ask=[

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import Draft, Draw, byte, family, h2, h4, h6, long, word
+from hafs_snes.tasks.dsl import AsmDraft, Draw, byte, family, h2, h4, h6, long, word
 
 MEMORY = "memory access"
 
 
 @family("asm", MEMORY, easy=True)
-def copy_word(d: Draw) -> Draft:
+def copy_word(d: Draw) -> AsmDraft:
     """Copy a word."""
     a, b = d.addresses(2, 2)
     e = d.choice(["CopyWord", "CopySpeed", "SaveWord", "MoveWord"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"copy the 16-bit value at {a} to {b}",
@@ -49,11 +49,11 @@ def copy_word(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY, easy=True)
-def swap_bytes(d: Draw) -> Draft:
+def swap_bytes(d: Draw) -> AsmDraft:
     """Exchange two bytes."""
     a, b = d.addresses(2)
     e = d.choice(["SwapBytes", "SwapSlots", "Exchange", "SwapItems"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"exchange the bytes at {a} and {b}",
@@ -90,12 +90,12 @@ def swap_bytes(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY, easy=True)
-def array_load(d: Draw) -> Draft:
+def array_load(d: Draw) -> AsmDraft:
     """Read one entry of a byte array."""
     a = d.address(16)
     i, z = d.directs(2)
     e = d.choice(["LoadEntry", "GetItem", "ReadSlot", "FetchTile"])
-    return Draft(
+    return AsmDraft(
         entry=e,
         ask=[
             f"load the entry of the byte array at {a} with the index in {i} and store it at {z}",
@@ -132,10 +132,10 @@ def array_load(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def array_add(d: Draw) -> Draft:
+def array_add(d: Draw) -> AsmDraft:
     """Add a constant to one entry of a byte array."""
     a, i, k = d.address(16), d.direct(), d.immediate(2, 60)
-    return Draft(
+    return AsmDraft(
         entry="MoveSprite",
         ask=[
             f"add {k} to the entry of the byte array at {a} selected by the slot in {i} (0 to 15), modulo 256",
@@ -166,11 +166,11 @@ def array_add(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def word_array(d: Draw) -> Draft:
+def word_array(d: Draw) -> AsmDraft:
     """Read one entry of a word array."""
     a = d.address(32)
     i, z = d.directs(2)
-    return Draft(
+    return AsmDraft(
         entry="LoadSpeed",
         ask=[
             f"the word array at {a} has 16 entries; copy the entry with the index in {i} (0 to 15) to the word {z}",
@@ -201,12 +201,12 @@ def word_array(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def table8(d: Draw) -> Draft:
+def table8(d: Draw) -> AsmDraft:
     """Look a byte up in a table that belongs to the code."""
     a, z = d.address(), d.direct()
     values = [d.immediate() for _ in range(d.choice([4, 6, 8]))]
     shown, data, last = ", ".join(map(str, values)), ",".join(map(str, values)), len(values) - 1
-    return Draft(
+    return AsmDraft(
         entry="LookUp",
         ask=[
             f"use the byte at {a} (0 to {last}) as index into the table {shown} and store the entry at {z}",
@@ -237,13 +237,13 @@ def table8(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def table16(d: Draw) -> Draft:
+def table16(d: Draw) -> AsmDraft:
     """Look a word up in a table that belongs to the code."""
     a, z = d.address(), d.direct()
     values = [h4(d.number(0, 0xFFFF)) for _ in range(d.choice([4, 6]))]
     shown, data, last = ", ".join(map(str, values)), ",".join(map(str, values)), len(values) - 1
     lows, highs = ",".join(str(v.low) for v in values), ",".join(str(v.high) for v in values)
-    return Draft(
+    return AsmDraft(
         entry="LookUpWord",
         ask=[
             f"the byte at {a} (0 to {last}) selects a word of the table {shown}; store it at {z}",
@@ -276,11 +276,11 @@ def table16(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def indirect_store(d: Draw) -> Draft:
+def indirect_store(d: Draw) -> AsmDraft:
     """Write through a 16-bit pointer with an index."""
     p, i = d.directs(2)
     k = d.immediate()
-    return Draft(
+    return AsmDraft(
         entry="PokeByte",
         ask=[
             f"the word at {p} points into low WRAM; store {k} at that address plus the byte index in {i}",
@@ -313,11 +313,11 @@ def indirect_store(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def long_pointer(d: Draw) -> Draft:
+def long_pointer(d: Draw) -> AsmDraft:
     """Read through a 24-bit pointer with an index."""
     p, z = d.directs(2, 4)
     i = d.address()
-    return Draft(
+    return AsmDraft(
         entry="PeekFar",
         ask=[
             f"{p} holds a 24-bit pointer (low byte first); read the byte at pointer plus the index in {i}, "
@@ -354,13 +354,13 @@ def _far_vector(d: Draw, pointer: int, index: int, offset: int) -> dict[int, byt
 
 
 @family("asm", MEMORY)
-def struct_field(d: Draw) -> Draft:
+def struct_field(d: Draw) -> AsmDraft:
     """Set a field of one record in an array of records."""
     size, k = d.choice([4, 8, 16]), d.immediate()
     a, i = d.address(8 * size), d.direct()
     f = d.number(1, size - 1)
     shifts = "ASL / " * (size.bit_length() - 1)
-    return Draft(
+    return AsmDraft(
         entry="SetField",
         ask=[
             f"records of {size} bytes start at {a}; store {k} in byte {f} of the record whose number (0 to "
@@ -394,10 +394,10 @@ def struct_field(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def far_byte(d: Draw) -> Draft:
+def far_byte(d: Draw) -> AsmDraft:
     """Copy a byte between places only long addressing reaches."""
     a, b = h6(0x7F0000 + d.number(0, 0xFFFF)), h6(0x7E2000 + d.number(0, 0xDFFF))
-    return Draft(
+    return AsmDraft(
         entry="CopyFar",
         ask=[
             f"copy the byte at {a} to {b}, the data bank is not $7E or $7F",
@@ -428,11 +428,11 @@ def far_byte(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def clear_block(d: Draw) -> Draft:
+def clear_block(d: Draw) -> AsmDraft:
     """Zero a block of low WRAM."""
     n = d.choice([8, 16, 24, 32, 48, 64, 96, 128])
     a = d.address(n)
-    return Draft(
+    return AsmDraft(
         entry="ClearBuffer",
         ask=[
             f"set the {n} bytes starting at {a} to zero",
@@ -464,10 +464,10 @@ def clear_block(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def fill_block(d: Draw) -> Draft:
+def fill_block(d: Draw) -> AsmDraft:
     """Fill a block of far WRAM with one value."""
     n, a, k = d.choice([64, 128, 200, 256, 300]), h6(0x7E2000 + d.number(0, 0xD000)), d.immediate(1)
-    return Draft(
+    return AsmDraft(
         entry="FillBuffer",
         ask=[
             f"fill the {n} bytes of WRAM starting at {a} with {k}",
@@ -503,11 +503,11 @@ def fill_block(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def copy_block(d: Draw) -> Draft:
+def copy_block(d: Draw) -> AsmDraft:
     """Copy a block of low WRAM."""
     n = d.choice([8, 16, 24, 32, 64, 100])
     a, b = d.addresses(2, 104)
-    return Draft(
+    return AsmDraft(
         entry="CopyBuffer",
         ask=[
             f"copy {n} bytes from {a} to {b} (the areas do not overlap)",
@@ -540,10 +540,10 @@ def copy_block(d: Draw) -> Draft:
 
 
 @family("asm", MEMORY)
-def move_banks(d: Draw) -> Draft:
+def move_banks(d: Draw) -> AsmDraft:
     """Copy a block from one bank of WRAM to the other."""
     n, a, b = (d.choice([64, 128, 200, 256]), h6(0x7E2000 + d.number(0, 0xD000)), h6(0x7F0000 + d.number(0, 0xF000)))
-    return Draft(
+    return AsmDraft(
         entry="MoveData",
         ask=[
             f"copy {n} bytes from {a} to {b} with MVN; in asar the first MVN operand is the destination bank",

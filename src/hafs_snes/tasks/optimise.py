@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hafs_snes.tasks import arithmetic, bits, buffers, control, loops, memory, routines, video
-from hafs_snes.tasks.dsl import Draft, Draw, Family, add, byte, family, h2, h4, listing, sentence, word
+from hafs_snes.tasks.dsl import AsmDraft, AsmFamily, Draw, add, byte, family, h2, h4, listing, sentence, word
 
 OPTIMISATION = "optimisation"
 
@@ -31,7 +31,7 @@ _ASK_TEST = {
 }
 
 
-def improve(task: Draft, slow: str, decide: str) -> Draft:
+def improve(task: AsmDraft, slow: str, decide: str) -> AsmDraft:
     """The task of beating the code `slow` at `decide` ("bytes" or "clocks"); `task` has better references."""
     code = listing(slow, task.entry)
     whats = [sentence(a, task.entry) for a in task.ask]
@@ -40,14 +40,14 @@ def improve(task: Draft, slow: str, decide: str) -> Draft:
     return replace(task, ask=ask, ask_test=held_out, decide=decide, baseline=code)
 
 
-def _pair(source: Family, slow: str, better: str, decide: str) -> Family:
+def _pair(source: AsmFamily, slow: str, better: str, decide: str) -> AsmFamily:
     """A family that shows `source`'s reference `slow` and knows `better` to beat it."""
 
-    def make(d: Draw) -> Draft:
+    def make(d: Draw) -> AsmDraft:
         task = source.make(d)
         return improve(replace(task, references={better: task.references[better]}), task.references[slow], decide)
 
-    return add(Family(f"{'shrink' if decide == 'bytes' else 'speed_up'}_{source.name}", "asm", OPTIMISATION, make))
+    return add(AsmFamily(f"{'shrink' if decide == 'bytes' else 'speed_up'}_{source.name}", "asm", OPTIMISATION, make))
 
 
 _pair(bits.set_bits, "ora", "tsb", "bytes")
@@ -73,11 +73,11 @@ _pair(video.dma_fill_wram, "loop", "dma", "clocks")
 
 
 @family("asm", OPTIMISATION)
-def shrink_unrolled(d: Draw) -> Draft:
+def shrink_unrolled(d: Draw) -> AsmDraft:
     """A run of stores that should be a loop."""
     n = d.choice([6, 8, 10, 12])
     a = d.address(n)
-    task = Draft(
+    task = AsmDraft(
         entry="ClearSlots",
         ask=[f"ClearSlots zeroes the {n} bytes from {a} on.", f"ClearSlots: set {a} to {a + (n - 1)} to 0."],
         ask_test=[f"ClearSlots wipes {n} bytes beginning at {a} (all 0)."],
@@ -94,11 +94,11 @@ def shrink_unrolled(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def speed_up_byte_clear(d: Draw) -> Draft:
+def speed_up_byte_clear(d: Draw) -> AsmDraft:
     """A byte loop counting up that could clear words counting down."""
     n = d.choice([32, 64, 96, 128])
     a = d.address(n)
-    task = Draft(
+    task = AsmDraft(
         entry="ClearTable",
         ask=[f"ClearTable zeroes the {n} bytes from {a} on.", f"ClearTable: set {a} to {a + (n - 1)} to 0."],
         ask_test=[f"ClearTable wipes {n} bytes beginning at {a} (all 0)."],
@@ -113,12 +113,12 @@ def speed_up_byte_clear(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def shrink_mode_switches(d: Draw) -> Draft:
+def shrink_mode_switches(d: Draw) -> AsmDraft:
     """16-bit mode switched on and off for every word."""
     pairs = [(a, b) for a, b in zip(d.addresses(3, 2), d.directs(3), strict=True)]
     what = ", ".join(f"{a} to {b}" for a, b in pairs)
     copy = [f"LDA {a} / STA {b}" for a, b in pairs]
-    task = Draft(
+    task = AsmDraft(
         entry="SaveState",
         ask=[f"SaveState copies three words: {what}.", f"SaveState: copy the 16-bit values {what}."],
         ask_test=[f"SaveState duplicates words, namely {what}."],
@@ -130,11 +130,11 @@ def shrink_mode_switches(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def speed_up_multiply(d: Draw) -> Draft:
+def speed_up_multiply(d: Draw) -> AsmDraft:
     """Multiplication by repeated addition."""
     k, a, z = d.choice([10, 12, 20, 24]), d.address(), d.direct()
     shifts = "".join("ASL / " + (f"CLC / ADC {z} / " if bit == "1" else "") for bit in f"{k:b}"[1:])
-    task = Draft(
+    task = AsmDraft(
         entry="ScaleScore",
         ask=[
             f"ScaleScore: {z} (word) = {k} * {a} (byte).",
@@ -158,10 +158,10 @@ def speed_up_multiply(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def speed_up_divide(d: Draw) -> Draft:
+def speed_up_divide(d: Draw) -> AsmDraft:
     """Division by repeated subtraction."""
     k, a, z = d.choice([3, 5, 6, 7]), d.address(), d.direct()
-    task = Draft(
+    task = AsmDraft(
         entry="SplitValue",
         ask=[
             f"SplitValue: {z} = {a} / {k} and {z + 1} = {a} mod {k}, unsigned bytes.",
@@ -187,7 +187,7 @@ def speed_up_divide(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def shrink_compare_chain(d: Draw) -> Draft:
+def shrink_compare_chain(d: Draw) -> AsmDraft:
     """A chain of comparisons that should be a table."""
     a, z, n = d.address(), d.direct(), d.choice([4, 5, 6])
     values = [d.immediate() for _ in range(n)]
@@ -195,7 +195,7 @@ def shrink_compare_chain(d: Draw) -> Draft:
         f"CMP #{h2(i)} / BNE .not{i} / LDA #{v} / STA {z} / RTS / .not{i} / " for i, v in enumerate(values[:-1])
     )
     shown, data = ", ".join(map(str, values)), ",".join(map(str, values))
-    task = Draft(
+    task = AsmDraft(
         entry="PickDamage",
         ask=[
             f"PickDamage: for {a} = 0 to {n - 1} store {shown} at {z}.",
@@ -210,13 +210,13 @@ def shrink_compare_chain(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def shrink_long_addresses(d: Draw) -> Draft:
+def shrink_long_addresses(d: Draw) -> AsmDraft:
     """Long addresses where short ones do, and a load that is already there."""
     a, b, z = d.address(), d.address(), d.direct()
     while a == b:
         b = d.address()
     k = d.immediate(1, 200)
-    task = Draft(
+    task = AsmDraft(
         entry="AddBonus",
         ask=[
             f"AddBonus: {z} = {a} + {k} and {b} = the same value (bytes).",
@@ -231,10 +231,10 @@ def shrink_long_addresses(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def shrink_needless_saves(d: Draw) -> Draft:
+def shrink_needless_saves(d: Draw) -> AsmDraft:
     """Registers saved that nobody needs."""
     a, z, m = d.address(), d.direct(), h2(d.choice([0x0F, 0x1F, 0x3F, 0x70, 0xF0]))
-    task = Draft(
+    task = AsmDraft(
         entry="MaskSpeed",
         ask=[
             f"MaskSpeed: {z} = {a} AND {m}; A, X and Y may change.",
@@ -253,11 +253,11 @@ def shrink_needless_saves(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def speed_up_shift_by_bytes(d: Draw) -> Draft:
+def speed_up_shift_by_bytes(d: Draw) -> AsmDraft:
     """A shift by eight or more bits, one bit at a time."""
     a, k = d.address(2), d.choice([8, 9, 10])
     rest = k - 8
-    task = Draft(
+    task = AsmDraft(
         entry="ShiftWord",
         ask=[f"ShiftWord: shift the word at {a} left by {k} bits.", f"ShiftWord: {a} = {a} << {k}, 16-bit."],
         ask_test=[f"ShiftWord moves the 16-bit value {a} up by {k} bits."],
@@ -272,10 +272,10 @@ def speed_up_shift_by_bytes(d: Draw) -> Draft:
 
 
 @family("asm", OPTIMISATION)
-def shrink_word_compare(d: Draw) -> Draft:
+def shrink_word_compare(d: Draw) -> AsmDraft:
     """A 16-bit comparison done in bytes."""
     a, z, k = d.address(2), d.direct(), h4(d.number(0x101, 0xFFFE))
-    task = Draft(
+    task = AsmDraft(
         entry="IsTarget",
         ask=[
             f"IsTarget: {z} = 1 if the word at {a} is {k}, else 0.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hafs_snes.tasks.dsl import Draft, Draw, Memory, byte, family, h2, h4, word
+from hafs_snes.tasks.dsl import AsmDraft, Draw, Memory, byte, family, h2, h4, word
 from hafs_snes.tasks.game import (
     GAMES,
     Game,
@@ -31,7 +31,7 @@ def _bank(d: Draw) -> int:
 
 
 @family("rom_hack", HOOK)
-def hook_count(d: Draw) -> Draft:
+def hook_count(d: Draw) -> AsmDraft:
     """Count the calls of a routine."""
     g: Game = d.choice(GAMES)(d)
     (c,) = elsewhere(d, g)
@@ -56,7 +56,7 @@ def hook_count(d: Draw) -> Draft:
 
 
 @family("rom_hack", HOOK)
-def hook_add(d: Draw) -> Draft:
+def hook_add(d: Draw) -> AsmDraft:
     """Add to a byte in a hook, where the accumulator may be in use."""
     g: Game = d.choice(GAMES)(d)
     (c,) = elsewhere(d, g)
@@ -87,7 +87,7 @@ def hook_add(d: Draw) -> Draft:
 
 
 @family("rom_hack", HOOK)
-def hook_skip(d: Draw) -> Draft:
+def hook_skip(d: Draw) -> AsmDraft:
     """Skip a routine while a lock is set."""
     g: Game = d.choice(GAMES)(d)
     (lock,) = elsewhere(d, g)
@@ -118,7 +118,7 @@ def hook_skip(d: Draw) -> Draft:
 
 
 @family("rom_hack", HOOK)
-def hook_mirror(d: Draw) -> Draft:
+def hook_mirror(d: Draw) -> AsmDraft:
     """Keep a copy of a variable up to date."""
     g: Game = d.choice([take_damage, tick_clock])(d)
     (c,) = elsewhere(d, g)
@@ -144,7 +144,7 @@ def hook_mirror(d: Draw) -> Draft:
 
 
 @family("rom_hack", HOOK)
-def hook_if_flag(d: Draw) -> Draft:
+def hook_if_flag(d: Draw) -> AsmDraft:
     """Do something in a hook only while a flag is set."""
     g: Game = d.choice(GAMES)(d)
     c, f = elsewhere(d, g, k=2)
@@ -172,7 +172,7 @@ def hook_if_flag(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_constant(d: Draw) -> Draft:
+def feature_constant(d: Draw) -> AsmDraft:
     """Change a constant."""
     g: Game = d.choice([take_damage, add_coin, tick_clock])(d)
     request, k, name = g.where["request"], d.immediate(61, 250), g.vanilla.name
@@ -195,7 +195,7 @@ def feature_constant(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_coin_limit(d: Draw) -> Draft:
+def feature_coin_limit(d: Draw) -> AsmDraft:
     """A life for fewer coins."""
     g = add_coin(d)
     n = d.choice([5, 10, 20, 25, 50, 60, 75])
@@ -222,7 +222,7 @@ def feature_coin_limit(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_invincible(d: Draw) -> Draft:
+def feature_invincible(d: Draw) -> AsmDraft:
     """Take a store out."""
     g = take_damage(d)
     hp = g.result
@@ -251,7 +251,7 @@ def feature_invincible(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_armour(d: Draw) -> Draft:
+def feature_armour(d: Draw) -> AsmDraft:
     """Take only a part of the damage."""
     g = take_damage(d)
     hp, damage, shift = g.result, g.where["damage"], d.choice([1, 2])
@@ -289,7 +289,7 @@ def feature_armour(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_border(d: Draw) -> Draft:
+def feature_border(d: Draw) -> AsmDraft:
     """Stop at a border."""
     g = move_player(d)
     x, top, plain = g.result, h4(16 * d.number(4, 100)), g.model
@@ -323,7 +323,7 @@ def feature_border(d: Draw) -> Draft:
 
 
 @family("rom_hack", FEATURE)
-def feature_last_hit(d: Draw) -> Draft:
+def feature_last_hit(d: Draw) -> AsmDraft:
     """Another sound when health reaches zero."""
     g = take_damage(d)
     hp, k, plain = g.result, d.immediate(61, 250), g.model

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hafs_snes.tasks.dsl import After, Case, Draft, Draw, byte, family, h2, h4, signed, word
+from hafs_snes.tasks.dsl import After, AsmCase, AsmDraft, Draw, byte, family, h2, h4, signed, word
 
 COMPLEX = "complex routines"
 WAIT16 = "NOP / " * 8
 
 
 @family("asm", COMPLEX)
-def to_digits(d: Draw) -> Draft:
+def to_digits(d: Draw) -> AsmDraft:
     """Split a number below 100 into decimal digits."""
     a, z = d.address(), d.direct()
-    return Draft(
+    return AsmDraft(
         entry="ToDigits",
         ask=[
             f"the byte at {a} is 0 to 99; store its tens digit at {z} and its ones digit at {z + 1} (as "
@@ -47,11 +47,11 @@ def to_digits(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def lfsr(d: Draw) -> Draft:
+def lfsr(d: Draw) -> AsmDraft:
     """One step of a shift-register random generator."""
     a, k = d.address(2), h4(d.choice([0xB400, 0xA001, 0xD008, 0x8016, 0xB4BD]))
     low = f"LDA {a} / EOR #{k.low} / STA {a} / " if k & 0xFF else ""
-    return Draft(
+    return AsmDraft(
         entry="NextRandom",
         ask=[
             f"step the 16-bit LFSR at {a}, shift the word right one bit; if the bit shifted out was 1, XOR "
@@ -83,10 +83,10 @@ def lfsr(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def preserve_all(d: Draw) -> Draft:
+def preserve_all(d: Draw) -> AsmDraft:
     """Change memory without disturbing the caller."""
     a, k = d.address(), d.immediate(1, 60)
-    return Draft(
+    return AsmDraft(
         entry="BumpCounter",
         keep="AXY",
         ask=[
@@ -117,7 +117,7 @@ def preserve_all(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def any_width(d: Draw) -> Draft:
+def any_width(d: Draw) -> AsmDraft:
     """A far routine that works in every register width."""
     a, k = d.address(2), h4(d.number(0x100, 0x1000))
 
@@ -125,7 +125,7 @@ def any_width(d: Draw) -> Draft:
         mine = d.registers()
         return {**mine, "P": mine["P"] & ~0x30 | (0x30, 0x10, 0x20, 0x00)[i % 4]}
 
-    return Draft(
+    return AsmDraft(
         entry="AddWordSafe",
         returns="rtl",
         ask=[
@@ -150,7 +150,7 @@ def any_width(d: Draw) -> Draft:
             f"put {a} + {k} into the word {a} in any M/X mode, with the same M and X after it, and return by RTL",
             f"the 16-bit number {a} gets {k} more; M and X can be anything and must be kept; end with RTL",
         ],
-        cases=(Case({a: word(x)}, registers(i)) for i, x in enumerate(d.edges16())),
+        cases=(AsmCase({a: word(x)}, registers(i)) for i, x in enumerate(d.edges16())),
         after=lambda mem: {a: word(mem.word(a) + k)},
         references={
             "php": f"PHP / REP #$21 / LDA {a} / ADC #{k} / STA {a} / PLP / RTL",
@@ -160,12 +160,12 @@ def any_width(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def foreign_bank(d: Draw) -> Draft:
+def foreign_bank(d: Draw) -> AsmDraft:
     """A far routine with a table, entered with another data bank."""
     a, z = d.address(), d.direct()
     values = [d.immediate() for _ in range(4)]
     shown = ",".join(map(str, values))
-    return Draft(
+    return AsmDraft(
         entry="LookupFar",
         returns="rtl",
         ask=[
@@ -197,7 +197,7 @@ def foreign_bank(d: Draw) -> Draft:
             f"into {z} goes the byte of {shown} (a table in your code) whose number 0-3 is in {a}; the data "
             "bank is $7E and is kept; RTL",
         ],
-        cases=(Case({a: byte(i % 4)}, d.registers(DB=0x7E)) for i in range(12)),
+        cases=(AsmCase({a: byte(i % 4)}, d.registers(DB=0x7E)) for i in range(12)),
         after=lambda mem: {z: byte(values[mem[a]])},
         references={
             "long": f"LDX {a} / LDA.l .table,X / STA {z} / RTL / .table / db {shown}",
@@ -207,7 +207,7 @@ def foreign_bank(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def bcd_add(d: Draw) -> Draft:
+def bcd_add(d: Draw) -> AsmDraft:
     """Add two packed decimal numbers."""
     a, b, c = d.addresses(3, 2)
 
@@ -218,7 +218,7 @@ def bcd_add(d: Draw) -> Draft:
         return int(f"{packed_:X}")
 
     pairs = [(0x0099, 0x0001), (0x9999, 0x0001), (0x0909, 0x0191), (0, 0)]
-    return Draft(
+    return AsmDraft(
         entry="AddDecimal",
         ask=[
             f"add the 4-digit packed BCD words at {a} and {b} and store the BCD sum (4 digits) at {c}; "
@@ -249,11 +249,11 @@ def bcd_add(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def hex_digits(d: Draw) -> Draft:
+def hex_digits(d: Draw) -> AsmDraft:
     """A byte as two ASCII hex digits."""
     a, z = d.address(), d.direct()
     digit = "CMP #$0A / BCC .digit{i} / ADC #$06 / .digit{i} / ADC #$30"
-    return Draft(
+    return AsmDraft(
         entry="ToHex",
         ask=[
             f"write the byte at {a} as two ASCII hex digits (0-9, A-F), high digit to {z}, low digit to {z + 1}",
@@ -287,7 +287,7 @@ def hex_digits(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def box_overlap(d: Draw) -> Draft:
+def box_overlap(d: Draw) -> AsmDraft:
     """Do two spans on one axis overlap?"""
     a, b, n, m = d.address(), d.address(), d.choice([8, 16, 24]), d.choice([12, 20, 32])
     while abs(a - b) < 1:
@@ -298,7 +298,7 @@ def box_overlap(d: Draw) -> Draft:
         y = x + (n - 1, n, n + 1, -m, 1 - m, -m - 1, 0, 1)[i] if i < 8 else d.number(0, 255 - m)
         return {a: byte(x), b: byte(min(255 - m, max(0, y)))}
 
-    return Draft(
+    return AsmDraft(
         entry="Overlap",
         ask=[
             f"object 1 covers {n} pixels from X = byte {a} on, object 2 {m} pixels from X = byte {b} on; "
@@ -340,7 +340,7 @@ def box_overlap(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def crc8(d: Draw) -> Draft:
+def crc8(d: Draw) -> AsmDraft:
     """One byte of a CRC-8."""
     c, v, k = d.address(), d.address(), h2(d.choice([0x07, 0x1D, 0x31, 0x9B]))
     while c == v:
@@ -352,7 +352,7 @@ def crc8(d: Draw) -> Draft:
             crc = (crc << 1 ^ (k if crc & 0x80 else 0)) & 0xFF
         return crc
 
-    return Draft(
+    return AsmDraft(
         entry="UpdateCrc",
         ask=[
             f"update the CRC-8 at {c} with the byte at {v}; XOR the byte in, then 8 times shift left and "
@@ -387,14 +387,14 @@ def crc8(d: Draw) -> Draft:
 
 
 @family("asm", COMPLEX)
-def move_clamped(d: Draw) -> Draft:
+def move_clamped(d: Draw) -> AsmDraft:
     """Add a signed speed to a position and keep it on the screen."""
     p, v, top = *d.addresses(2, 2), h4(d.choice([0xF0, 0x100, 0x1F0, 0x200]))
 
     def move(x: int, speed: int) -> int:
         return min(top, max(0, x + signed(speed)))
 
-    return Draft(
+    return AsmDraft(
         entry="MoveObject",
         ask=[
             f"add the signed byte at {v} to the word position at {p}, then limit it to 0 to {top} (it "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hafs_snes.tasks.dsl import After, Draft, Draw, Hex, Memory, family, h2, h4, h6, long, word
+from hafs_snes.tasks.dsl import After, AsmDraft, Draw, Hex, Memory, family, h2, h4, h6, long, word
 
 HARDWARE = "hardware interaction"
 
@@ -44,12 +44,12 @@ def _source(d: Draw, size: int) -> Hex:
 
 
 @family("asm", HARDWARE)
-def dma_vram(d: Draw) -> Draft:
+def dma_vram(d: Draw) -> AsmDraft:
     """Copy a block to video memory."""
     n, w = d.choice([0x20, 0x40, 0x80, 0x100, 0x200]), h4(16 * d.number(0, 0x5FF))
     s = _source(d, n)
     o = s & 0x1FFFF
-    return Draft(
+    return AsmDraft(
         entry="UploadTiles",
         ask=[
             f"in forced blank, DMA {n} bytes from {s} to VRAM word address {w} with channel 0 (mode 1 to "
@@ -86,7 +86,7 @@ def dma_vram(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def dma_vram_queue(d: Draw) -> Draft:
+def dma_vram_queue(d: Draw) -> AsmDraft:
     """A VRAM transfer whose parameters are variables."""
     a = d.address(7)
     src, dst, size = a, a + 3, a + 5
@@ -98,7 +98,7 @@ def dma_vram_queue(d: Draw) -> Draft:
     def after(mem: Memory) -> After:
         return After(vram={2 * mem.word(dst): mem.span(mem.long(src) & 0x1FFFF, mem.word(size))})
 
-    return Draft(
+    return AsmDraft(
         entry="RunQueue",
         ask=[
             f"DMA to VRAM on channel 0 with 24-bit source at {src}, VRAM word address at {dst}, size in "
@@ -146,13 +146,13 @@ def dma_vram_queue(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def dma_palette(d: Draw) -> Draft:
+def dma_palette(d: Draw) -> AsmDraft:
     """Copy colours to CGRAM."""
     n = d.choice([0x10, 0x20, 0x40, 0x80])
     c, s = h2(16 * d.number(0, 15) if n == 0x10 else 16 * d.number(0, 8)), _source(d, n)
     o, channel = s & 0x1FFFF, d.number(0, 3)
     first = _set8([(0x2121, c)])
-    return Draft(
+    return AsmDraft(
         entry="LoadPalette",
         ask=[
             f"DMA {n // 2} colours ({n} bytes) from {s} to CGRAM starting at colour {c}, channel {channel}, "
@@ -190,12 +190,12 @@ def _colours(d: Draw, n: int) -> bytes:
 
 
 @family("asm", HARDWARE)
-def dma_sprites(d: Draw) -> Draft:
+def dma_sprites(d: Draw) -> AsmDraft:
     """Copy the sprite table."""
     s, channel = h6(0x7E0200 + 0x20 * d.number(0, 0xC0)), d.number(0, 3)
     o = s & 0x1FFFF
     zero = "STZ $2102 / STZ $2103"
-    return Draft(
+    return AsmDraft(
         entry="UploadSprites",
         ask=[
             f"transfer the 544-byte sprite buffer at {s} to OAM (from OAM address 0) with DMA channel "
@@ -225,10 +225,10 @@ def dma_sprites(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def dma_fill_wram(d: Draw) -> Draft:
+def dma_fill_wram(d: Draw) -> AsmDraft:
     """Fill a large block of WRAM by DMA."""
     n, a, k = d.choice([0x200, 0x300, 0x400, 0x600]), h6(0x7E2000 + d.number(0, 0xC000)), d.immediate(1)
-    return Draft(
+    return AsmDraft(
         entry="FillWram",
         ask=[
             f"fill {h4(n)} bytes of WRAM starting at {a} with {k}; a DMA to $2180 from a fixed byte in ROM is one way",
@@ -263,10 +263,10 @@ def dma_fill_wram(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def vram_word(d: Draw) -> Draft:
+def vram_word(d: Draw) -> AsmDraft:
     """Write one word of video memory."""
     a, w = d.address(2), h4(d.number(0, 0x7FFE))
-    return Draft(
+    return AsmDraft(
         entry="WriteTile",
         ask=[
             f"write the 16-bit tilemap entry stored at {a} to VRAM word address {w} (forced blank is on; "
@@ -299,11 +299,11 @@ def vram_word(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def vram_fill(d: Draw) -> Draft:
+def vram_fill(d: Draw) -> AsmDraft:
     """Fill consecutive words of video memory."""
     n, w, k = d.choice([16, 32, 64, 128]), h4(32 * d.number(0, 0x3E0)), h4(d.number(1, 0xFFFF))
     setup = f"LDA #$80 / STA $2115 / REP #$20 / LDA #{w} / STA $2116 / LDA #{k}"
-    return Draft(
+    return AsmDraft(
         entry="FillMap",
         ask=[
             f"write the word {k} to {n} consecutive VRAM words from word address {w} on, in forced blank; "
@@ -335,12 +335,12 @@ def vram_fill(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def vram_column(d: Draw) -> Draft:
+def vram_column(d: Draw) -> AsmDraft:
     """Write a column of a tilemap."""
     n, a = d.choice([4, 6, 8, 16]), d.address(32)
     w = h4(0x400 * d.number(0, 0x1D) + d.number(0, 31))
     setup = f"LDA #$81 / STA $2115 / REP #$20 / LDA #{w} / STA $2116"
-    return Draft(
+    return AsmDraft(
         entry="DrawColumn",
         ask=[
             f"write the {n} words at {a} to VRAM as a column; the first to word address {w}, each next one "
@@ -380,10 +380,10 @@ def vram_column(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def set_colour(d: Draw) -> Draft:
+def set_colour(d: Draw) -> AsmDraft:
     """Write one colour."""
     a, c = d.address(2), h2(d.number(0, 255))
-    return Draft(
+    return AsmDraft(
         entry="SetColour",
         ask=[
             f"write the 15-bit colour in the word at {a} to CGRAM entry {c} (forced blank is on)",
@@ -414,12 +414,12 @@ def set_colour(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def set_colour_const(d: Draw) -> Draft:
+def set_colour_const(d: Draw) -> AsmDraft:
     """Write a colour given as red, green and blue."""
     c, rgb = h2(d.number(0, 255)), [d.number(0, 31) for _ in range(3)]
     value = h4(rgb[0] | rgb[1] << 5 | rgb[2] << 10)
     shown = "red {}, green {}, blue {}".format(*rgb)
-    return Draft(
+    return AsmDraft(
         entry="SetBackColour",
         ask=[
             f"set CGRAM colour {c} to {shown} (each 0 to 31), in forced blank",
@@ -449,10 +449,10 @@ def set_colour_const(d: Draw) -> Draft:
 
 
 @family("asm", HARDWARE)
-def set_sprite(d: Draw) -> Draft:
+def set_sprite(d: Draw) -> AsmDraft:
     """Write one sprite's entry."""
     a, k = d.address(4), d.number(0, 127)
-    return Draft(
+    return AsmDraft(
         entry="SetSprite",
         ask=[
             f"write the 4 bytes at {a} (X, Y, tile, attributes) to the OAM entry of sprite {k}, in forced blank",

@@ -36,7 +36,7 @@ KEPT = {"tiers", "confidence", "value", "note", "edited", "edited_of", "seconds"
 ANSWERS = {"all_bad": "all bad", "cannot_judge": "cannot judge", "skipped": "skipped", "flagged": "flagged"}
 
 
-class Draft(BaseModel):
+class DraftForm(BaseModel):
     """An answer in the making; `AnnotationService.submit` says what the parts mean."""
 
     model_config = ConfigDict(extra="ignore")
@@ -50,7 +50,7 @@ class Draft(BaseModel):
     edited_of: str = Field("", max_length=1)
 
 
-class Sent(Draft):
+class Sent(DraftForm):
     """An answer as the browser sends it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -318,7 +318,7 @@ def _sent(fields: Mapping[str, str]) -> Sent:
 def _draft(fields: Mapping[str, str]) -> dict[str, Any]:
     """What a draft keeps, each part of the kind that an answer has: the page is filled in from it again."""
     try:
-        return Draft.model_validate_json(fields.get("state", "")).model_dump(exclude_unset=True)
+        return DraftForm.model_validate_json(fields.get("state", "")).model_dump(exclude_unset=True)
     except ValidationError:
         raise HTTPException(422, "A draft is a JSON object with the parts of an answer.") from None
 

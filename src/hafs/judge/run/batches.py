@@ -22,8 +22,8 @@ from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.run.budget import BudgetSpent
 from hafs.judge.run.calling import Caller, judged, repair
-from hafs.judge.run.ledger import MALFORMED, Batch, Call, Ledger, new_id
-from hafs.judge.work import Page, Work
+from hafs.judge.run.ledger import MALFORMED, Call, Ledger, LedgerBatch, new_id
+from hafs.judge.work import JudgeWork, WorkPage
 from hafs.servers.batch import Vendor, open_vendor
 from hafs.servers.client import Messages, Reply
 from hafs.servers.errors import RETRIABLE, CallFailed, EndpointDown
@@ -37,7 +37,7 @@ GRACE = 60.0
 
 Item = tuple[Ask, Messages]
 """A question with its conversation: one turn, or three where an unreadable reply is to be repaired."""
-PageDone = Callable[[Page], Awaitable[None]]
+PageDone = Callable[[WorkPage], Awaitable[None]]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class _Batching:
     poll: float
     progress: Progress
     ids: list[str] = field(default_factory=list)
-    _open: list[Batch] = field(default_factory=list)
+    _open: list[LedgerBatch] = field(default_factory=list)
 
     async def recover(self) -> None:
         """Take up the batches that an earlier run left under way."""
@@ -104,11 +104,11 @@ class _Batching:
         tokens = most_tokens(ask.system, *(text for _, text in messages), str(ask.schema))
         return price.cost(tokens, self.caller.manner.max_tokens, batch=True)
 
-    async def _submit(self, items: Sequence[Item]) -> Batch:
+    async def _submit(self, items: Sequence[Item]) -> LedgerBatch:
         caller = self.caller
         worst = sum(map(self._worst, items))
         await caller.budget.reserve(worst)
-        batch = Batch(
+        batch = LedgerBatch(
             caller.run_id,
             caller.judge,
             caller.client.endpoint,
@@ -144,7 +144,7 @@ class _Batching:
         caller.tally.attempts += len(items)
         return batch
 
-    async def _find(self, batch: Batch) -> Batch | None:
+    async def _find(self, batch: LedgerBatch) -> LedgerBatch | None:
         """An intent's batch at the vendor, its id written down; None when it is certain that there is none."""
         grace = min(GRACE, 2 * self.poll)
         while True:
@@ -158,7 +158,7 @@ class _Batching:
                 return None
             await asyncio.sleep(self.poll if maybe else min(self.poll, grace))
 
-    async def _collect(self, batch: Batch, earlier: bool = False) -> None:
+    async def _collect(self, batch: LedgerBatch, earlier: bool = False) -> None:
         """Wait for a batch and write what became of its questions."""
         while True:
             ended, through = await self._patiently(lambda: self.vendor.state(batch.remote_id))
@@ -176,12 +176,12 @@ class _Batching:
         else:
             await self.caller.budget.settle(batch.reserved, cost)
 
-    def _free(self, batch: Batch, cost: float) -> None:
+    def _free(self, batch: LedgerBatch, cost: float) -> None:
         """An earlier run's worst case, which the budget counts as spent, becomes what it was."""
         if batch.run_id == self.caller.run_id and self.caller.budget.limit is not None:
             self.caller.budget.spent += cost - batch.reserved
 
-    async def _calls(self, batch: Batch) -> list[Call]:
+    async def _calls(self, batch: LedgerBatch) -> list[Call]:
         calls: dict[str, Call] = {}
         async for custom_id, result in self.vendor.results(batch.remote_id):
             intent, _, key = custom_id.partition("-")
@@ -190,7 +190,7 @@ class _Batching:
         lost = CallFailed("lost", "the batch ended without a word of it that can be read")
         return [calls.get(key) or self._call(batch, key, lost) for key in batch.asks]
 
-    def _call(self, batch: Batch, key: str, result: Reply | CallFailed) -> Call:
+    def _call(self, batch: LedgerBatch, key: str, result: Reply | CallFailed) -> Call:
         prompt_id, protocol, shown, chars = batch.asks[key]
         price, tally = self.caller.price, self.caller.tally
         call = Call(key, batch.judge, batch.endpoint, protocol, prompt_id, batch.run_id, chars=chars, batch_id=batch.id)
@@ -225,7 +225,7 @@ class _Batching:
         raise AssertionError("unreachable")
 
 
-async def run(caller: Caller, work: Work, poll: float, page_done: PageDone, progress: Progress) -> None:
+async def run(caller: Caller, work: JudgeWork, poll: float, page_done: PageDone, progress: Progress) -> None:
     """Ask everything that is left in batches: first what was never asked, then a repair of what could not be read.
 
     What a batch left without an answer (errored, expired) is counted as failed, and asked again by the next run.
@@ -252,7 +252,7 @@ async def run(caller: Caller, work: Work, poll: float, page_done: PageDone, prog
         await _settle(caller, work, batching, again=False)
 
 
-async def _settle(caller: Caller, work: Work, batching: _Batching, again: bool) -> None:
+async def _settle(caller: Caller, work: JudgeWork, batching: _Batching, again: bool) -> None:
     """Make verdicts of what the batches brought; what could not be read is asked `again`, or said to be so."""
     unread = work.ledger.unread(batching.ids)
     repairs: list[Item] = []
@@ -278,7 +278,7 @@ async def _settle(caller: Caller, work: Work, batching: _Batching, again: bool) 
         await batching.collect()
 
 
-async def _pages(work: Work) -> AsyncIterator[Page]:
+async def _pages(work: JudgeWork) -> AsyncIterator[WorkPage]:
     pages = work.pages()
     while (page := await asyncio.to_thread(next, pages, None)) is not None:
         yield page

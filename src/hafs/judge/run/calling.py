@@ -65,7 +65,7 @@ LINGER = 0.05
 """Seconds that what cost nothing waits for company before it is written: a commit costs more than its rows."""
 
 
-class Writer:
+class VerdictWriter:
     """Writes calls and verdicts in the order they come, many in one transaction.
 
     A call that cost money is written at once, with whatever came before it; the rest, which can be had again for
@@ -181,7 +181,7 @@ class Caller:
     """A judge that can be asked: a client with its limits, price, budget and ledger. For one event loop."""
 
     def __init__(
-        self, client: Client, price: Price | None, budget: Budget, writer: Writer, run_id: str, manner: Manner
+        self, client: Client, price: Price | None, budget: Budget, writer: VerdictWriter, run_id: str, manner: Manner
     ) -> None:
         self.client, self.price, self.budget, self.writer = client, price, budget, writer
         self.run_id, self.manner = run_id, manner

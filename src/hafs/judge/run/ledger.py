@@ -65,7 +65,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LedgerBatch:
     """A batch of questions at a vendor. `status` is "intent" (perhaps submitted), "submitted" or "done".
 
     `asks` says of each question, by key, its prompt, protocol, candidates shown and characters; `reserved` is the worst
@@ -140,30 +140,30 @@ class Ledger:
 
     # ---- batches
 
-    def put_batch(self, batch: Batch) -> None:
+    def put_batch(self, batch: LedgerBatch) -> None:
         """Write a batch over its earlier row."""
         self._upsert(judge_batches, [batch])
 
-    def close_batch(self, batch: Batch, calls: Sequence[Call]) -> None:
+    def close_batch(self, batch: LedgerBatch, calls: Sequence[Call]) -> None:
         """Write the calls of a batch and that it is done, both or neither."""
         with self._store.connection(write=True) as conn:
             if calls:
                 conn.execute(_statement(judge_calls, conn.dialect.name), [dict(vars(c)) for c in calls])
             conn.execute(update(judge_batches).where(judge_batches.c.id == batch.id).values(status="done"))
 
-    def drop_batch(self, batch: Batch) -> None:
+    def drop_batch(self, batch: LedgerBatch) -> None:
         """Forget a batch that was never submitted."""
         with self._store.connection(write=True) as conn:
             conn.execute(delete(judge_batches).where(judge_batches.c.id == batch.id))
 
-    def open_batches(self, judge: str) -> list[Batch]:
+    def open_batches(self, judge: str) -> list[LedgerBatch]:
         """The batches of a judge that are not done, the oldest first."""
         t = judge_batches.c
         with self._store.connection() as conn:
             found = conn.execute(
                 select(judge_batches).where(t.judge == judge, t.status != "done").order_by(t.created, t.id)
             )
-            return [Batch(**row) for row in found.mappings()]
+            return [LedgerBatch(**row) for row in found.mappings()]
 
     def known_remotes(self) -> set[str]:
         """The vendors' ids of all batches that are ours beyond doubt."""

@@ -21,9 +21,9 @@ from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Protocol
 from hafs.judge.run import batches
 from hafs.judge.run.budget import Budget
-from hafs.judge.run.calling import Caller, Manner, Stopped, Tally, Writer
+from hafs.judge.run.calling import Caller, Manner, Stopped, Tally, VerdictWriter
 from hafs.judge.run.ledger import Ledger
-from hafs.judge.work import Page, Selection, Work
+from hafs.judge.work import JudgeWork, Selection, WorkPage
 from hafs.servers.address import is_local
 from hafs.servers.client import Client
 from hafs.servers.errors import EndpointDown
@@ -127,11 +127,11 @@ async def _judge(
     }
     run_id = store.start_run("judge", what, {"prompts": sorted(judging.selection.prompt_ids)})
     budget = Budget(judging.budget, ledger.spent(run_id) if judging.budget is not None else 0.0)
-    writer = Writer(store, ledger)
+    writer = VerdictWriter(store, ledger)
     callers = [Caller(c, price_of(c, prices), budget, writer, run_id, judging.manner) for c in clients]
     try:
         runs = [
-            _Run(caller, Work(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
+            _Run(caller, JudgeWork(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
             for caller in callers
         ]
         await _together(run.all() for run in runs)
@@ -162,7 +162,7 @@ async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
 class _Run:
     """The run of one judge."""
 
-    def __init__(self, caller: Caller, work: Work, judging: Judging, progress: Progress) -> None:
+    def __init__(self, caller: Caller, work: JudgeWork, judging: Judging, progress: Progress) -> None:
         self.caller, self.work, self.judging, self.progress = caller, work, judging, progress
         self.tally = caller.tally
         self._queue: asyncio.Queue[Ask | None] = asyncio.Queue(4 * judging.manner.concurrency)
@@ -205,7 +205,7 @@ class _Run:
         for _ in range(self.judging.manner.concurrency):
             await self._queue.put(None)
 
-    async def _page_done(self, page: Page) -> None:
+    async def _page_done(self, page: WorkPage) -> None:
         """Store what the ledger answered and count the prompts that need no asking."""
         self.tally.decided += page.decided
         self.tally.from_ledger += len(page.verdicts)
@@ -254,7 +254,7 @@ def probes(store: Store, clients: Sequence[Client], prices: Prices, manner: Mann
 
 async def _probe(store: Store, client: Client, prices: Prices, manner: Manner) -> dict[str, Any]:
     ledger = Ledger(store)
-    writer = Writer(store, ledger)
+    writer = VerdictWriter(store, ledger)
     caller = Caller(client, price_of(client, prices), Budget(), writer, "", replace(manner, concurrency=1))
     about: dict[str, Any] = {"judge": client.model, "endpoint": client.endpoint}
     try:

@@ -18,14 +18,14 @@ from typing import Any
 from hafs.errors import DataError
 from hafs.scorers.python.harness import NotPlain, encode
 
-__all__ = ["Case", "Check", "parse_check"]
+__all__ = ["PythonCase", "PythonCheck", "parse_check"]
 
 KEYS = {"entry", "cases", "tests", "setup", "support", "call", "prefix", "seconds", "memory_mb", "tolerance"}
 TEXTS = ("setup", "support", "call", "prefix")
 
 
 @dataclass(frozen=True)
-class Case:
+class PythonCase:
     """One call: the arguments as text and as data for the harness, and the value or the exception it must give."""
 
     text: str
@@ -35,7 +35,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Check:
+class PythonCheck:
     """How an answer is checked.
 
     `entry` is the name that the answer must define. `cases` or `tests` decide. `setup` runs before the tests in their
@@ -46,7 +46,7 @@ class Check:
     """
 
     entry: str
-    cases: tuple[Case, ...] = ()
+    cases: tuple[PythonCase, ...] = ()
     tests: tuple[str, ...] = ()
     setup: str = ""
     support: str = ""
@@ -57,7 +57,7 @@ class Check:
     tolerance: float = 0.0
 
 
-def parse_check(data: Mapping[str, Any]) -> Check:
+def parse_check(data: Mapping[str, Any]) -> PythonCheck:
     """The check of a row; raises DataError that names what is wrong with it."""
     if unknown := sorted(set(data) - KEYS):
         raise _wrong(f"unknown key {unknown[0]!r}")
@@ -74,14 +74,14 @@ def parse_check(data: Mapping[str, Any]) -> Check:
     if bool(cases) == bool(tests):
         raise _wrong("give either 'cases' or 'tests'")
     for name, most in (("seconds", 600), ("memory_mb", 65536), ("tolerance", 1)):
-        value = data.get(name, getattr(Check, name))
+        value = data.get(name, getattr(PythonCheck, name))
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
             raise _wrong(f"{name!r} is no number from 0 to {most}")
     numbers = {name: data[name] for name in ("seconds", "memory_mb", "tolerance") if name in data}
-    return Check(entry, cases, tests, **texts, **numbers)
+    return PythonCheck(entry, cases, tests, **texts, **numbers)
 
 
-def _case(row: Any) -> Case:
+def _case(row: Any) -> PythonCase:
     if (
         not isinstance(row, Mapping)
         or ("returns" in row) == ("raises" in row)
@@ -93,8 +93,8 @@ def _case(row: Any) -> Case:
     if "raises" in row:
         if not isinstance(row["raises"], str):
             raise _wrong("'raises' names an exception")
-        return Case(text, _encoded(list(args)), raises=row["raises"])
-    return Case(text, _encoded(list(args)), returns=literal(row["returns"], "returns"))
+        return PythonCase(text, _encoded(list(args)), raises=row["raises"])
+    return PythonCase(text, _encoded(list(args)), returns=literal(row["returns"], "returns"))
 
 
 def literal(text: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hafs.scorers.python.run import Report
+from hafs.scorers.python.run import PythonReport
 
 __all__ = ["CAUSES", "KEY", "TIME_TOLERANCE", "grade"]
 
@@ -31,7 +31,7 @@ TIME_TOLERANCE = 1.0  # the last part of the key is a logarithm to base 2: what 
 LEAST_SECONDS = 0.05  # below this, the clock says nothing of the code
 
 
-def grade(report: Report, findings: Sequence[str], extracted: str) -> dict[str, Any]:
+def grade(report: PythonReport, findings: Sequence[str], extracted: str) -> dict[str, Any]:
     """The parts of a Score that depend on the answer.
 
     Value: 0 when it does not parse; else 0.1, + 0.1 when it loads, + 0.6 times the share of right cases, + 0.1 when

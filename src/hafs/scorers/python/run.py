@@ -15,10 +15,10 @@ from typing import Any
 from hafs.sandbox import Limits, Result, Sandbox, interpreter
 from hafs.sandbox.seccomp import ALONE, FORBIDDEN, RESTRICTED, Rule, seccomp_filter
 from hafs.scorers.python import harness
-from hafs.scorers.python.check import Case, Check
+from hafs.scorers.python.check import PythonCase, PythonCheck
 from hafs.scorers.python.harness import MOST_BYTES, OPEN_FILES, decode
 
-__all__ = ["Report", "Task", "same", "work"]
+__all__ = ["PythonReport", "Task", "same", "work"]
 
 STARTUP_MB = 256  # what the harness and the interpreter take beside the answer
 KEEPER_SECONDS = 15.0  # what whoever watches an answer may take beside it, on a busy machine
@@ -29,12 +29,12 @@ SHOWN = 3  # wrong cases that are kept in words
 class Task:
     """One answer's code and the check of its prompt."""
 
-    check: Check
+    check: PythonCheck
     code: str
 
 
 @dataclass
-class Report:
+class PythonReport:
     """What became of an answer. `cause` is "" when every case or test came out right."""
 
     cause: str = ""
@@ -61,13 +61,13 @@ class _Run:
     whole: bool
 
 
-def work(sandbox: Sandbox, tasks: Sequence[Task]) -> list[Report | str]:
+def work(sandbox: Sandbox, tasks: Sequence[Task]) -> list[PythonReport | str]:
     """A report for each task, in order; a text says why there is none.
 
     When a start is not whole, nothing it said counts: each of its answers is started by itself, so that the one that
     disturbed the harness harms no other.
     """
-    out: dict[int, Report | str] = {}
+    out: dict[int, PythonReport | str] = {}
     waiting = [list(range(len(tasks)))] if tasks else []
     while waiting:
         part = waiting.pop(0)
@@ -150,7 +150,7 @@ def _filter() -> str:
     return seccomp_filter({**dict.fromkeys(FORBIDDEN, Rule()), **RESTRICTED, **ALONE}).hex()
 
 
-def _wall(check: Check) -> float:
+def _wall(check: PythonCheck) -> float:
     """Seconds on the clock: an answer that sleeps is stopped too, one on a busy machine is not."""
     return 3 * check.seconds + 1.0
 
@@ -173,22 +173,22 @@ def _frames(task: Task, number: int, secret: str) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _lost(task: Task, result: Result) -> Report | str:
+def _lost(task: Task, result: Result) -> PythonReport | str:
     """What a limit says of an answer that ran by itself; why there is no report when it was no limit."""
     if result.status not in ("timed out", "killed"):
         why = result.reason or "its lines are not whole, or not all its own"
         return f"the harness did not report as it should: {why}"
-    report = Report(total=len(task.check.cases or task.check.tests))
+    report = PythonReport(total=len(task.check.cases or task.check.tests))
     report.cause = "memory" if "memory" in result.reason else "timeout" if result.status == "timed out" else "crash"
     report.problems = [result.reason]
     return report
 
 
-def _report(task: Task, found: dict[str, Any]) -> Report | str:
+def _report(task: Task, found: dict[str, Any]) -> PythonReport | str:
     check = task.check
     if found["status"] == "broken":
         return "the answer's process could not be confined, so it was not run"
-    report = Report(total=len(check.cases or check.tests), seconds=found["cpu"])
+    report = PythonReport(total=len(check.cases or check.tests), seconds=found["cpu"])
     rows = [_row(text) for text in found["said"]]
     first = rows[0] if rows else {}
     if isinstance(first.get("size"), int) and isinstance(first.get("complexity"), int):
@@ -239,12 +239,12 @@ def _ended(task: Task, found: dict[str, Any]) -> str:
     return {0: "exit", 9: "memory"}.get(found["signal"], "crash")
 
 
-def _called(check: Check, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _called(check: PythonCheck, rows: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """(cause or "", words) for each case that was answered."""
     return [_compared(check, case, row) for case, row in zip(check.cases, rows, strict=False)]
 
 
-def _compared(check: Check, case: Case, row: dict[str, Any]) -> tuple[str, str]:
+def _compared(check: PythonCheck, case: PythonCase, row: dict[str, Any]) -> tuple[str, str]:
     call = f"{check.call or check.entry}({case.text})"
     if "raised" in row:
         kind, words = _exception(row), f"{call} raised {row['raised']}: {row.get('words', '')}"

@@ -12,11 +12,11 @@ from typing import Any
 
 from hafs.errors import DataError, HafsError, MissingTool, UsageError
 from hafs.sandbox import Sandbox, open_sandbox
-from hafs.scorers.python.check import Check, parse_check
+from hafs.scorers.python.check import PythonCheck, parse_check
 from hafs.scorers.python.extract import extract
 from hafs.scorers.python.grade import grade
 from hafs.scorers.python.lint import findings, ruff_version
-from hafs.scorers.python.run import Report, Task, work
+from hafs.scorers.python.run import PythonReport, Task, work
 from hafs.types import Candidate, Prompt, Score, content_id
 
 __all__ = ["PythonScorer"]
@@ -57,7 +57,7 @@ class PythonScorer:
 
         Raises DataError when a prompt's check is malformed, before anything runs.
         """
-        checks: dict[int, tuple[str, Check | None]] = {}
+        checks: dict[int, tuple[str, PythonCheck | None]] = {}
         for prompt, _ in items:
             if id(prompt) not in checks:
                 checks[id(prompt)] = (content_id(prompt.check), _check_of(prompt))
@@ -79,7 +79,7 @@ class PythonScorer:
 
     # -- the work ---
     def _score(
-        self, items: Sequence[tuple[Prompt, Candidate]], checks: Mapping[int, tuple[str, Check | None]]
+        self, items: Sequence[tuple[Prompt, Candidate]], checks: Mapping[int, tuple[str, PythonCheck | None]]
     ) -> Iterator[Score]:
         pool = self._pool = self._pool or ThreadPoolExecutor(self.workers, thread_name_prefix="python")
         keys: list[Key] = [(checks[id(p)][0], c.text) for p, c in items]
@@ -105,7 +105,7 @@ class PythonScorer:
         futures = set(jobs.values())
         return sum(f.done() for f in futures) + 2 * self.workers
 
-    def _examine(self, batch: Sequence[tuple[Key, Check | None]]) -> dict[Key, dict[str, Any] | str]:
+    def _examine(self, batch: Sequence[tuple[Key, PythonCheck | None]]) -> dict[Key, dict[str, Any] | str]:
         """What a Score needs for each answer, or why it is unscored."""
         try:
             return self._graded(batch)
@@ -119,7 +119,7 @@ class PythonScorer:
             why = f"the scorer failed on this answer: {type(e).__name__}: {e}"[:300]
         return {key: why for key, _ in batch}
 
-    def _graded(self, batch: Sequence[tuple[Key, Check | None]]) -> dict[Key, dict[str, Any] | str]:
+    def _graded(self, batch: Sequence[tuple[Key, PythonCheck | None]]) -> dict[Key, dict[str, Any] | str]:
         out: dict[Key, dict[str, Any] | str] = {}
         tasks: dict[Key, Task] = {}
         how: dict[Key, str] = {}
@@ -131,7 +131,7 @@ class PythonScorer:
             if code:
                 tasks[key] = Task(check, code)
             else:
-                out[key] = grade(Report("no code", total=len(check.cases or check.tests)), [], how[key])
+                out[key] = grade(PythonReport("no code", total=len(check.cases or check.tests)), [], how[key])
         reports = dict(zip(tasks, self._run(list(tasks.values())), strict=True)) if tasks else {}
         # Ruff comes last: what Python's parser takes is known to be of a sane depth.
         lint = findings({key: tasks[key].code for key, r in reports.items() if not isinstance(r, str) and r.parses})
@@ -144,7 +144,7 @@ class PythonScorer:
                 out[key] = grade(report, lint.get(key, []), how[key])
         return out
 
-    def _run(self, tasks: Sequence[Task]) -> list[Report | str]:
+    def _run(self, tasks: Sequence[Task]) -> list[PythonReport | str]:
         try:
             box = self._free.get_nowait()
         except queue.Empty:
@@ -162,7 +162,7 @@ class PythonScorer:
         return Score(candidate.id, self.name, self.version, self.arguments, **result)
 
 
-def _check_of(prompt: Prompt) -> Check | None:
+def _check_of(prompt: Prompt) -> PythonCheck | None:
     if prompt.checker != PythonScorer.name:
         return None
     try:

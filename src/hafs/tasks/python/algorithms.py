@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from itertools import combinations
 
-from hafs.tasks.python.dsl import Draft, define, family, lists
+from hafs.tasks.python.dsl import PythonDraft, define, family, lists
 
 
 @family("algorithms")
-def balanced(r: random.Random) -> Draft:
+def balanced(r: random.Random) -> PythonDraft:
     pairs = r.sample(["()", "[]", "{}", "<>"], r.randint(1, 3))
     entry = r.choice(["balanced", "matched", "well_formed", "check_brackets"])
     shown = " and ".join(pairs)
@@ -27,7 +27,7 @@ def balanced(r: random.Random) -> Draft:
         f"pairs = {{{table}}}\nopened = []\nfor c in text:\n    if c in pairs.values():\n        opened.append(c)\n"
         "    elif c in pairs and (not opened or opened.pop() != pairs[c]):\n        return False\nreturn not opened"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -53,7 +53,7 @@ def balanced(r: random.Random) -> Draft:
 
 
 @family("algorithms")
-def binary_search(r: random.Random) -> Draft:
+def binary_search(r: random.Random) -> PythonDraft:
     instead = r.choice([-1, None, 0, -9])
     side = r.choice(["first", "last"])
     entry = r.choice(["search", "find_index", "position", f"{side}_index"])
@@ -65,7 +65,7 @@ def binary_search(r: random.Random) -> Draft:
     call = "bisect.bisect_left(values, x)" if side == "first" else "bisect.bisect_right(values, x) - 1"
     test = "i < len(values)" if side == "first" else "i >= 0"
     data = [sorted(r.randint(0, 12) for _ in range(n)) for n in (1, 4, 8, 15)]
-    return Draft(
+    return PythonDraft(
         entry,
         "values, x",
         [
@@ -83,7 +83,7 @@ def binary_search(r: random.Random) -> Draft:
 
 
 @family("algorithms")
-def fibonacci_like(r: random.Random) -> Draft:
+def fibonacci_like(r: random.Random) -> PythonDraft:
     a, b = r.randint(0, 5), r.randint(1, 6)
     k = r.choice([1, 2, 3])
     entry = r.choice(["sequence", "fib", "term", "nth"])
@@ -96,7 +96,7 @@ def fibonacci_like(r: random.Random) -> Draft:
         return terms[n]
 
     step = "a + b" if k == 1 else f"a + {k} * b"
-    return Draft(
+    return PythonDraft(
         entry,
         "n",
         [
@@ -111,14 +111,14 @@ def fibonacci_like(r: random.Random) -> Draft:
 
 
 @family("algorithms")
-def best_window(r: random.Random) -> Draft:
+def best_window(r: random.Random) -> PythonDraft:
     n = r.randint(2, 5)
     what = r.choice(["largest", "smallest"])
     instead = r.choice([None, 0, -1])
     entry = r.choice(["best_window", "window_sum", f"{what}_window", "extreme"])
     pick = max if what == "largest" else min
     code = "max" if what == "largest" else "min"
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -141,7 +141,7 @@ def best_window(r: random.Random) -> Draft:
 
 
 @family("algorithms")
-def increasing(r: random.Random) -> Draft:
+def increasing(r: random.Random) -> PythonDraft:
     step = r.randint(1, 4)
     entry = r.choice(["longest_rise", "increasing", "streak", "longest_run"])
 
@@ -158,7 +158,7 @@ def increasing(r: random.Random) -> Draft:
         f"{step}\n"
         "    length = length + 1 if rises else 1\n    best = max(best, length)\nreturn best"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -180,7 +180,7 @@ def increasing(r: random.Random) -> Draft:
 
 
 @family("algorithms")
-def flatten(r: random.Random) -> Draft:
+def flatten(r: random.Random) -> PythonDraft:
     k = r.choice([1, 2, 3, -1, 10])
     back = r.choice([True, False])
     entry = r.choice(["flatten", "flat", "unnest", "leaves"])
@@ -203,7 +203,7 @@ def flatten(r: random.Random) -> Draft:
         f"        waiting.extend({'value' if back else 'value[::-1]'})\n    else:\n        "
         f"out.append({inner})\nreturn out"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [

@@ -27,7 +27,7 @@ FRAMES = (
 
 
 @dataclass(frozen=True)
-class Draft:
+class PythonDraft:
     """One instance of a family. `ask` continues "a function that …"; `inputs` are the arguments of each case.
 
     `oracle` gets the arguments of a case and gives its value; the exception that it raises is the one that is wanted.
@@ -55,26 +55,26 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Family:
+class PythonFamily:
     """A named kind of task with the category it counts for."""
 
     name: str
     category: str
-    make: Callable[[random.Random], Draft]
+    make: Callable[[random.Random], PythonDraft]
     tags: tuple[str, ...] = ()
 
-    def draft(self, label: str) -> Draft:
+    def draft(self, label: str) -> PythonDraft:
         """The instance that `label` stands for."""
         return self.make(random.Random(label))
 
-    def text(self, draft: Draft, pick: random.Random, held_out: bool) -> tuple[str, str]:
+    def text(self, draft: PythonDraft, pick: random.Random, held_out: bool) -> tuple[str, str]:
         """(prompt text, tag that names its phrasing); held-out phrasings are those of the test split."""
         options = draft.ask_test if held_out else draft.ask
         i = pick.randrange(len(options))
         signature = f"`{draft.entry}({draft.params})`"
         return pick.choice(FRAMES).format(sig=signature, ask=options[i]), HELD_OUT if held_out else f"phrasing {i}"
 
-    def prompt(self, draft: Draft, text: str, split: str, phrasing: str) -> Prompt:
+    def prompt(self, draft: PythonDraft, text: str, split: str, phrasing: str) -> Prompt:
         """The finished row."""
         references = tuple(Reference(name, f"```python\n{code}```") for name, code in draft.references.items())
         return Prompt(
@@ -90,16 +90,16 @@ class Family:
         )
 
 
-FAMILIES: dict[str, Family] = {}
+FAMILIES: dict[str, PythonFamily] = {}
 
 
-def family(category: str) -> Callable[[Callable[[random.Random], Draft]], Family]:
+def family(category: str) -> Callable[[Callable[[random.Random], PythonDraft]], PythonFamily]:
     """Register the decorated function as a family; names are unique."""
 
-    def register(make: Callable[[random.Random], Draft]) -> Family:
+    def register(make: Callable[[random.Random], PythonDraft]) -> PythonFamily:
         if make.__name__ in FAMILIES:
             raise ValueError(f"two families named {make.__name__}")
-        FAMILIES[make.__name__] = made = Family(make.__name__, category, make)
+        FAMILIES[make.__name__] = made = PythonFamily(make.__name__, category, make)
         return made
 
     return register

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hafs.tasks.python.dsl import Draft, define, family, phrase, texts
+from hafs.tasks.python.dsl import PythonDraft, define, family, phrase, texts
 
 KEYS = ("a", "b", "c", "dog", "cat", "x1", "blue")
 
@@ -15,7 +15,7 @@ def table(r: random.Random, n: int) -> dict[str, int]:
 
 
 @family("mappings")
-def word_counts(r: random.Random) -> Draft:
+def word_counts(r: random.Random) -> PythonDraft:
     least = r.randint(1, 5)
     lower = r.choice([True, False])
     entry = r.choice(["word_counts", "count_words", "frequencies", "tally"])
@@ -28,7 +28,7 @@ def word_counts(r: random.Random) -> Draft:
 
     keep = f" if len(word) >= {least}" if least > 1 else ""
     words = f"(word for word in text{'.lower()' if lower else ''}.split(){keep})"
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -55,7 +55,7 @@ def word_counts(r: random.Random) -> Draft:
 
 
 @family("mappings")
-def invert(r: random.Random) -> Draft:
+def invert(r: random.Random) -> PythonDraft:
     which = r.choice(["smallest", "largest"])
     k = r.choice([0, 1, 5, 10, 100])
     entry = r.choice(["invert", "swap", "reverse_lookup", "by_value"])
@@ -67,7 +67,7 @@ def invert(r: random.Random) -> Draft:
 
     add = f" + {k}" if k else ""
     turn = ", reverse=True" if which == "smallest" else ""
-    return Draft(
+    return PythonDraft(
         entry,
         "data",
         [
@@ -82,7 +82,7 @@ def invert(r: random.Random) -> Draft:
 
 
 @family("mappings")
-def merge(r: random.Random) -> Draft:
+def merge(r: random.Random) -> PythonDraft:
     how = r.choice(["adds", "takes the larger of", "takes the smaller of", "multiplies"])
     entry = r.choice(["merge", "combine", "union", "join_counts"])
     missing = r.choice([True, False])
@@ -111,7 +111,7 @@ def merge(r: random.Random) -> Draft:
         if missing
         else f"return {{k: {code} for k in a if k in b}}"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "a, b",
         [
@@ -126,7 +126,7 @@ def merge(r: random.Random) -> Draft:
 
 
 @family("mappings")
-def group_by(r: random.Random) -> Draft:
+def group_by(r: random.Random) -> PythonDraft:
     k = r.randint(2, 9)
     entry = r.choice(["group", "group_by", f"by_remainder_{k}", "buckets"])
     order = r.choice(["in their order", "sorted"])
@@ -136,7 +136,7 @@ def group_by(r: random.Random) -> Draft:
         return {v % k: [w for w in source if w % k == v % k] for v in values}
 
     source = "sorted(values)" if order == "sorted" else "values"
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -159,7 +159,7 @@ def group_by(r: random.Random) -> Draft:
 
 
 @family("mappings")
-def best_key(r: random.Random) -> Draft:
+def best_key(r: random.Random) -> PythonDraft:
     what = r.choice(["largest", "smallest"])
     instead = r.choice(["", None, "none", "-"])
     entry = r.choice(["best", f"key_of_{what}", "winner", "top"])
@@ -170,7 +170,7 @@ def best_key(r: random.Random) -> Draft:
 
     shown = "None" if instead is None else f'"{instead}"'
     key = "(-data[k], k)" if what == "largest" else "(data[k], k)"
-    return Draft(
+    return PythonDraft(
         entry,
         "data",
         [
@@ -190,13 +190,13 @@ def best_key(r: random.Random) -> Draft:
 
 
 @family("mappings")
-def keep_values(r: random.Random) -> Draft:
+def keep_values(r: random.Random) -> PythonDraft:
     k = r.randint(-5, 6)
     sign = r.choice([">", "<", ">=", "<="])
     word = {">": "greater than", "<": "less than", ">=": "at least", "<=": "at most"}[sign]
     entry = r.choice(["keep", "filter_values", "only", "select"])
     check = {">": lambda v: v > k, "<": lambda v: v < k, ">=": lambda v: v >= k, "<=": lambda v: v <= k}[sign]
-    return Draft(
+    return PythonDraft(
         entry,
         "data",
         [

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import random
 
-from hafs.tasks.python.dsl import Draft, define, family
+from hafs.tasks.python.dsl import PythonDraft, define, family
 
 
 @family("numbers")
-def clamp(r: random.Random) -> Draft:
+def clamp(r: random.Random) -> PythonDraft:
     low, high = sorted(r.sample(range(-50, 100), 2))
     entry = r.choice(["clamp", "limit", "bounded", f"clamp_to_{high}" if high > 0 else "clamp"])
-    return Draft(
+    return PythonDraft(
         entry,
         "x",
         [f"returns x, but at least {low} and at most {high}", f"limits x to the range {low} to {high}"],
@@ -24,10 +24,10 @@ def clamp(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def sum_of_multiples(r: random.Random) -> Draft:
+def sum_of_multiples(r: random.Random) -> PythonDraft:
     a, b = sorted(r.sample(range(2, 13), 2))
     entry = r.choice(["sum_of_multiples", "multiples_total", f"sum_{a}_{b}"])
-    return Draft(
+    return PythonDraft(
         entry,
         "n",
         [
@@ -42,7 +42,7 @@ def sum_of_multiples(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def digit_sum(r: random.Random) -> Draft:
+def digit_sum(r: random.Random) -> PythonDraft:
     base = r.choice([2, 3, 4, 5, 6, 7, 8, 9, 10])
     entry = r.choice(["digit_sum", "sum_of_digits", "cross_sum", f"digit_sum_base_{base}"])
 
@@ -52,7 +52,7 @@ def digit_sum(r: random.Random) -> Draft:
             total, n = total + n % base, n // base
         return total
 
-    return Draft(
+    return PythonDraft(
         entry,
         "n",
         [
@@ -71,14 +71,14 @@ def digit_sum(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def to_base(r: random.Random) -> Draft:
+def to_base(r: random.Random) -> PythonDraft:
     base = r.choice([2, 3, 4, 5, 6, 7, 8, 9])
     entry = r.choice(["to_base", "convert", "digits_of", f"to_base_{base}"])
 
     def oracle(n: int) -> str:
         return (oracle(n // base) if n >= base else "") + str(n % base)
 
-    return Draft(
+    return PythonDraft(
         entry,
         "n",
         [
@@ -100,11 +100,11 @@ def to_base(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def is_prime(r: random.Random) -> Draft:
+def is_prime(r: random.Random) -> PythonDraft:
     low = r.choice([0, 10, 20, 50, 100])
     entry = r.choice(["is_prime", "prime", "check_prime", "prime_test"])
     more = f" and greater than {low}" if low else ""
-    return Draft(
+    return PythonDraft(
         entry,
         "n",
         [f"says whether n is a prime number{more}", f"returns True if n is prime{more}, else False"],
@@ -123,10 +123,10 @@ def is_prime(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def safe_divide(r: random.Random) -> Draft:
+def safe_divide(r: random.Random) -> PythonDraft:
     instead = r.choice([0, -1, 1, None, 99])
     entry = r.choice(["safe_divide", "divide", "quotient", "ratio"])
-    return Draft(
+    return PythonDraft(
         entry,
         "a, b",
         [
@@ -141,7 +141,7 @@ def safe_divide(r: random.Random) -> Draft:
 
 
 @family("numbers")
-def common_divisor(r: random.Random) -> Draft:
+def common_divisor(r: random.Random) -> PythonDraft:
     kind = r.choice(["greatest common divisor", "least common multiple"])
     k = r.choice([1, 2, 3, 5, 10])
     entry = r.choice(
@@ -149,7 +149,7 @@ def common_divisor(r: random.Random) -> Draft:
     )
     of = f"{k} times the {kind}" if k > 1 else f"the {kind}"
     times, name = f"{k} * " if k > 1 else "", "gcd" if kind[0] == "g" else "lcm"
-    return Draft(
+    return PythonDraft(
         entry,
         "a, b",
         [f"returns {of} of the positive whole numbers a and b", f"computes {of} of a and b, which are positive"],

@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from hafs.tasks.python.dsl import Draft, define, family, lists, numbers
+from hafs.tasks.python.dsl import PythonDraft, define, family, lists, numbers
 
 
 @family("sequences")
-def keep_divisible(r: random.Random) -> Draft:
+def keep_divisible(r: random.Random) -> PythonDraft:
     k = r.randint(2, 9)
     keep = r.choice([True, False])
     entry = r.choice(["keep", "filtered", f"by_{k}", "select"])
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -28,7 +28,7 @@ def keep_divisible(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def chunks(r: random.Random) -> Draft:
+def chunks(r: random.Random) -> PythonDraft:
     n = r.randint(2, 6)
     drop = r.choice([True, False])
     entry = r.choice(["chunks", "pieces", "batches", f"groups_of_{n}"])
@@ -42,7 +42,7 @@ def chunks(r: random.Random) -> Draft:
         return [c for c in found if len(c) == n or not drop]
 
     end = f"len(values) - {n - 1}" if drop else "len(values)"
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -57,7 +57,7 @@ def chunks(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def unique(r: random.Random) -> Draft:
+def unique(r: random.Random) -> PythonDraft:
     which = r.choice(["first", "last"])
     entry = r.choice(["unique", "distinct", "dedupe", "without_repeats"])
     most = r.choice([0, 3, 4, 5, 6])
@@ -73,7 +73,7 @@ def unique(r: random.Random) -> Draft:
         if which == "first"
         else f"return list(dict.fromkeys(values[::-1]))[::-1]{cut}"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -88,14 +88,14 @@ def unique(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def nth_largest(r: random.Random) -> Draft:
+def nth_largest(r: random.Random) -> PythonDraft:
     n = r.randint(1, 4)
     what = r.choice(["largest", "smallest"])
     word = ["", "second-", "third-", "fourth-"][n - 1]
     instead = r.choice([None, 0, -1])
     entry = r.choice([f"{word.rstrip('-') or 'the'}_{what}", "pick", "ranked", "find"])
     turn = ", reverse=True" if what == "largest" else ""
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -116,7 +116,7 @@ def nth_largest(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def running(r: random.Random) -> Draft:
+def running(r: random.Random) -> PythonDraft:
     kind = r.choice(["sum", "maximum", "minimum", "product"])
     k = r.choice([0, 1, 2, 5, 10])
     entry = r.choice([f"running_{kind}", "running", "accumulated", "prefixes"])
@@ -146,7 +146,7 @@ def running(r: random.Random) -> Draft:
         f"out, total = [], 0\nfor i, value in enumerate(values):\n    total = {how} if i else value\n"
         f"    out.append(total{add})\nreturn out"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -161,7 +161,7 @@ def running(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def rotate(r: random.Random) -> Draft:
+def rotate(r: random.Random) -> PythonDraft:
     k = r.randint(1, 9)
     way = r.choice(["left", "right"])
     entry = r.choice(["rotate", f"rotate_{way}", "turn", "cycle"])
@@ -173,7 +173,7 @@ def rotate(r: random.Random) -> Draft:
         return out
 
     step = f"{k} % len(values)" if way == "left" else f"-{k} % len(values)"
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -192,10 +192,10 @@ def rotate(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def pairs_with_sum(r: random.Random) -> Draft:
+def pairs_with_sum(r: random.Random) -> PythonDraft:
     total = r.randint(-5, 20)
     entry = r.choice(["pairs", "count_pairs", f"pairs_with_{total}" if total >= 0 else "pairs_with", "two_sum_count"])
-    return Draft(
+    return PythonDraft(
         entry,
         "values",
         [
@@ -217,7 +217,7 @@ def pairs_with_sum(r: random.Random) -> Draft:
 
 
 @family("sequences")
-def transpose(r: random.Random) -> Draft:
+def transpose(r: random.Random) -> PythonDraft:
     k = r.choice([1, 2, 3, -1, 10])
     entry = r.choice(["transpose", "columns", "flip", "swap_axes"])
     more = f" and multiplies every number by {k}" if k != 1 else ""
@@ -228,7 +228,7 @@ def transpose(r: random.Random) -> Draft:
         ([numbers(r, 3), numbers(r, 3)],),
         ([numbers(r, 2) for _ in range(4)],),
     ]
-    return Draft(
+    return PythonDraft(
         entry,
         "rows",
         [

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from hafs.tasks.python.dsl import Draft, define, family, phrase, texts
+from hafs.tasks.python.dsl import PythonDraft, define, family, phrase, texts
 
 
 @family("text")
-def count_letter(r: random.Random) -> Draft:
+def count_letter(r: random.Random) -> PythonDraft:
     letter = r.choice("aeiorst")
     entry = r.choice(["count_letter", f"count_{letter}", "occurrences", "how_many"])
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -26,10 +26,10 @@ def count_letter(r: random.Random) -> Draft:
 
 
 @family("text")
-def reverse_words(r: random.Random) -> Draft:
+def reverse_words(r: random.Random) -> PythonDraft:
     joint = r.choice([" ", "-", "_", ", ", "/"])
     entry = r.choice(["reverse_words", "backwards", "words_reversed", "turn_around"])
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -44,11 +44,11 @@ def reverse_words(r: random.Random) -> Draft:
 
 
 @family("text")
-def is_palindrome(r: random.Random) -> Draft:
+def is_palindrome(r: random.Random) -> PythonDraft:
     least = r.choice([0, 2, 3, 4, 5])
     entry = r.choice(["is_palindrome", "palindrome", "same_backwards", "mirrors"])
     more = f" and has at least {least} characters" if least else ""
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -72,7 +72,7 @@ def is_palindrome(r: random.Random) -> Draft:
 
 
 @family("text")
-def caesar(r: random.Random) -> Draft:
+def caesar(r: random.Random) -> PythonDraft:
     k = r.randint(1, 25)
     entry = r.choice(["caesar", "shift", f"rot{k}", "encrypt"])
 
@@ -84,7 +84,7 @@ def caesar(r: random.Random) -> Draft:
         f'out = ""\nfor c in text:\n    if "a" <= c <= "z":\n        c = chr((ord(c) - 97 + {k}) % 26 + 97)\n'
         f'    elif "A" <= c <= "Z":\n        c = chr((ord(c) - 65 + {k}) % 26 + 65)\n    out += c\nreturn out'
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -100,7 +100,7 @@ def caesar(r: random.Random) -> Draft:
 
 
 @family("text")
-def longest_word(r: random.Random) -> Draft:
+def longest_word(r: random.Random) -> PythonDraft:
     which = r.choice(["first", "last"])
     instead = r.choice(["", "none", "?", "-"])
     entry = r.choice(["longest_word", "longest", "biggest_word", "find_longest"])
@@ -111,7 +111,7 @@ def longest_word(r: random.Random) -> Draft:
         return (best[0] if which == "first" else best[-1]) if best else instead
 
     turn = "[::-1]" if which == "last" else ""
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -127,7 +127,7 @@ def longest_word(r: random.Random) -> Draft:
 
 
 @family("text")
-def vowels(r: random.Random) -> Draft:
+def vowels(r: random.Random) -> PythonDraft:
     to = r.choice(["*", "_", "#", ".", "", "o", "x"])
     entry = r.choice(["hide_vowels", "mask", "replace_vowels", "no_vowels"])
     what = (
@@ -138,7 +138,7 @@ def vowels(r: random.Random) -> Draft:
     other = (
         f"puts {to!r} in place of each of aeiouAEIOU in text" if to else "returns text without the letters aeiouAEIOU"
     )
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [what, other],
@@ -154,11 +154,11 @@ def vowels(r: random.Random) -> Draft:
 
 
 @family("text")
-def initials(r: random.Random) -> Draft:
+def initials(r: random.Random) -> PythonDraft:
     joint = r.choice(["", ".", "-", " ", "/"])
     entry = r.choice(["initials", "acronym", "first_letters", "abbreviate"])
     between = f"with {joint!r} between them" if joint else "without anything between them"
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [
@@ -173,7 +173,7 @@ def initials(r: random.Random) -> Draft:
 
 
 @family("text")
-def run_lengths(r: random.Random) -> Draft:
+def run_lengths(r: random.Random) -> PythonDraft:
     first = r.choice([True, False])
     least = r.choice([1, 2, 3, 4])
     entry = r.choice(["encode", "run_lengths", "compress", "squeeze"])
@@ -216,7 +216,7 @@ def run_lengths(r: random.Random) -> Draft:
         )
     )
     rule = "" if least == 1 else f"; runs shorter than {least} stay as they are"
-    return Draft(
+    return PythonDraft(
         entry,
         "text",
         [

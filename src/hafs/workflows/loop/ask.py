@@ -22,7 +22,7 @@ MIXED = (0.2, 0.8)
 
 
 @dataclass(frozen=True)
-class Ask:
+class RoundRequest:
     """What a round asks of one family: its failed share on `n` decision prompts, new prompts, answers to each."""
 
     family: str
@@ -34,7 +34,7 @@ class Ask:
 
 def plan(
     failed: Mapping[str, tuple[float, int]], families: Collection[str], n: int, candidates: int, more: int
-) -> list[Ask]:
+) -> list[RoundRequest]:
     """Share `n` prompts among `families` by how much each fails, and choose how many answers each prompt gets.
 
     `failed` maps a family to its failed share and the number of prompts behind it. The share is drawn towards one half
@@ -49,7 +49,9 @@ def plan(
     for f in sorted(order, key=lambda f: (counts[f] - exact[f], f))[: n - sum(counts.values())]:
         counts[f] += 1
     return [
-        Ask(f, *failed.get(f, (0.5, 0)), counts[f], more if MIXED[0] <= 1 - drawn[f] <= MIXED[1] else candidates)
+        RoundRequest(
+            f, *failed.get(f, (0.5, 0)), counts[f], more if MIXED[0] <= 1 - drawn[f] <= MIXED[1] else candidates
+        )
         for f in order
     ]
 
@@ -69,7 +71,7 @@ class Source:
         self.taught = self._no_copies(self._take("train", config.sft_prompts))
         self.families = sorted({p.family for p in [*self.taught, *held]})
 
-    def new(self, asks: Sequence[Ask], used: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    def new(self, asks: Sequence[RoundRequest], used: Sequence[Prompt]) -> dict[str, list[Prompt]]:
         """New prompts of each family, none of them among `used`; fewer where a family has no more."""
         known, seen = {p.id for p in used}, Counter(p.family for p in used)
         found = {}

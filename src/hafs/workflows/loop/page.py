@@ -16,7 +16,19 @@ from hafs.evals.failures import lead as failures_lead
 from hafs.evals.tables import Cell, Table, main_table, paired_table
 from hafs.evals.words import interval, model_title, percent, points, seconds, title
 from hafs.files.jsonl import atomic_write
-from hafs.report.blocks import Block, Climb, Figure, Grid, Page, Rung, Section, Text, Track, Verdict, Verdicts
+from hafs.report.blocks import (
+    Block,
+    Climb,
+    Figure,
+    Grid,
+    ReportPage,
+    Rung,
+    Section,
+    ShownVerdict,
+    Text,
+    Track,
+    Verdicts,
+)
 from hafs.report.charts import tidy
 from hafs.report.curves import charts_of
 from hafs.report.data import Example, Failures, PairSource, Rerun, Stage, Training
@@ -26,13 +38,13 @@ from hafs.report.view import change_forest, examples_section, failures_section, 
 from hafs.statistics import Estimate
 from hafs.workflows.loop.decide import Ruling, Signs
 
-__all__ = ["Asked", "LoopReport", "RoundReport", "Scored", "loop_page", "scores_table", "write_loop_report"]
+__all__ = ["AskedFamilies", "LoopReport", "RoundReport", "RoundScore", "loop_page", "scores_table", "write_loop_report"]
 
 _STYLES = ("new", "ref", "alt", "base")
 
 
 @dataclass(frozen=True)
-class Scored:
+class RoundScore:
     """A model of the loop: its content hash, pass rates by benchmark, mean answer length (tokens).
 
     `kept` is False for a round that was rolled back.
@@ -46,7 +58,7 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedFamilies:
     """What a round asked of one family: its failed share of `n` decision prompts before, new prompts, answers to each.
 
     `right` is the share of those answers that were right (None when none was scored); `references` says whether the
@@ -76,7 +88,7 @@ class RoundReport:
     ruling: Ruling
     gain: Estimate
     signs: Signs
-    asked: tuple[Asked, ...] = ()
+    asked: tuple[AskedFamilies, ...] = ()
     sources: tuple[PairSource, ...] = ()
     off_policy: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
@@ -96,7 +108,7 @@ class LoopReport:
     title: str
     kept: str
     decides: str
-    models: tuple[Scored, ...]
+    models: tuple[RoundScore, ...]
     rounds: tuple[RoundReport, ...] = ()
     stop: Ruling | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
@@ -122,7 +134,7 @@ def write_loop_report(report: LoopReport, path: Path) -> Path:
     return path
 
 
-def loop_page(r: LoopReport) -> Page:
+def loop_page(r: LoopReport) -> ReportPage:
     """The page as blocks; a section without data is left out."""
     sections = [
         _scores(r),
@@ -139,7 +151,7 @@ def loop_page(r: LoopReport) -> Page:
         rerun_section(r.rerun) if r.rerun else None,
         Section("notes", "Notes", tuple(Text(line, small=True) for line in r.notes)),
     ]
-    return Page(
+    return ReportPage(
         title=r.title,
         lead=headline(r.comparison) if r.comparison else _standing(r),
         verdict=_verdict(r),
@@ -177,7 +189,7 @@ def _figures(r: LoopReport) -> tuple[Figure, ...]:
     return tuple(out)
 
 
-def _reported(r: LoopReport, m: Scored) -> list[tuple[str, Estimate]]:
+def _reported(r: LoopReport, m: RoundScore) -> list[tuple[str, Estimate]]:
     """The benchmarks that decide nothing first."""
     return sorted(m.rates.items(), key=lambda x: x[0] == r.decides)
 
@@ -248,9 +260,9 @@ def _decisions(r: LoopReport) -> Section:
         reference = f"Reference: {model_title(x.reference)} ({x.reference_model})."
         changed = f" This round alone: {', '.join(_flat(x.changed))}." if x.changed else ""
         style = {"promote": "good", "roll back": "bad"}[x.ruling.action]
-        out.append(Verdict(model_title(x.name), _done(x), style, x.ruling.reason, reference + changed))
+        out.append(ShownVerdict(model_title(x.name), _done(x), style, x.ruling.reason, reference + changed))
     if r.stop:
-        out.append(Verdict("The loop", "stopped", "even", r.stop.reason, f"Kept: {model_title(r.kept)}."))
+        out.append(ShownVerdict("The loop", "stopped", "even", r.stop.reason, f"Kept: {model_title(r.kept)}."))
     return Section("decisions", "What was decided, and why", (Verdicts(tuple(out)),) if out else ())
 
 
@@ -321,7 +333,7 @@ def _asked(r: LoopReport) -> Section:
     return Section("asked", "What each round asked", (text, Grid(table)))
 
 
-def _ask(a: Asked | None) -> Cell:
+def _ask(a: AskedFamilies | None) -> Cell:
     if a is None or not a.prompts:
         return Cell("-")
     said = [f"{percent(a.failed)} failed" if a.n else "not measured"]

@@ -33,7 +33,7 @@ from hafs.scorers.run import scorer_for, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
-from hafs.workflows.loop.ask import Ask, Source, plan
+from hafs.workflows.loop.ask import RoundRequest, Source, plan
 from hafs.workflows.loop.decide import (
     Past,
     Ruling,
@@ -45,7 +45,7 @@ from hafs.workflows.loop.decide import (
     stop,
     target_reached,
 )
-from hafs.workflows.loop.page import Asked, LoopReport, RoundReport, Scored, write_loop_report
+from hafs.workflows.loop.page import AskedFamilies, LoopReport, RoundReport, RoundScore, write_loop_report
 from hafs.workflows.stages import Say, Stages, check_scorer, no_groups
 
 DECIDES = "decision"
@@ -323,7 +323,7 @@ class _Loop:
             s.promote(name, new.path, ruling.reason)
         return None
 
-    def _asks(self, state: _State, config: Config) -> list[Ask]:
+    def _asks(self, state: _State, config: Config) -> list[RoundRequest]:
         """What this round asks, by how the kept model fails on the decision prompts."""
         found = failures(state.kept.decision, state.before).families
         failed = {p.family: (f.share, f.n) for p in self.source.decision if (f := found.get(p.family or "(no family)"))}
@@ -367,11 +367,11 @@ class _Loop:
         return {family: passed / n for family, (passed, n) in counts.items()}
 
     def _said(
-        self, model: _Model, asks: Sequence[Ask], asked: Mapping[str, Sequence[Prompt]], never: set[str]
-    ) -> list[Asked]:
+        self, model: _Model, asks: Sequence[RoundRequest], asked: Mapping[str, Sequence[Prompt]], never: set[str]
+    ) -> list[AskedFamilies]:
         right = self._right(model, asked)
         return [
-            Asked(
+            AskedFamilies(
                 a.family,
                 a.failed,
                 a.n,
@@ -418,7 +418,7 @@ class _Loop:
             kept=kept.name,
             decides=DECIDES,
             models=tuple(
-                Scored(m.name, m.hash, m.rates(self.level), _length(m.decision), m.name not in back)
+                RoundScore(m.name, m.hash, m.rates(self.level), _length(m.decision), m.name not in back)
                 for m in state.models
             ),
             rounds=tuple(state.rounds),
@@ -525,7 +525,7 @@ def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
 
 
 def _by_candidates(
-    asks: Sequence[Ask], asked: Mapping[str, Sequence[Prompt]], config: Config
+    asks: Sequence[RoundRequest], asked: Mapping[str, Sequence[Prompt]], config: Config
 ) -> list[tuple[list[Prompt], Any]]:
     """The prompts with how each is sampled: those of equally many answers together."""
     out = []
