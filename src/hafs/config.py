@@ -88,7 +88,9 @@ class DPOConfig(TrainConfig):
     beta: float = Field(0.1, gt=0)
     loss: str = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
+    nll_weight: float = Field(
+        0.0, ge=0, description="weight of the mean token NLL of winners that are not known to be wrong, beside the loss"
+    )
     simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
     ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
     reference: str = Field("", description="the reference model; empty: the model that training starts from")
@@ -147,10 +149,11 @@ class PPOConfig(TrainConfig):
 
 
 class GenerateConfig(_Section):
-    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy)."""
+    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy), and with `greedy` the likeliest one too."""
 
     candidates: int = Field(4, ge=1)
-    temperature: float = Field(0.8, ge=0)
+    temperature: float = Field(0.7, ge=0)
+    greedy: bool = Field(False, description="one more candidate a prompt: the likeliest answer")
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
@@ -165,7 +168,8 @@ class PreferencesConfig(_Section):
     scheme: str = "all"
     references: Literal["never", "when-needed", "always"] = "never"
     max_candidates: int = Field(8, ge=2)
-    efficiency: bool = True
+    efficiency: bool = Field(True, description="pair right answers with each other too, by what ranks them")
+    wrong_over_wrong: bool = Field(False, description="let a wrong answer win over one that is more wrong")
 
 
 class EvalConfig(_Section):
@@ -276,7 +280,7 @@ name = "default"        # the embedded 135M model, a Hugging Face directory, or 
 
 [generate]
 candidates = 4          # answers per prompt
-temperature = 0.8
+temperature = 0.7       # lower: fewer different answers; higher: fewer right ones
 
 [score]
 scorer = "asm"

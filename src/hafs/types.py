@@ -353,17 +353,33 @@ class Edge(_Row):
         return _ENCODER.encode({f.name: getattr(self, f.name) for f in fields(self)})
 
 
+def unbeaten(edges: Sequence[Edge]) -> list[int]:
+    """The candidates that win an edge and lose none, in their order; a coin toss (p = 0.5) is neither."""
+    decided = [(e.winner, e.loser) if e.p > 0.5 else (e.loser, e.winner) for e in edges if e.p != 0.5]
+    return sorted({winner for winner, _ in decided} - {loser for _, loser in decided})
+
+
 @dataclass(frozen=True)
 class GroupCandidate(_Row):
-    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference)."""
+    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
+
+    `right` is what a checker says of it by itself, and None where nobody has said; only then it is left out of the JSON.
+    """
 
     text: str
     id: str = ""
     off_policy: bool = False
+    right: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "right" or value is not None}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)))
+        right = row.get("right")
+        if right not in (None, True, False):
+            raise ValueError(f"'right' of a candidate is true, false or null, not {right!r}")
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), right)
 
 
 @dataclass(frozen=True)
@@ -397,15 +413,21 @@ class PreferenceGroup(_Row):
 
     def encoded(self) -> tuple[str, str, str]:
         """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
-        candidates = _ENCODER.encode([vars(c) for c in self.candidates])
+        candidates = _ENCODER.encode([c.to_dict() for c in self.candidates])
         edges = f"[{','.join([e.encoded for e in self.edges])}]"
         parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
         if self.context or self.tools:
             parts += [_ENCODER.encode(self.context), _ENCODER.encode(self.tools)]
         return _hashed(",".join(parts) + "]"), candidates, edges
 
+    @property
+    def winners(self) -> tuple[int, ...]:
+        """The candidates that may be taught as answers, best first: no edge beats them and nobody knows them wrong."""
+        wrong = {i for i, c in enumerate(self.candidates) if c.right is False}
+        return tuple(i for i in unbeaten(self.edges) if i not in wrong)
+
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self)}
+        return {"id": self.id, **asdict(self), "candidates": [c.to_dict() for c in self.candidates]}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> PreferenceGroup:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, read_prompts, say_unanswered, workspace_at
+from hafs.cli.common import (
+    Json,
+    Preset,
+    WorkspaceDir,
+    emit,
+    note,
+    progress_bars,
+    read_prompts,
+    say_unanswered,
+    with_preset,
+    workspace_at,
+)
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +32,10 @@ NumSamples = Annotated[
 Candidates = Annotated[
     int | None,
     typer.Option("--candidates-per-prompt", "--num-candidates", help="Answers a prompt.", show_default=False),
+]
+Greedy = Annotated[
+    bool | None,
+    typer.Option("--greedy/--sampled-only", help="The likeliest answer is a candidate too.", show_default=False),
 ]
 Prompts = Annotated[
     Path | None,
@@ -44,6 +59,8 @@ def generate(
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
     temperature: float = typer.Option(None),
+    greedy: Greedy = None,
+    preset: Preset = None,
     top_p: float = typer.Option(None),
     max_new_tokens: int = typer.Option(None),
     batch_size: int = typer.Option(None, help="Answers decoded together."),
@@ -61,9 +78,10 @@ def generate(
 
     space = workspace_at(workspace)
     sampling: GenerateConfig = override(
-        space.config.generate,
+        with_preset(space.config.generate, preset, "generate"),
         candidates=candidates_per_prompt,
         temperature=temperature,
+        greedy=greedy,
         top_p=top_p,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,

@@ -85,7 +85,7 @@ def dpo(
     beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
     loss: str = typer.Option(None, help=f"{', '.join(registry.names('losses'))}."),
     label_smoothing: float = typer.Option(None, help="The share of labels taken to be flipped."),
-    nll_weight: float = typer.Option(None, help="Weight of the winners' NLL beside the loss; keeps them likely."),
+    nll_weight: float = typer.Option(None, help="Weight of the right winners' NLL beside the loss; keeps them likely."),
     ld_alpha: float = typer.Option(None, help="Weight of an answer's tokens beyond the shorter one's length."),
     simpo_gamma: float = typer.Option(None, help="Target margin per token of the loss simpo."),
     reference: str = typer.Option(None, help="Another reference model than the one that training starts from."),

@@ -21,7 +21,6 @@ from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.types import Answer, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
 
 REFERENCES = ("never", "when-needed", "always")
-CONTRASTS = ("any", "passed")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
 Asked = tuple[Prompt, Sequence[Answer], str]  # the last is the source of the edges
 
@@ -34,21 +33,21 @@ class Pairing:
     against second worst, and so on. `references`: add the prompt's first known answer as a winner over
     answers that are wrong "never", "when-needed" (no sample is right) or "always". `max_candidates`:
     candidates of a group, a reference included; of more, the best, the worst and an even spread between are
-    kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `require_contrast`:
-    "passed" pairs only right answers with wrong ones. `efficiency`: pair right answers with each other too,
-    by what ranks them. `weight`: of every edge.
+    kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `wrong_over_wrong`: let an
+    answer that is known to be wrong win over one that is more wrong. `efficiency`: pair right answers with each
+    other too, by what ranks them. `weight`: of every edge.
     """
 
     scheme: str = "all"
     references: str = "never"
     max_candidates: int = 8
     min_gap: float = 0.0
-    require_contrast: str = "any"
+    wrong_over_wrong: bool = False
     efficiency: bool = True
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        choices = (("scheme", SCHEMES), ("references", REFERENCES), ("require_contrast", CONTRASTS))
+        choices = (("scheme", SCHEMES), ("references", REFERENCES))
         for name, allowed in choices:
             if (value := getattr(self, name)) not in allowed:
                 raise UsageError(f"{name} cannot be {value!r}", f"use one of: {', '.join(allowed)}")
@@ -63,7 +62,8 @@ class BuildReport:
     """What became of the prompts: each one seen is a group, or skipped for one of the reasons in `skipped`.
 
     `candidates` counts samples, `unscored` those without a value, `equal` those merged into one of the same
-    text, `reference_groups` the groups with an edge from a reference.
+    text, `reference_groups` the groups with an edge from a reference, `wrong_over_wrong` the pairs of two wrong answers
+    that were not made into edges.
     """
 
     prompts: int = 0
@@ -73,6 +73,7 @@ class BuildReport:
     unscored: int = 0
     equal: int = 0
     reference_groups: int = 0
+    wrong_over_wrong: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -95,6 +96,10 @@ class BuildReport:
             lines.append(f"{scored} of {self.candidates} candidates are scored ({self.coverage:.1%})")
         if self.reference_groups:
             lines.append(f"{self.reference_groups} groups have a reference as a winner")
+        if self.wrong_over_wrong:
+            lines.append(
+                f"{self.wrong_over_wrong} pairs of two wrong answers were left out (wrong_over_wrong = true takes them)"
+            )
         lines += [f"{n} prompts skipped: {why}" for why, n in self.skipped.most_common()]
         return "\n".join(lines)
 
@@ -252,6 +257,10 @@ def _group(
         return "only one candidate"
     if len(tiers) == 1:
         return "all candidates tie"
+    if not pairing.wrong_over_wrong:
+        report.wrong_over_wrong += sum(_both_wrong(*p) for p in pair(tiers, pairing.scheme))
+        if all(member.passed is False for tier in tiers for member in tier):
+            return "no candidate is right"
     return _paired(prompt, tiers, pairing, source) or "no pair is left by the options"
 
 
@@ -290,7 +299,7 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
         )
         for winner, loser in pairs
     )
-    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy) for m in members)
+    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy, m.passed) for m in members)
     return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
 
 
@@ -308,7 +317,12 @@ def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
     elif winner.passed and loser.passed:
         allowed = pairing.efficiency
     else:
-        allowed = contrast or pairing.require_contrast == "any"
+        allowed = pairing.wrong_over_wrong or not _both_wrong(winner, loser)
     if winner.value is None or loser.value is None or pairing.min_gap <= 0:
         return allowed
     return allowed and winner.value - loser.value >= pairing.min_gap
+
+
+def _both_wrong(winner: Answer, loser: Answer) -> bool:
+    """Whether this pair would say which of two wrong answers is better."""
+    return winner.passed is False and loser.passed is False

@@ -26,6 +26,7 @@ from hafs.statistics.intervals import (
     paired_bootstrap,
     paired_difference,
     pass_at_k,
+    two_level_bootstrap,
     wilson,
     wilson_mean,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "ppi_mean",
     "prompts_needed",
     "symmetric_platt",
+    "two_level_bootstrap",
     "wilson",
     "wilson_mean",
 ]

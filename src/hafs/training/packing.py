@@ -18,16 +18,23 @@ from typing import Any
 import torch
 
 from hafs.chat import Tokenizer, encode_answer, encode_prompt
-from hafs.types import Edge, PreferenceGroup
+from hafs.types import Edge, PreferenceGroup, unbeaten
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """A preference group in token ids: the prompt (at least one token), the candidates, the edges among them."""
+    """A preference group in token ids: the prompt (at least one token), the candidates, the edges among them, and which
+    candidates are known to be wrong."""
 
     prompt: tuple[int, ...]
     candidates: tuple[tuple[int, ...], ...]
     edges: tuple[Edge, ...] = ()
+    wrong: frozenset[int] = frozenset()
+
+    @property
+    def winners(self) -> list[int]:
+        """The candidates that may be taught as answers: no edge beats them and nobody knows them wrong."""
+        return [i for i in unbeaten(self.edges) if i not in self.wrong]
 
     @property
     def shared_tokens(self) -> int:
@@ -74,6 +81,7 @@ def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
         tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
         tuple(tuple(encode_answer(tokenizer, c.text)) for c in group.candidates),
         group.edges,
+        frozenset(i for i, c in enumerate(group.candidates) if c.right is False),
     )
 
 
@@ -91,7 +99,8 @@ def fit(group: TokenGroup, max_length: int) -> TokenGroup | None:
     )
     if not keep or (group.edges and not edges):
         return None
-    return TokenGroup(group.prompt, tuple(group.candidates[i] for i in keep), edges)
+    wrong = frozenset(new[i] for i in group.wrong if i in new)
+    return TokenGroup(group.prompt, tuple(group.candidates[i] for i in keep), edges, wrong)
 
 
 def pieces(group: TokenGroup, row_tokens: int) -> list[list[TokenGroup]]:
