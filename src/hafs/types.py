@@ -20,6 +20,7 @@ __all__ = [
     "Annotation",
     "Answer",
     "Candidate",
+    "CandidateLabel",
     "Edge",
     "GroupCandidate",
     "PreferenceGroup",
@@ -360,31 +361,66 @@ def unbeaten(edges: Sequence[Edge]) -> list[int]:
 
 
 @dataclass(frozen=True)
+class CandidateLabel(_Row):
+    """A one-sided label: one answer by itself is good (desirable) or bad (undesirable), compared with no other.
+
+    `weight`, `source` and `calibrated` are as in an `Edge`.
+    """
+
+    good: bool
+    weight: float = 1.0
+    source: str = ""
+    calibrated: bool | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.good) is not bool:
+            raise ValueError(f"the label is {self.good!r}, not true or false")
+        if not 0 < self.weight <= _LARGEST:
+            raise ValueError("a label needs a finite weight above 0")
+
+    @classmethod
+    def read(cls, said: Any) -> CandidateLabel | None:
+        """A label as JSON has it: an object, plain true or false, or null where there is none."""
+        if said is None or isinstance(said, bool):
+            return None if said is None else cls(said)
+        if not isinstance(said, Mapping) or "good" not in said:
+            raise ValueError(f"the label is {said!r}, not true, false or an object with 'good'")
+        return cls.from_dict(said)
+
+
+@dataclass(frozen=True)
 class GroupCandidate(_Row):
     """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
 
-    `right` is what a checker says of it by itself, and None where nobody has said; only then it is left out of the JSON.
+    `label` is what is known of the candidate alone; a group may have labels, edges, or both.
     """
 
     text: str
     id: str = ""
     off_policy: bool = False
-    right: bool | None = None
+    label: CandidateLabel | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "right" or value is not None}
+    @property
+    def wrong(self) -> bool:
+        """Whether its label says that it is bad."""
+        return self.label is not None and not self.label.good
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
-        right = row.get("right")
-        if right not in (None, True, False):
-            raise ValueError(f"'right' of a candidate is true, false or null, not {right!r}")
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), right)
+        label = CandidateLabel.read(row.get("label"))
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label)
+
+    def encoded(self) -> dict[str, Any]:
+        """What of it goes into a group's id; without a label it is as before there were any."""
+        plain = {"text": self.text, "id": self.id, "off_policy": self.off_policy}
+        return plain if self.label is None else {**plain, "label": vars(self.label)}
 
 
 @dataclass(frozen=True)
 class PreferenceGroup(_Row):
     """A prompt, its unique candidates and the edges among them: the unit of preference training.
+
+    A candidate may have a label of its own beside or in place of edges (`GroupCandidate.label`).
 
     `context` are the chat messages between the system text and the prompt, in a conversation of several turns; `tools`
     are the tools that the model could call, as JSON schemas.
@@ -413,7 +449,7 @@ class PreferenceGroup(_Row):
 
     def encoded(self) -> tuple[str, str, str]:
         """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
-        candidates = _ENCODER.encode([c.to_dict() for c in self.candidates])
+        candidates = _ENCODER.encode([c.encoded() for c in self.candidates])
         edges = f"[{','.join([e.encoded for e in self.edges])}]"
         parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
         if self.context or self.tools:
@@ -423,11 +459,11 @@ class PreferenceGroup(_Row):
     @property
     def winners(self) -> tuple[int, ...]:
         """The candidates that may be taught as answers, best first: no edge beats them and nobody knows them wrong."""
-        wrong = {i for i, c in enumerate(self.candidates) if c.right is False}
+        wrong = {i for i, c in enumerate(self.candidates) if c.wrong}
         return tuple(i for i in unbeaten(self.edges) if i not in wrong)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self), "candidates": [c.to_dict() for c in self.candidates]}
+        return {"id": self.id, **asdict(self)}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> PreferenceGroup:

@@ -18,7 +18,7 @@ from hafs.errors import DataError, UsageError
 from hafs.preferences.pairs import merged_mark
 from hafs.preferences.ranking import answer, same_text, source_of, tiers_of
 from hafs.preferences.schemes import SCHEMES, pair, spread
-from hafs.types import Answer, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
+from hafs.types import Answer, Candidate, CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
 
 REFERENCES = ("never", "when-needed", "always")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
@@ -299,7 +299,7 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
         )
         for winner, loser in pairs
     )
-    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy, m.passed) for m in members)
+    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy, _label(m, pairing.weight, source)) for m in members)
     return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
 
 
@@ -307,6 +307,18 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
 def _edge(winner: int, loser: int, weight: float, source: str, margin: float | None) -> Edge:
     """The one edge that says so: a million candidates have few different ones, and each is encoded once."""
     return Edge(winner, loser, weight, source=source, margin=margin)
+
+
+def _label(member: Answer, weight: float, source: str) -> CandidateLabel | None:
+    """What the scorer says of an answer by itself; None where it does not say right or wrong."""
+    if member.passed is None:
+        return None
+    return _labelled(bool(member.passed), weight, "reference" if member.off_policy else source)
+
+
+@lru_cache(1 << 10)
+def _labelled(good: bool, weight: float, source: str) -> CandidateLabel:
+    return CandidateLabel(good, weight, source)
 
 
 def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:

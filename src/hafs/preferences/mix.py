@@ -151,9 +151,9 @@ class _Merged:
         for key, candidate in zip(keys, group.candidates, strict=True):
             known = self.candidates.setdefault(key, candidate)
             if candidate.id and not known.id:
-                known = candidate if candidate.right is not None else replace(candidate, right=known.right)
-            elif known.right is None and candidate.right is not None:
-                known = replace(known, right=candidate.right)
+                known = candidate if candidate.label is not None else replace(candidate, label=known.label)
+            elif known.label is None and candidate.label is not None:
+                known = replace(known, label=candidate.label)
             self.candidates[key] = known
         self.family = min(filter(None, (self.family, group.family)), default="")
         if "test" in (self.split, group.split):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hafs.chat import Tokenizer, encode_answer, encode_prompt
+from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
 from hafs.types import Edge, PreferenceGroup, unbeaten
 
 
@@ -81,7 +81,7 @@ def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
         tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
         tuple(tuple(encode_answer(tokenizer, c.text)) for c in group.candidates),
         group.edges,
-        frozenset(i for i, c in enumerate(group.candidates) if c.right is False),
+        frozenset(i for i, c in enumerate(group.candidates) if c.wrong),
     )
 
 

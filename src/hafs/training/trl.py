@@ -35,8 +35,8 @@ from transformers import PrinterCallback, TrainerCallback
 
 from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
-from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
-from hafs.models import model_hash, resolve
+from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import check_calibrated
@@ -426,7 +426,7 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
     ):
         if asked:
             raise UsageError(what, fix)
-    wrong = sum(g.candidates[e.winner].right is False for g in groups for e in g.edges)
+    wrong = sum(g.candidates[e.winner].wrong for g in groups for e in g.edges)
     if config.nll_weight and wrong:
         raise UsageError(
             f"TRL's NLL term teaches the winner of every pair, and {wrong} of the winners are wrong",
