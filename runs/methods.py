@@ -1,10 +1,10 @@
-"""What do preferences add over more SFT? The study of docs/results/methods.md, cell after cell, on the demo's SFT model.
+"""What do preferences add over more SFT? The study of docs/results/methods.md, cell after cell, from one SFT model.
 
     .venv/bin/python runs/methods.py [DIRECTORY]          runs what is missing, smallest cells first
     .venv/bin/python runs/methods.py [DIRECTORY] --table  prints what there is
 
-It can be stopped at any moment, even with kill -9, and started again. What a cell gave is a line of cells.jsonl, written
-when the cell has ended. The cells were written down in docs/log.md ("What preferences add") before any of them had run.
+It can be stopped at any moment, even with kill -9, and started again. What a cell gave is a line of cells.jsonl,
+written when the cell has ended. The cells were written down in docs/log.md ("What preferences add") before any of them had run.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ import numpy as np
 
 from hafs import tasks
 from hafs.cli.demo import SETTINGS, SFT_PROMPTS
-from hafs.config import Config, override, parse_config
+from hafs.config import override, parse_config
 from hafs.evals.likelihood import reference_nll
+from hafs.scorers.run import scorer_for
 from hafs.statistics import two_level_bootstrap
 from hafs.store import init_workspace
 from hafs.training import train_dpo, train_sft
 from hafs.training.data import winner_examples
 from hafs.types import PreferenceGroup, Prompt
-from hafs.scorers.run import scorer_for
 from hafs.workflows.stages import Stages
 
 PROMPTS = 128
@@ -41,7 +41,7 @@ LIKELIHOOD_PROMPTS = 64
 
 @dataclass(frozen=True)
 class Cell:
-    """One method: SFT on the right winners, or DPO; its settings where they differ from the demo's; what it starts at."""
+    """One method: SFT on the right winners, or DPO; settings where they differ from the demo's; what it starts from."""
 
     name: str
     kind: str
@@ -177,7 +177,7 @@ def table(study: Study) -> str:
 
     winners = matrix("sft-right")
     lines = [
-        f"SFT passes {start['passed']} of {start['scored']}; mean NLL of a held-out answer's token {start['held_nll']:.3f}.",
+        f"SFT passes {start['passed']} of {start['scored']}; held-out NLL a token {start['held_nll']:.3f}.",
         "",
         "| method | seeds | passes | change from SFT | change from sft-right | minutes | KL | held-out NLL |",
         "|---|---|---|---|---|---|---|---|",

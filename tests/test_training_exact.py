@@ -260,3 +260,24 @@ def test_the_reference_cache_outlives_the_process_and_a_cut_line(tmp_path: Any) 
     again.put([TokenGroup((7,), ((8,),))], [-3.0])
     assert ReferenceCache(tmp_path, ["model"]).get(TokenGroup((7,), ((8,),))) == [-3.0]
     assert ReferenceCache(tmp_path, ["another model"]).get(b) is None
+
+
+def test_the_nll_term_is_of_right_winners_alone(net: Any) -> None:
+    """A winner that is known to be wrong, or that another candidate beats, is preferred but not taught."""
+    model = CandidateLogps(net, shared=True)
+    best, beaten, wrong = (4, 5), (6, 7, 8), (9, 10)
+    edges = (Edge(0, 1), Edge(0, 2), Edge(1, 2))
+    groups = [
+        TokenGroup((1, 2), (best, beaten, wrong), edges, frozenset({2})),
+        TokenGroup((1, 3), (best, wrong), (Edge(0, 1),), frozenset({0, 1})),
+        TokenGroup((1, 4), (best, beaten, wrong), (Edge(0, 2, 3.0), Edge(1, 2, 3.0)), frozenset({2})),
+    ]
+    row = shared_row(groups)
+    logps = model(row).detach()
+    sums, lengths = row.sums(logps), row.lengths
+    with_nll, metrics = PreferenceObjective(nll_weight=0.5).loss(logps, sums * 0.9, row)
+    without, _ = PreferenceObjective().loss(logps, sums * 0.9, row)
+    mean = -sums / lengths
+    expected = mean[0] + 3 * (mean[5] + mean[6]) / 2
+    torch.testing.assert_close(with_nll - without, 0.5 * expected)
+    assert metrics["nll"] == pytest.approx((float(expected), 4.0))

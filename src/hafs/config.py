@@ -149,7 +149,7 @@ class PPOConfig(TrainConfig):
 
 
 class GenerateConfig(_Section):
-    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy), and with `greedy` the likeliest one too."""
+    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy); with `greedy` the likeliest one too."""
 
     candidates: int = Field(4, ge=1)
     temperature: float = Field(0.7, ge=0)

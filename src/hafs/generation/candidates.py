@@ -37,8 +37,8 @@ def generate_candidates(
 ) -> Generated:
     """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
-    With `config.greedy` the likeliest answer of each comes after them. Adds the prompts to the store. Raises HafsError when the backend can go on no more; the answers that it gave before
-    are kept.
+    With `config.greedy` the likeliest answer of each comes after them. Adds the prompts to the store. Raises HafsError
+    when the backend can go on no more; the answers that it gave before are kept.
     """
     if config.greedy:
         return _with_greedy(store, backend, prompts, config, progress)
@@ -72,9 +72,7 @@ def _with_greedy(
     likeliest = {"greedy": False, "candidates": 1, "temperature": 0.0, "top_p": 1.0}
     one = generate_candidates(store, backend, prompts, config.model_copy(update=likeliest), progress)
     failed = Counter(sampled.failed) + Counter(one.failed)
-    return Generated(
-        [*sampled.candidates, *one.candidates], sampled.new + one.new, sampled.cut + one.cut, dict(failed)
-    )
+    return Generated([*sampled.candidates, *one.candidates], sampled.new + one.new, sampled.cut + one.cut, dict(failed))
 
 
 def sampling_of(config: GenerateConfig) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from hafs.training.packing import Row, TokenGroup
 class PreferenceObjective:
     """A loss of the registry, plus `nll_weight` times the right winners' mean NLL per token.
 
-    A right winner is a candidate that no edge beats and that nobody knows to be wrong; the mean is over a token of each,
-    then over the group's (Pang et al. 2024, "Iterative Reasoning Preference Optimization", eq. 1, where winners are right
-    by their making). A group without one has no such term.
+    A right winner is a candidate that no edge beats and that nobody knows to be wrong; the mean is over the tokens of
+    each, then over the group's winners (Pang et al. 2024, "Iterative Reasoning Preference Optimization", eq. 1, where
+    winners are right by their making). A group without one has no such term.
 
     With `ld_alpha` below 1 an answer's tokens beyond the length of the one it is compared with weigh that much in its
     log-probability (Liu et al. 2024, "Length Desensitization in Direct Preference Optimization", eq. 9).
@@ -62,7 +62,7 @@ class PreferenceObjective:
         nll = -(share * sums[right] / lengths[right]).sum()
         total = loss + self.nll_weight * nll if self.nll_weight else loss
         metrics = self._metrics(edges, weight, loss)
-        metrics["nll"] = (float(nll), float(share.sum()))
+        metrics["nll"] = (float(nll.detach()), float(share.sum()))
         if self.uses_reference:  # nats a token; it is KL(reference || policy) where the reference sampled the answers
             metrics["kl"] = (float(((before - sums.detach()) / lengths).sum()), len(lengths))
         return total, metrics
