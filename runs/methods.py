@@ -4,7 +4,8 @@
     .venv/bin/python runs/methods.py [DIRECTORY] --table  prints what there is
 
 It can be stopped at any moment, even with kill -9, and started again. What a cell gave is a line of cells.jsonl,
-written when the cell has ended. The cells were written down in docs/log.md ("What preferences add") before any of them had run.
+written when the cell has ended. The cells were written down in docs/log.md ("What preferences add") before any of them
+had run.
 """
 
 from __future__ import annotations

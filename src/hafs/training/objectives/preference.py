@@ -140,7 +140,7 @@ def winner_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Te
     for group in row.groups:
         winners = group.winners
         index += [first + i for i in winners]
-        weight += [group_weight(group) / len(winners)] * len(winners)
+        weight += [group_weight(group) / len(winners) for _ in winners]
         first += len(group.candidates)
     device = row.lengths.device
     return torch.tensor(index, device=device, dtype=torch.long), torch.tensor(weight, device=device, dtype=dtype)
