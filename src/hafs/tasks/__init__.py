@@ -38,7 +38,7 @@ BENCHMARKS: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "rom_hack": ("rom_hack", 120, ()),
     "python": ("python", 200, ()),
     "easy": ("asm", 320, ("easy",)),
-    "demo": ("asm", 96, ("easy",)),
+    "demo": ("asm", 192, ("easy",)),
 }
 """Name of a benchmark -> task pack, number of prompts, tags its families must have."""
 

@@ -1,8 +1,10 @@
-"""The whole path as one run of a workspace: baseline, SFT, candidates, preference groups, DPO, proof, decision.
+"""The whole path as one run of a workspace: baseline, SFT, candidates, preference groups, SFT on their right winners,
+DPO, proof, decision.
 
 A recipe is a typed set of figures; `run` does what of it the workspace does not have yet. It can be killed at any
 moment and started again: it goes on where it was and ends with the same table. The better model is promoted; a DPO
-model that is not at least as good as its SFT model is not.
+model that is not at least as good as its SFT model is not, and where DPO cannot be told from SFT on the same right winners,
+that cheaper one is.
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hafs import tasks
 from hafs.config import Config
-from hafs.evals import Comparison, EvalResult, compare
+from hafs.evals import WINNERS, Attribution, Comparison, EvalResult, attribute, compare
+from hafs.evals.attribution import cheaper
+from hafs.evals.words import model_title
 from hafs.report import Rerun, Stage, write_report
 from hafs.report.gather import facts, gather_report
 from hafs.scorers.run import scorer_for
@@ -50,22 +54,32 @@ class Recipe:
 
 @dataclass
 class Outcome:
-    """What came of a recipe: the comparison, the promoted model's name and directory, the report, seconds by stage."""
+    """What came of a recipe: the comparison, the promoted model's name and directory, the report, seconds by stage, and
+    how much of the gain is the data's (None where no winner could be taught)."""
 
     comparison: Comparison
     promoted: str
     promoted_path: Path
     report: Path
     stages: tuple[Stage, ...] = ()
+    attribution: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
+        gain = self.comparison.overall["dpo"].difference
+        over = self.attribution["preferences"]["value"] if self.attribution else None
         return {
+            "gain": gain.value,
+            "low": gain.low,
+            "high": gain.high,
+            "over_sft_on_winners": over,
+            "minutes": round(sum(s.seconds for s in self.stages) / 60, 1),
             "promoted": self.promoted,
             "promoted_path": str(self.promoted_path),
             "report": str(self.report),
             "seconds": {s.name: round(s.seconds, 1) for s in self.stages},
             "comparison": self.comparison.to_dict(),
+            "attribution": self.attribution,
         }
 
 
@@ -94,7 +108,7 @@ def _run(s: Stages, recipe: Recipe) -> Outcome:
     models = s.root / "models"
 
     def stage(number: int, name: str, work: Callable[[], Any]) -> Any:
-        return s.stage(name, work, f"{number}/7 {name}")
+        return s.stage(name, work, f"{number}/9 {name}")
 
     def judged(number: int, title: str, name: str, model: str | Path) -> list[EvalResult]:
         found: list[EvalResult] = stage(number, title, lambda: s.judged(name, model, benchmarks, config))
@@ -103,22 +117,41 @@ def _run(s: Stages, recipe: Recipe) -> Outcome:
     results = {"baseline": judged(1, "evaluate the baseline", "baseline", recipe.model)}
     sft = stage(2, "SFT", lambda: s.teach(recipe.model, taught, config, models / "sft"))
     results["sft"] = judged(3, "evaluate SFT", "sft", sft)
-    s.stage("candidates", lambda: s.answered(sft, [(asked, config.generate)]), "4/7 candidates", once=True)
+    s.stage("candidates", lambda: s.answered(sft, [(asked, config.generate)]), "4/9 candidates", once=True)
     groups, report = stage(5, "preferences", lambda: s.groups(sft, asked, config.preferences))
     if not groups:
         raise no_groups(report)
-    dpo = stage(6, "DPO", lambda: s.improve(sft, groups, held, config, models / "dpo"))
-    results["dpo"] = judged(7, "evaluate DPO", "dpo", dpo)
+    learn = stage(6, "SFT on winners", lambda: s.teach_winners(sft, groups, held, config, models / WINNERS))
+    paths: dict[str, Path] = {"sft": sft, **({WINNERS: learn} if learn else {})}
+    if learn:
+        results[WINNERS] = judged(7, "evaluate SFT on winners", WINNERS, learn)
+    paths["dpo"] = stage(8, "DPO", lambda: s.improve(sft, groups, held, config, models / "dpo"))
+    results["dpo"] = judged(9, "evaluate DPO", "dpo", paths["dpo"])
     comparison = compare(results, "sft", level=config.eval.level)
-    promoted = "dpo" if comparison.promote else "sft"
-    path = s.promote(promoted, {"sft": sft, "dpo": dpo}[promoted], comparison.reason)
+    attribution = attribute(results["sft"], results[WINNERS], results["dpo"]) if learn else None
+    promoted, comparison = decide(comparison, attribution)
+    path = s.promote(promoted, paths[promoted], comparison.reason)
     rerun = Rerun(
         (f"hafs {recipe.name}",), json.dumps(recipe.to_dict(), indent=1), {"promoted": promoted, **facts(results)}
     )
-    title = f"hafs {recipe.name}: baseline, SFT, DPO"
+    title = f"hafs {recipe.name}: {', '.join(model_title(name) for name in results)}"
     data = gather_report(title, results, comparison, models, groups, report.skipped, s.times(), rerun)
     page, _ = write_report(data, s.root / "report.html")
-    return Outcome(comparison, promoted, path, page, s.times())
+    return Outcome(comparison, promoted, path, page, s.times(), attribution.to_dict() if attribution else None)
+
+
+def decide(comparison: Comparison, attribution: Attribution | None) -> tuple[str, Comparison]:
+    """The model to keep: DPO, SFT on winners where DPO is not proven better than that, or SFT; and the comparison, which
+    says so and where the gain comes from."""
+    if attribution is None:
+        return ("dpo" if comparison.promote else "sft"), comparison
+    said = replace(comparison, notes=(attribution.sentence, *comparison.notes))
+    instead = comparison.decisions[WINNERS]
+    if not cheaper(attribution, comparison.promote, instead.promote):
+        return ("dpo" if comparison.promote else "sft"), said
+    reason = f"{instead.reason} DPO is not proven better than SFT on winners, which is the cheaper one."
+    decision = replace(comparison.decision, promote=False, reason=reason)
+    return WINNERS, replace(said, decisions={**comparison.decisions, comparison.candidate: decision})
 
 
 def prompts_of(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
@@ -131,4 +164,5 @@ def prompts_of(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]
 def _outcome(outputs: Mapping[str, Any]) -> Outcome:
     stages = tuple(Stage(name, seconds) for name, seconds in outputs["seconds"].items())
     comparison = Comparison.from_dict(outputs["comparison"])
-    return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), Path(outputs["report"]), stages)
+    page, attribution = Path(outputs["report"]), outputs.get("attribution")
+    return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), page, stages, attribution)

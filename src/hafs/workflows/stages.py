@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hafs.config import Config, GenerateConfig, PreferencesConfig
+from hafs.config import Config, GenerateConfig, PreferencesConfig, override
 from hafs.errors import HafsError
 from hafs.evals import EvalResult
 from hafs.evals.evaluate import PassRate, evaluate
@@ -112,6 +112,24 @@ class Stages:
 
         check = PassRate(load_tokenizer(Path(model)), held, self.scorer, config.eval) if held else None
         train_dpo(str(model), groups, config.dpo, output, validate=check, progress=self.progress)
+        return output / "model"
+
+    def teach_winners(
+        self, model: str | Path, groups: Sequence[PreferenceGroup], held: Sequence[Prompt], config: Config, output: Path
+    ) -> Path | None:
+        """SFT on the right winners of `groups` with the settings of SFT, as many passes as DPO makes; as `improve`.
+
+        None where no winner may be taught: they are all known to be wrong.
+        """
+        from hafs.models.loading import load_tokenizer
+        from hafs.training import train_sft
+        from hafs.training.data import winner_examples
+
+        section = override(config.sft, num_epochs=config.dpo.num_epochs, seed=config.dpo.seed)
+        if not (taught := winner_examples(groups, section.answers)):
+            return None
+        check = PassRate(load_tokenizer(Path(model)), held, self.scorer, config.eval) if held else None
+        train_sft(str(model), taught, section, output, validate=check, progress=self.progress)
         return output / "model"
 
     def promote(self, name: str, path: Path, reason: str) -> Path:
