@@ -40,6 +40,9 @@ def sft(
         help="Examples (JSON lines): task rows, prompt and completion, or messages."
         " Without it: the workspace's prompts that have references.",
     ),
+    preference_data: Path = typer.Option(
+        None, help="In place of --data: learn the right winners of these preference groups (rejection sampling)."
+    ),
     output_dir: Output = None,
     answers: int = typer.Option(None, help="Learn the first so many right answers of a task's prompt; 0: all."),
     learning_rate: LearningRate = None,
@@ -54,6 +57,9 @@ def sft(
     activation_checkpointing: Checkpointing = None,
     tracker: Tracker = None,
     seed: Seed = None,
+    validate: str = typer.Option(
+        None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N."
+    ),
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -64,6 +70,8 @@ def sft(
         "sft",
         model=model,
         data=data,
+        winners_of=preference_data,
+        validate=validate,
         output=output_dir,
         workspace=workspace,
         as_json=json,

@@ -186,12 +186,13 @@ def run_training(
     workspace: Path | None,
     as_json: bool,
     flags: dict[str, Any],
+    winners_of: Path | None = None,
     validate: str | None = None,
     dry_run: bool = False,
     memory_limit: str | None = None,
     allow_uncalibrated: bool = False,
 ) -> None:
-    """Train from files or from the workspace, print how it ended."""
+    """Train from files or from the workspace, print how it ended; SFT learns the winners of `winners_of`."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
     from hafs.types import Prompt
@@ -199,7 +200,12 @@ def run_training(
     config, root = settings(workspace)
     section = override(getattr(config, kind), **flags)
     answers = getattr(section, "answers", 0)
-    groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
+    if winners_of is not None:
+        if data is not None:
+            raise UsageError("--data and --preference-data were both given", "give one of them")
+        groups = _winners(winners_of, answers)
+    else:
+        groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
     refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
@@ -308,6 +314,20 @@ def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:
     from hafs.cli.mixing import read
 
     return read(data).groups
+
+
+def _winners(data: Path, answers: int) -> list[PreferenceGroup]:
+    """The right winners of a file of preferences, as examples; what has none is counted."""
+    from hafs.cli.mixing import read
+    from hafs.training.data import winner_examples
+
+    groups = read(data).groups
+    found = winner_examples(groups, answers)
+    if not found:
+        raise UsageError(f"no winner in {data} may be taught: all are known to be wrong", "groups with a right answer")
+    if left := len(groups) - len(found):
+        note(f"note: {left} of {len(groups)} groups have no winner that is right, and are not learnt from")
+    return found
 
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:

@@ -1,8 +1,8 @@
 """Evaluation: results by prompt, intervals, and the comparison that decides whether a model is promoted.
 
 results.py holds what one model reached on one benchmark, compare.py the paired comparison and the decision,
-attribution.py how much of a gain more SFT would give, failures.py the failed answers by cause (causes.py says why one failed), tables.py the tables as text and Markdown, words.py the formats of
-figures.
+attribution.py how much of a gain more SFT would give, failures.py the failed answers by cause (causes.py says why one
+failed), tables.py the tables as text and Markdown, words.py the formats of figures.
 """
 
 from hafs.evals.attribution import WINNERS, Attribution, attribute

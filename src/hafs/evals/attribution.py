@@ -1,8 +1,8 @@
 """How much of a gain is the data's and how much the preferences': beside SFT on the same right winners.
 
-Rejection sampling (Yuan et al. 2023, "Scaling Relationship on Learning Mathematical Reasoning") teaches the right answers
-of the very groups that DPO compares, from the same start. What it gains is what the data give; only what DPO gains beyond
-it comes of preferring one answer to another.
+Rejection sampling (Yuan et al. 2023, "Scaling Relationship on Learning Mathematical Reasoning") teaches the right
+answers of the very groups that DPO compares, from the same start. What it gains is what the data give; only what DPO
+gains beyond it comes of preferring one answer to another.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ DPO, proof, decision.
 
 A recipe is a typed set of figures; `run` does what of it the workspace does not have yet. It can be killed at any
 moment and started again: it goes on where it was and ends with the same table. The better model is promoted; a DPO
-model that is not at least as good as its SFT model is not, and where DPO cannot be told from SFT on the same right winners,
-that cheaper one is.
+model that is not at least as good as its SFT model is not, and where DPO cannot be told from SFT on the same right
+winners, that cheaper one is.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def _run(s: Stages, recipe: Recipe) -> Outcome:
 
 
 def decide(comparison: Comparison, attribution: Attribution | None) -> tuple[str, Comparison]:
-    """The model to keep: DPO, SFT on winners where DPO is not proven better than that, or SFT; and the comparison, which
-    says so and where the gain comes from."""
+    """The model to keep: DPO, SFT on winners where DPO is not proven better than that, or SFT; and the comparison,
+    which says so and where the gain comes from."""
     if attribution is None:
         return ("dpo" if comparison.promote else "sft"), comparison
     said = replace(comparison, notes=(attribution.sentence, *comparison.notes))
