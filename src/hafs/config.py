@@ -68,6 +68,7 @@ class TrainConfig(_Section):
     validation_share: float = Field(0.1, ge=0, lt=1)
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
     save_steps: int = Field(100, ge=1)
+    resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
@@ -201,7 +202,7 @@ class AnnotateSettings(_Section):
     repeats: float = Field(0.1, ge=0, le=1, description="share of the prompts that a person sees again, unannounced")
     gold: str = Field("", description="file of rankings known to be right (JSON lines); everybody gets their prompts")
     reveal: bool = Field(False, description="after the answer, show which model wrote what, its scores and verdicts")
-    checks: bool = Field(False, description="offer the assembler's result before the answer; it unblinds")
+    checks: bool = Field(False, description="offer the checker's result before the answer; it unblinds")
     lease_seconds: float = Field(1800, gt=0, description="a prompt nobody touched for so long goes to somebody else")
     seed: int = 0
 

@@ -35,6 +35,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
+from hafs.models.chat import stop_ids
 from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
 from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
@@ -42,7 +43,7 @@ from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import check_calibrated
 from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
 from hafs.training.packing import TokenGroup
-from hafs.training.run import identity, split
+from hafs.training.run import data_notes, identity, split
 from hafs.types import PreferenceGroup, Progress, silent
 
 __all__ = ["LOSSES", "lora_of", "train_dpo_trl", "trl_arguments"]
@@ -93,14 +94,21 @@ def train_dpo_trl(
         run.claim(about)
         if done := run.finished():
             return TrainResult(**done)
-    train, valid, dropped = split(groups, tokenizer, config)
+    refused: list[str] = []
+    train, valid, dropped = split(groups, tokenizer, config, refused)
     if not _pairs(train):
         raise UsageError("there is nothing to train on", "check the data and max_length")
-    _same_tokens(_pairs([*train, *valid]), tokenizer)
+    theirs = load_tokenizer(path)
+    theirs.eos_token = theirs.decode([stop_ids(tokenizer)[0]])  # what TRL puts at the end of an answer
+    _same_tokens(_pairs([*train, *valid]), theirs)
     run.claim(about)
-    result = _fit(path, tokenizer, train, valid, config, run, progress)
+    result = _fit(path, tokenizer, theirs, train, valid, config, run, progress)
     result.dropped = dropped
-    result.warnings = [*_advice(train, config), *signs_of_trouble(run.log, result.best_step)]
+    result.warnings = [
+        *data_notes(tokenizer, groups, refused),
+        *_advice(train, config),
+        *signs_of_trouble(run.log, result.best_step),
+    ]
     run.finish(result_dict(result))
     folder = output / "trl"
     for done_with in folder.glob("checkpoint-*") if config.trackers else [folder]:  # trackers write in it, too
@@ -111,6 +119,7 @@ def train_dpo_trl(
 def _fit(
     path: Path,
     tokenizer: Any,
+    theirs: Any,
     train: Sequence[TokenGroup],
     valid: Sequence[TokenGroup],
     config: DPOConfig,
@@ -122,7 +131,7 @@ def _fit(
     rows = trim_log(run.log, int(resume.name.rpartition("-")[2]) if resume else -1)
     steps = math.ceil(len(_pairs(train)) / (config.batch_size * config.gradient_accumulation_steps))
     follower = _Follower(run, config, steps, bool(valid), rows, progress)
-    trainer = _trainer(path, tokenizer, train, valid, config, run.path / "trl", follower, fresh=resume is None)
+    trainer = _trainer(path, theirs, train, valid, config, run.path / "trl", follower, fresh=resume is None)
     total = math.ceil(steps * config.num_epochs)
     optimizer = trainer.create_optimizer()
     trainer.lr_scheduler = LambdaLR(optimizer, _schedule(config, total))
