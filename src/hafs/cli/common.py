@@ -154,7 +154,7 @@ def with_preset(section: Any, name: str | None, kind: str) -> Any:
     """A section of the settings with what a preset says of it put over it; raises UsageError for an unknown preset."""
     from hafs.config import override
     from hafs.errors import UsageError
-    from hafs.training.presets import GUIDE
+    from hafs.presets import GUIDE
 
     if name not in (None, "guide"):
         raise UsageError(f"there is no preset {name!r} of sampling and pairing", "--preset guide, or leave it out")
