@@ -221,6 +221,9 @@ class LoopConfig(_Section):
     tags: list[str] = Field([], description="tags that the pack's families must have")
     prompts: str = Field("", description="a task file in place of the pack; its validation split decides")
     baseline: bool = Field(True, description="evaluate the model that SFT starts from, too")
+    attribution: bool = Field(
+        True, description="beside DPO, SFT on the same right winners; kept where DPO is not proven better"
+    )
     sft_prompts: int = Field(600, ge=1)
     round_prompts: int = Field(160, ge=1, description="new prompts that each round asks")
     checkpoint_prompts: int = Field(48, ge=0, description="0: the last checkpoint is taken")

@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from hafs.store import Workspace
-    from hafs.types import Progress, Prompt
+    from hafs.types import Progress
 
 Preset = Annotated[
     str | None,
@@ -47,26 +47,6 @@ def emit(data: Mapping[str, Any], text: Any, as_json: bool) -> None:
 def note(message: str) -> None:
     """A remark on standard error, out of the way of a result."""
     print(message, file=sys.stderr)
-
-
-def bad_lines(path: Path, bad: list[tuple[int, str]]) -> None:
-    """Name the lines of a file that could not be used; the rest of it was."""
-    for number, why in bad[:10]:
-        note(f"{path}:{number}: skipped, {why}")
-    if len(bad) > 10:
-        note(f"{path}: {len(bad) - 10} more lines were skipped")
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a task file; bad lines are named, and a prompt that comes twice is taken once."""
-    from hafs.tasks import load_tasks
-
-    loaded = load_tasks(path)
-    bad_lines(path, loaded.bad)
-    unique = {p.id: p for p in reversed(loaded.rows)}
-    if repeated := len(loaded.rows) - len(unique):
-        note(f"{path}: {repeated} prompts repeat an earlier one and were left out")
-    return list(reversed(unique.values()))
 
 
 def say_unscored(unscored: Mapping[str, int]) -> None:

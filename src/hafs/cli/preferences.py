@@ -25,6 +25,7 @@ from hafs.cli.common import (
     workspace_at,
 )
 from hafs.cli.generate import Candidates, Greedy, NumSamples, Prompts, Split, choose_prompts
+from hafs.cli.reading import ColumnsOption
 from hafs.cli.score import Budget, ScorerName, no_judge, the_protocol
 from hafs.errors import UsageError
 
@@ -118,6 +119,7 @@ def build(
 def generate(
     model: str = typer.Option(None, help="What answers: HF directory, hub id, or `default`."),
     prompts: Prompts = None,
+    columns: ColumnsOption = None,
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
@@ -149,13 +151,14 @@ def generate(
     sampling = override(settings, candidates=candidates_per_prompt, greedy=greedy)
     if named := judge_of(scorer_name(space.config, scorer)):
         _no_pairing(scheme, references, wrong_over_wrong)
-        _generate_judged(space, named, model, (prompts, split, num_samples), sampling, budget, output, pairs, json)
+        wanted = (prompts, split, num_samples, columns)
+        _generate_judged(space, named, model, wanted, sampling, budget, output, pairs, json)
         return
     no_judge(budget)
     pairing = _pairing(space.config, scheme, references, wrong_over_wrong, preset)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
-            chosen = choose_prompts(store, prompts, split, num_samples)
+            chosen = choose_prompts(store, prompts, split, num_samples, columns)
             backend = open_backend(space.config.model.name if model is None else model)
             made = generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
@@ -170,7 +173,7 @@ def _generate_judged(
     space: Workspace,
     named: str,
     model: str | None,
-    wanted: tuple[Path | None, str, int | None],
+    wanted: tuple[Path | None, str, int | None, str | None],
     sampling: GenerateConfig,
     budget: float | None,
     output: Path | None,
