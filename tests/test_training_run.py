@@ -19,8 +19,8 @@ from hafs.errors import DataError, UsageError
 from hafs.models.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
-from hafs.training.loop import TrainResult, learning_rate
 from hafs.training.run import split
+from hafs.training.runner import TrainResult, learning_rate
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}

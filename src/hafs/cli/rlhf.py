@@ -246,6 +246,8 @@ def ppo(
             served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts")
             sample = stack.enter_context(served)
         progress = stack.enter_context(progress_bars(quiet=json))
+        if "validate" in hooks:
+            hooks["validate"].progress = progress
         result: TrainResult = train_ppo(
             sft_model,
             chosen,

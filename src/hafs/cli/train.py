@@ -229,6 +229,8 @@ def run_training(
             refuse_sealed_in(workspace, check.prompts)
             stack.enter_context(closing(check.scorer))
         progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
+        if "validate" in hooks:
+            hooks["validate"].progress = progress
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
     if MAIN_PROCESS:
         report(kind, result, directory, done, as_json)

@@ -17,12 +17,15 @@ from hafs.judge.clients import judge_of
 from hafs.tasks.domain import domain_of, domains
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["JUDGED", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
+__all__ = ["JUDGED", "MIN_COVERAGE", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
 
 T = TypeVar("T")
 
 JUDGED = "its checker is a judge, which compares answers"
 """Why the answer to a prompt that names a judge has no score."""
+
+MIN_COVERAGE = 0.9
+"""The share of prompts that must be scored before a pass rate decides anything."""
 
 
 def without_score(prompt: Prompt) -> str:

@@ -6,6 +6,7 @@ Torch is imported inside the functions, so that naming a model costs nothing.
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,11 @@ def load_model(
                 raise UsageError(f"{path} is an adapter: it cannot be merged into a 4-bit base", "merge it first")
             return _load_adapter(Path(path), precision, device)
         net, info = _from_pretrained(path, precision, attention, quantize, device)
+    except pickle.UnpicklingError as e:
+        raise UsageError(
+            f"{path} holds its weights as a pickle (.bin), which can run code when it is read: hafs does not read it",
+            "use a copy with safetensors, or convert it where you trust it: model.save_pretrained(DIRECTORY)",
+        ) from e
     except (OSError, ValueError, RuntimeError, SafetensorError) as e:
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers

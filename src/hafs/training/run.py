@@ -22,20 +22,22 @@ from hafs.config import DPOConfig, TrainConfig
 from hafs.errors import DataError, UsageError
 from hafs.files.fetch import cache_root
 from hafs.models.chat import TemplateRefuses, chat_notes, check_rows, template_hash, tokenizer_hash
-from hafs.models.loading import add_rows, load_model, load_tokenizer, pick_precision, save_model, touches_head, untie
+from hafs.models.loading import add_rows, load_model, load_tokenizer, pick_precision, touches_head, untie
 from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import check_calibrated
 from hafs.training.heads import CandidateRewards, save_classifier
 from hafs.training.logprobs import CandidateLogps, self_test
-from hafs.training.loop import Trainer, TrainResult, Validate, result_dict
+from hafs.training.loop import Trainer
 from hafs.training.objectives import Objective
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import TokenGroup, fit, tokenize
 from hafs.training.reference import ReferenceCache, fill_reference
 from hafs.training.reward import reward_report
-from hafs.training.sharding import is_sharded
+from hafs.training.runner import TrainResult, Validate, result_dict
+from hafs.training.saving import save_checked
+from hafs.training.sharding import all_finite, is_sharded
 from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
@@ -61,19 +63,47 @@ def train(
     tokenizer = load_tokenizer(path)
     run = RunDirectory(output)
     accelerator = _accelerator(config, output)
-    with accelerator.main_process_first():
-        run.claim(identity(kind, path, tokenizer, groups, config), writes=accelerator.is_main_process)
-        done = run.finished()
-    if done is not None:
-        return TrainResult(**done)
-    refused: list[str] = []
-    train, valid, dropped = split(groups, tokenizer, config, refused)
+    with run.held(accelerator.is_main_process):
+        with accelerator.main_process_first():
+            about = identity(kind, path, tokenizer, groups, config)
+            run.claim(about, accelerator.is_main_process, settings_of(type(config).model_validate({})))
+            done = run.finished()
+        if done is not None:
+            return TrainResult(**done)
+        refused: list[str] = []
+        train, valid, dropped = split(groups, tokenizer, config, refused)
+        trainer = _trainer(path, tokenizer, train, valid, objective, config, run, accelerator, validate, progress)
+        with tracked(kind, config, accelerator):
+            result = trainer.fit()
+        result.dropped = dropped
+        result.warnings += data_notes(tokenizer, groups, refused)
+        _report(result, trainer, config)
+        if accelerator.is_main_process:
+            _save(trainer, path, tokenizer, config, output / "model")
+            run.finish(result_dict(result))
+        accelerator.wait_for_everyone()
+    return result
+
+
+def _trainer(
+    path: Path,
+    tokenizer: Any,
+    train: Sequence[TokenGroup],
+    valid: Sequence[TokenGroup],
+    objective: Objective,
+    config: TrainConfig,
+    run: RunDirectory,
+    accelerator: Accelerator,
+    validate: Validate | None,
+    progress: Progress,
+) -> Trainer:
+    """The trainer on the model at `path`, with the reference's log-probabilities computed before it is changed."""
     cache = _reference(path, objective, [*train, *valid], config, accelerator, progress, tokenizer)
     network = _network(path, config, accelerator, [*train, *valid], tokenizer)
     if cache is not None and _other_reference(path, config) is None:
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
     network = objective.network(with_adapter(network.net, config), network.shared)
-    trainer = Trainer(
+    return Trainer(
         network,
         objective,
         train,
@@ -84,24 +114,24 @@ def train(
         validate=validate,
         progress=progress,
         accelerator=accelerator,
+        words=lambda group: repr(tokenizer.decode(group.prompt)[-80:]),
     )
-    with tracked(kind, config, accelerator):
-        result = trainer.fit()
-    result.dropped = dropped
+
+
+def _report(result: TrainResult, trainer: Trainer, config: TrainConfig) -> None:
+    """Put into `result` what is to be said of the run."""
+    network = trainer.network
     if isinstance(network, CandidateRewards):
-        result.report = reward_report(network, valid, config.row_tokens)
-    result.warnings = [*data_notes(tokenizer, groups, refused), *recipe_advice(config, len(train))]
-    result.warnings += signs_of_trouble(run.log, result.best_step)
+        result.report = reward_report(network, trainer.valid, config.row_tokens)
+    result.warnings += [
+        *recipe_advice(config, len(trainer.train)),
+        *signs_of_trouble(trainer.run.log, result.best_step),
+    ]
     if not network.shared:
         result.warnings.append(
             f"{network.config.model_type} does not take the shared layout: each candidate was"
             " computed with its own copy of the prompt"
         )
-    if accelerator.is_main_process:
-        _save(trainer, path, tokenizer, config, output / "model")
-        run.finish(result_dict(result))
-    accelerator.wait_for_everyone()
-    return result
 
 
 @contextmanager
@@ -139,11 +169,27 @@ def _accelerator(config: TrainConfig, output: Path) -> Accelerator:
     return accelerator
 
 
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run's result depends on."""
+    return config.model_dump(mode="json", exclude={"trackers", "save_minutes"})
+
+
+def check_weights(net: Any, path: Path) -> None:
+    """Raise UsageError when a weight of the model read from `path` is no number: nothing can be learnt from there."""
+    bad = [n for n, p in net.named_parameters() if p.is_floating_point() and not all_finite([p])]
+    if bad:
+        raise UsageError(
+            f"{path} holds weights that are no numbers (NaN or infinite): {bad[0]}"
+            + (f" and {len(bad) - 1} more" if len(bad) > 1 else ""),
+            "fetch the model again, or take the checkpoint before",
+        )
+
+
 def identity(
     kind: str, path: Path, tokenizer: Any, groups: Sequence[PreferenceGroup], config: TrainConfig
 ) -> dict[str, Any]:
     """What makes a run the run it is; where one of these has changed, it cannot go on."""
-    settings = config.model_dump(mode="json", exclude={"trackers"})
+    settings = settings_of(config)
     if name := settings.get("reference"):
         settings["reference"] = model_hash(resolve(name))
     return {
@@ -165,6 +211,7 @@ def _network(
     """
     precision = "fp32" if config.method == "full" else config.precision  # weights in training are kept exact
     net = load_model(path, precision, config.attention, config.quantize, accelerator.device)
+    check_weights(net, path)
     if config.resize_vocab:
         add_rows(net, tokenizer)
     used = [max(max(ids) for ids in (g.prompt, *g.candidates)) for g in groups]
@@ -266,13 +313,12 @@ def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, out
             for name, parameter in network.net.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(weights[name])
-    net = network.net
+    net, groups = network.net, [*trainer.valid, *trainer.train]
     if isinstance(network, CandidateRewards):
         score = net.score
         save_classifier(net.merge_and_unload() if config.method != "full" else net, score, tokenizer, output)
         return
-    merge = config.method != "full" and config.save == "merged" and config.quantize == "none"
-    save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+    save_checked(net, tokenizer, config, output, network, groups)
 
 
 def split(
