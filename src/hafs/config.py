@@ -111,6 +111,26 @@ class RewardConfig(TrainConfig):
     centering: float = Field(0.01, ge=0, description="weight of the squared sum of an edge's two rewards")
 
 
+class OnlineDPOConfig(DPOConfig):
+    """DPO on answers that the model in training gives: a step samples `rollouts` answers to each of `batch_size` x
+    `gradient_accumulation_steps` prompts and compares them. KL is in nats a token, against the reference."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: int = Field(8, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    save_steps: int = Field(5, ge=1)
+    rollouts: int = Field(8, ge=1, description="answers sampled for each prompt of a step")
+    temperature: float = Field(0.7, gt=0)
+    max_new_tokens: int = Field(128, ge=1)
+    rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
+    reference_every: int = Field(0, ge=0, description="steps after which the policy is its own reference; 0: never")
+    redraws: int = Field(
+        3, ge=0, description="prompts drawn in place of one whose answers are all right or all wrong, at most"
+    )
+    max_kl: float = Field(1.0, gt=0, description="nats a token at which training stops")
+    max_minutes: float = Field(0.0, ge=0, description="minutes after which training stops; 0: no limit")
+
+
 class PPOConfig(TrainConfig):
     """PPO from the SFT model: a step samples answers to `batch_size` x `gradient_accumulation_steps` prompts, rates
     them and makes `epochs` passes over them. KL is in nats an answer, against the frozen SFT model. Dropout is off."""
@@ -255,6 +275,7 @@ class Config(_Section):
     sft: SFTConfig = SFTConfig()  # type: ignore[call-arg]
     dpo: DPOConfig = DPOConfig()  # type: ignore[call-arg]
     reward: RewardConfig = RewardConfig()  # type: ignore[call-arg]
+    online: OnlineDPOConfig = OnlineDPOConfig()  # type: ignore[call-arg]
     ppo: PPOConfig = PPOConfig()  # type: ignore[call-arg]
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]

@@ -225,7 +225,7 @@ def ppo(
         ),
         **common.lora(lora_rank),
     )
-    chosen = prompts_from(prompts, columns) if prompts else _stored(workspace)
+    chosen = prompts_from(prompts, columns) if prompts else stored_prompts(workspace)
     common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()
     finished = common.finished(directory)
@@ -264,7 +264,8 @@ def ppo(
     common.report("ppo", result, directory, finished, json)
 
 
-def _stored(workspace: Path | None) -> list[Any]:
+def stored_prompts(workspace: Path | None) -> list[Any]:
+    """The workspace's prompts of the train split."""
     from hafs.cli.common import workspace_at
 
     with workspace_at(workspace).open_store() as store:

@@ -114,6 +114,14 @@ def dpo(
         " for N prompts of a pack's validation split.",
     ),
     allow_uncalibrated: AllowUncalibrated = False,
+    online: bool = typer.Option(False, "--online", help="Sample and compare anew at every step; needs --scorer."),
+    prompts: Path = typer.Option(None, help="With --online: prompts to sample answers to; else the workspace's."),
+    scorer: str = typer.Option(None, help="With --online: what compares the answers: `asm`, `automatic`, reward:RUN."),
+    rollouts: int = typer.Option(None, help="With --online: answers sampled for each prompt of a step."),
+    reference_every: int = typer.Option(
+        None, help="With --online: steps after which the policy becomes its own reference; 0: never."
+    ),
+    max_minutes: float = typer.Option(None, help="With --online: stop after so many minutes of training."),
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -122,6 +130,54 @@ def dpo(
     """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     if sft_model is None:
         raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
+    flags: dict[str, Any] = {
+        **_preset(preset),
+        **given(
+            beta=beta,
+            loss=loss.replace("-", "_") if loss else None,
+            label_smoothing=label_smoothing,
+            nll_weight=nll_weight,
+            ld_alpha=ld_alpha,
+            simpo_gamma=simpo_gamma,
+            reference=reference,
+            reference_free=reference_free,
+            learning_rate=learning_rate,
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            method=method,
+            quantize=quantize,
+            precision=precision,
+            row_tokens=row_tokens,
+            activation_checkpointing=activation_checkpointing,
+            two_pass=two_pass,
+            engine=engine,
+            trackers=tracker,
+            seed=seed,
+            eval_steps=eval_steps,
+        ),
+        **lora(lora_rank),
+    }
+    if online:
+        from hafs.cli.online import run_online
+
+        _not_online(preference_data, dry_run, show)
+        more = given(rollouts=rollouts, reference_every=reference_every, max_minutes=max_minutes)
+        run_online(
+            model=sft_model,
+            prompts=prompts,
+            columns=columns,
+            scorer=scorer,
+            output=output_dir,
+            validate=validate,
+            flags={**flags, **more},
+            workspace=workspace,
+            as_json=json,
+        )
+        return
+    if alone := given(prompts=prompts, scorer=scorer, rollouts=rollouts, reference_every=reference_every):
+        name = next(iter(alone)).replace("_", "-")
+        raise UsageError(f"--{name} is of online DPO", "add --online, or leave it out")
     run_training(
         "dpo",
         model=sft_model,
@@ -135,35 +191,15 @@ def dpo(
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
-        flags={
-            **_preset(preset),
-            **given(
-                beta=beta,
-                loss=loss.replace("-", "_") if loss else None,
-                label_smoothing=label_smoothing,
-                nll_weight=nll_weight,
-                ld_alpha=ld_alpha,
-                simpo_gamma=simpo_gamma,
-                reference=reference,
-                reference_free=reference_free,
-                learning_rate=learning_rate,
-                num_epochs=num_epochs,
-                batch_size=batch_size,
-                gradient_accumulation_steps=gradient_accumulation_steps,
-                method=method,
-                quantize=quantize,
-                precision=precision,
-                row_tokens=row_tokens,
-                activation_checkpointing=activation_checkpointing,
-                two_pass=two_pass,
-                engine=engine,
-                trackers=tracker,
-                seed=seed,
-                eval_steps=eval_steps,
-            ),
-            **lora(lora_rank),
-        },
+        flags=flags,
     )
+
+
+def _not_online(data: Path | None, dry_run: bool, show: int | None) -> None:
+    """Refuse what has no meaning where the data come in training."""
+    for flag, asked in (("--preference-data", data), ("--dry-run", dry_run), ("--show", show)):
+        if asked:
+            raise UsageError(f"{flag} does not go with --online: answers are sampled in training", f"leave {flag} out")
 
 
 def given(**flags: Any) -> dict[str, Any]:
