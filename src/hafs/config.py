@@ -175,7 +175,7 @@ class GenerateConfig(_Section):
 
     candidates: int = Field(4, ge=1)
     temperature: float = Field(0.7, ge=0)
-    greedy: bool = Field(False, description="one more candidate a prompt: the likeliest answer")
+    greedy: bool = Field(default=False, description="one more candidate a prompt: the likeliest answer")
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
