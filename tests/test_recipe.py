@@ -259,7 +259,7 @@ def file(done: tuple[Workspace, Outcome]) -> Path:
     root = done[0].root
     with own_cache(root.parent / "cache"):
         said = hafs("lock", "-w", root, "--json").ok().json
-    assert said["promoted"] in ("sft", "dpo")
+    assert said["promoted"] in ("sft", "sft-winners", "dpo")
     return Path(said["file"])
 
 

@@ -67,17 +67,18 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
         gain = self.comparison.overall["dpo"].difference
+        seconds = {s.name: round(s.seconds, 1) for s in self.stages}
         over = self.attribution["preferences"]["value"] if self.attribution else None
         return {
             "gain": gain.value,
             "low": gain.low,
             "high": gain.high,
             "over_sft_on_winners": over,
-            "minutes": round(sum(s.seconds for s in self.stages) / 60, 1),
+            "minutes": round(sum(seconds.values()) / 60, 1),
             "promoted": self.promoted,
             "promoted_path": str(self.promoted_path),
             "report": str(self.report),
-            "seconds": {s.name: round(s.seconds, 1) for s in self.stages},
+            "seconds": seconds,
             "comparison": self.comparison.to_dict(),
             "attribution": self.attribution,
         }
