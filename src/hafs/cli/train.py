@@ -388,10 +388,14 @@ def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceG
 
 def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, limit: str | None, as_json: bool) -> None:
     """What the run would take; exit code 1 when it does not fit."""
+    from hafs.training.left_out import LeftOut
     from hafs.training.plan import parse_size, plan, to_rich
     from hafs.training.run import token_groups
 
-    train, uses_reference = token_groups(model, groups, config)
+    left = LeftOut(config.max_length)
+    train, uses_reference = token_groups(model, groups, config, left)
+    for line in left.notes(len(groups)):
+        note(f"note: {line}")
     made = plan(
         model, config, train, uses_reference=uses_reference, limit=parse_size(limit) if limit is not None else None
     )

@@ -18,7 +18,7 @@ from hafs.evals.compare import pair_up, winner
 from hafs.evals.results import MIN_COVERAGE
 from hafs.generation.candidates import generate_candidates
 from hafs.models.naming import model_hash, resolve
-from hafs.scorers import Scorer
+from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import checker_of, score_all
 from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
@@ -50,6 +50,8 @@ def evaluate(
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
     decoding = greedy(config)
+    for one in scorer.values() if isinstance(scorer, Mapping) else (scorer,):
+        prepare(one, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,
@@ -104,6 +106,8 @@ def evaluate_sampled(
     The result is a run of kind "eval-sampled"; pass@k comes from it.
     """
     path = resolve(model)
+    for one in scorer.values() if isinstance(scorer, Mapping) else (scorer,):
+        prepare(one, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,
@@ -142,11 +146,18 @@ def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _versions(scorer: Scorer | Mapping[str, Scorer]) -> Any:
-    """What identifies the checkers of an evaluation: one's version, or the version of each by name."""
+    """What identifies the checkers of an evaluation: one's version, or the version of each by name; with the content of
+    the scripts that they run.
+    """
     if not isinstance(scorer, Mapping):
-        return scorer.version
-    versions = {s.name: s.version for s in scorer.values()}
+        return _version(scorer)
+    versions = {s.name: _version(s) for s in scorer.values()}
     return next(iter(versions.values())) if len(versions) == 1 else versions
+
+
+def _version(scorer: Scorer) -> str:
+    scripts = scorer.arguments.get("scripts")
+    return f"{scorer.version}+{content_id(scripts)}" if scripts else scorer.version
 
 
 def _scores(

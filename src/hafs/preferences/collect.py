@@ -9,7 +9,7 @@ from typing import Any
 from hafs.config import PreferencesConfig
 from hafs.preferences import BuildReport, Stats, group_from_people
 from hafs.preferences.parallel import Build, build, few_cycles
-from hafs.scorers import Scorer
+from hafs.scorers import Scorer, prepare
 from hafs.store import Run, Store
 from hafs.types import Annotation, PreferenceGroup, Progress, content_id, silent
 
@@ -36,6 +36,7 @@ def preference_groups(
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
+    prepare(scorer, store.prompts())
     arguments, pairing = dict(scorer.arguments), config.model_dump()
     work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
     built = build(store, work, progress)

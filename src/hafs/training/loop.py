@@ -48,7 +48,7 @@ class Trainer(Runner):
     ) -> None:
         """`words` name a group in an error."""
         if not train:
-            raise UsageError("there is nothing to train on", "check the data and max_length")
+            raise UsageError("there is nothing to train on: every prompt validates", "lower validation_share")
         crew = accelerator or Accelerator()
         track = (lambda figures, step: crew.log(dict(figures), step=step)) if config.trackers else None
         super().__init__(config, run, len(train), validate=validate, progress=progress, accelerator=crew, track=track)

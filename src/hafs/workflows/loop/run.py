@@ -31,7 +31,7 @@ from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.gather import agreement, facts, judge_cards, sources, training_of
-from hafs.scorers.run import scorer_for
+from hafs.scorers.run import scorer_for, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
@@ -170,6 +170,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
+        try_commands(loop.config, [*held, *source.trainable()], source.decision[0].checker)
         with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
