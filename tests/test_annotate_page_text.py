@@ -294,3 +294,12 @@ def test_accounts(guarded: Site) -> None:
     for _ in range(5):
         assert client.post("/enter", {"name": "bob", "password": "x"})[0] == 401
     assert client.post("/enter", {"name": "bob", "password": "x"})[0] == 429
+
+
+def test_the_name_screen_is_filled_in_and_focused() -> None:
+    from hafs.annotate.web.app import _Pages
+
+    pages = _Pages(None)  # type: ignore[arg-type]
+    asked = bytes(pages.page("enter.html", state="name", login='a"b').body).decode()
+    assert "autofocus" in asked and 'value="a&#34;b"' in asked
+    assert "autofocus" in bytes(pages.page("enter.html", state="login", login="ann").body).decode()

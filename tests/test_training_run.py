@@ -274,9 +274,11 @@ def curves(path: Path) -> list[dict[str, float]]:
 
 
 def close(a: Path, b: Path) -> None:
-    """Equal curves and weights, to rounding."""
+    """Equal curves and weights, to rounding; at the first step the signs of margins are rounding and nothing else."""
+    signs = ("length_preference", "rewards/accuracies")
     for x, y in zip(curves(a), curves(b), strict=True):
-        assert x == pytest.approx(y, rel=1e-3, abs=1e-4)
+        left = [{k: v for k, v in row.items() if x["step"] > 1 or k not in signs} for row in (x, y)]
+        assert left[0] == pytest.approx(left[1], rel=1e-3, abs=1e-4)
     for name, tensor in weights_of(a).items():
         torch.testing.assert_close(weights_of(b)[name], tensor, rtol=1e-4, atol=2e-6)
 

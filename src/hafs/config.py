@@ -95,6 +95,8 @@ class DPOConfig(TrainConfig):
     )
     simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
     ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
+    desirable_weight: float = Field(1.0, gt=0, description="what a good answer weighs in the kto loss")
+    undesirable_weight: float = Field(1.0, gt=0, description="what a bad answer weighs in the kto loss")
     reference: str = Field("", description="the reference model; empty: the model that training starts from")
     reference_free: bool = False
     engine: Literal["hafs", "trl"] = Field("hafs", description="trl: TRL's own DPOTrainer (extra `trl`)")
@@ -192,6 +194,7 @@ class PreferencesConfig(_Section):
     max_candidates: int = Field(8, ge=2)
     efficiency: bool = Field(True, description="pair right answers with each other too, by what ranks them")
     wrong_over_wrong: bool = Field(False, description="let a wrong answer win over one that is more wrong")
+    labels: bool = Field(False, description="label every answer by pass or fail (by its rating), for the loss kto")
 
 
 class EvalConfig(_Section):

@@ -32,7 +32,18 @@ BUILTIN: dict[str, dict[str, str]] = {
     "domains": {},
     "losses": {
         name: f"hafs.training.losses:{name}"
-        for name in ("sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero", "simpo", "plackett_luce")
+        for name in (
+            "sigmoid",
+            "sigmoid_norm",
+            "robust",
+            "ipo",
+            "hinge",
+            "apo_zero",
+            "simpo",
+            "orpo",
+            "plackett_luce",
+            "kto",
+        )
     },
 }
 

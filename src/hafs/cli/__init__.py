@@ -28,6 +28,7 @@ from hafs.cli import (
     loop,
     methods,
     preferences,
+    renamed,
     report,
     rlhf,
     score,
@@ -77,6 +78,7 @@ for verb in (
     report,
     export,
     serve,
+    renamed,
 ):
     verb.register(app)
 

@@ -318,7 +318,7 @@ def _on_page(
 
     token = _token(root)
     hosts = [*("[::1]" if h == "::1" else h for h in LOOPBACK), *allow_hosts, *([host] if accounts else [])]
-    app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts)
+    app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts, login=getpass.getuser())
     with closing(_listen(host, port)) as sock:
         where = f"[{host}]" if ":" in host else host
         link = f"http://{where}:{sock.getsockname()[1]}/"

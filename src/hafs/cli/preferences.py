@@ -82,6 +82,9 @@ def build(
     split: Split = "train",
     model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
     annotator: list[str] = typer.Option([], help="With `--from human`: only what this person said (repeatable)."),
+    labels: bool = typer.Option(
+        None, "--labels/--no-labels", help="Label every answer by pass or fail (by its rating), for the loss kto."
+    ),
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -99,7 +102,7 @@ def build(
     if source not in ("scores", "human"):
         raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
     space = workspace_at(workspace)
-    pairing = _pairing(space.config, scheme, references, wrong_over_wrong, preset)
+    pairing = _pairing(space.config, scheme, references, wrong_over_wrong, preset, labels)
     if source == "human":
         with space.open_store() as store:
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
@@ -255,7 +258,12 @@ def _no_pairing(scheme: str | None, references: str | None, wrong_over_wrong: bo
 
 
 def _pairing(
-    config: Config, scheme: str | None, references: str | None, wrong_over_wrong: bool | None, preset: str | None
+    config: Config,
+    scheme: str | None,
+    references: str | None,
+    wrong_over_wrong: bool | None,
+    preset: str | None,
+    labels: bool | None = None,
 ) -> PreferencesConfig:
     """The settings of the pairing; a wrong one is refused here, before any work."""
     from hafs.config import override
@@ -266,6 +274,7 @@ def _pairing(
         scheme=scheme,
         references=references,
         wrong_over_wrong=wrong_over_wrong,
+        labels=labels,
     )
     Pairing(**found.model_dump())
     return found

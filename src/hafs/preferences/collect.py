@@ -37,7 +37,7 @@ def preference_groups(
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
     prepare(scorer, store.prompts())
-    arguments, pairing = dict(scorer.arguments), config.model_dump()
+    arguments, pairing = dict(scorer.arguments), config.model_dump(exclude=set() if config.labels else {"labels"})
     work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
     built = build(store, work, progress)
     about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": arguments, **pairing}
@@ -95,6 +95,8 @@ def groups_from_people(
         said.setdefault(annotation.prompt_id, []).append(annotation)
     report = BuildReport()
     options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
+    if config.labels:
+        options["labels"] = True
 
     def made() -> Iterator[PreferenceGroup]:
         for prompt in store.prompts(ids=list(said), split=split):

@@ -12,8 +12,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hafs.preferences.build import group_from_ranking
-from hafs.types import Annotation, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, same_text
+from hafs.preferences.build import group_from_ranking, labelled
+from hafs.types import (
+    Annotation,
+    Candidate,
+    CandidateLabel,
+    Edge,
+    GroupCandidate,
+    PreferenceGroup,
+    Prompt,
+    Ranking,
+    same_text,
+)
+
+MIDDLE = 2.5
+"""What a rating from 1 to 4 is above when the answer is good."""
 
 SLIGHT = 0.5
 """The weight of a slight preference, a clear one's being 1."""
@@ -47,7 +60,24 @@ def group_from_people(
         group = group_from_ranking(prompt, texts.values(), ranking, scheme, **options)
         for winner, loser, _ in group.pairs() if group else ():
             votes[same_text(winner), same_text(loser)][name] += 1.0
-    return _group(prompt, texts.values(), votes)
+    group = _group(prompt, texts.values(), votes)
+    if not options.get("labels"):
+        return group
+    members = [GroupCandidate(c.text, c.id, finish="length" if c.finish == "length" else "") for c in texts.values()]
+    return labelled(prompt, group, members, _labels(annotations))
+
+
+def _labels(annotations: Iterable[Annotation]) -> dict[str, CandidateLabel]:
+    """What ratings say of each answer alone: 3 and 4 are good, 1 and 2 are bad, and most raters decide."""
+    said: dict[str, dict[str, int]] = defaultdict(dict)
+    for a in annotations:
+        if a.mode == "rate" and a.answer == "ranked" and a.value is not None and not a.serial and a.undone is None:
+            said[a.shown[0]].setdefault(f"human:{a.annotator}", 1 if a.value > MIDDLE else -1)
+    return {
+        id: CandidateLabel(net > 0, float(abs(net)), "+".join(sorted(of)))
+        for id, of in said.items()
+        if (net := sum(of.values()))
+    }
 
 
 def _ranked(

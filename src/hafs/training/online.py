@@ -222,7 +222,7 @@ class OnlineDPOTrainer(Runner):
 def _tokens(prompt: tuple[int, ...], answers: Sequence[Sampled], group: PreferenceGroup) -> TokenGroup:
     """A group in the very tokens that were sampled."""
     candidates = tuple(answers[int(c.id)].ids for c in group.candidates)
-    return TokenGroup(prompt, candidates, group.edges, frozenset(i for i, c in enumerate(group.candidates) if c.wrong))
+    return TokenGroup(prompt, candidates, group.edges, tuple(c.label for c in group.candidates))
 
 
 def train_online_dpo(

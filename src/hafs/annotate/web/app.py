@@ -101,11 +101,13 @@ def create_app(
     token: str,
     accounts: Mapping[str, str] | None = None,
     allowed_hosts: Iterable[str] = ("127.0.0.1", "localhost", "[::1]"),
+    login: str = "",
 ) -> FastAPI:
     """The page of a service, for whoever has the link `/?token=TOKEN` (and `&name=NAME`, else it asks).
 
     With `accounts` (name to a hash by `security.hash_password`) people log in instead, which is what serving beyond
-    this machine needs. `allowed_hosts` are the names it may be called by. Sessions are signed with `token`: a server
+    this machine needs. `allowed_hosts` are the names it may be called by, `login` is the name that is
+    filled in where it asks for one. Sessions are signed with `token`: a server
     started with the same token goes on with them.
     """
     app = FastAPI(openapi_url=None, title="hafs annotate")
@@ -128,14 +130,14 @@ def create_app(
 
     def entered(request: Request, name: str) -> Response:
         """The session's cookie with a page of our own that goes on: a redirect would still count as cross-site."""
-        return signed(pages.page("enter.html", state="entered" if name else "name"), request, name)
+        return signed(pages.page("enter.html", state="entered" if name else "name", login=login), request, name)
 
     @app.exception_handler(SignedOut)
     def signed_out(request: Request, error: Exception) -> Response:
         if request.headers.get("hx-request"):
             return Response(status_code=401, headers={"HX-Redirect": "/"})
         named = sessions.name(request.cookies.get(sessions.cookie)) == ""
-        return pages.page("enter.html", 401, state="login" if logins else "name" if named else "link")
+        return pages.page("enter.html", 401, state="login" if logins else "name" if named else "link", login=login)
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> Response:
