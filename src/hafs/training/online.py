@@ -27,7 +27,7 @@ from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, autocast, self_test
 from hafs.training.objectives import Sums, add, means
 from hafs.training.objectives.preference import PreferenceObjective
-from hafs.training.packing import Row, StepRows, TokenGroup
+from hafs.training.packing import Row, StepRows, TokenGroup, tokens_of
 from hafs.training.ppo import Sampled, Sampler
 from hafs.training.run import adapter_config, check_weights, settings_of, tracking
 from hafs.training.runner import Runner, TrainResult, Validate, result_dict, seed_of
@@ -115,7 +115,7 @@ class OnlineDPOTrainer(Runner):
             raise self.unsound(f"the gradient is {norm}")
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self._state["tokens"] += sum(g.shared_tokens for g in groups)
+        self._state["tokens"] += tokens_of(groups, self.network.shared)
         return {
             **means(sums),
             "groups": len(groups),
