@@ -169,7 +169,7 @@ class OnlineDPOTrainer(Runner):
         """The gradient of DPO's loss on the groups, and its metrics."""
         scale = 1 / self.objective.normaliser(groups)
         total: Sums = {}
-        for piece in StepRows(groups, self.config.row_tokens).of(0):
+        for piece in StepRows(groups, self.config.row_tokens, shared=self.network.shared).of(0):
             row = self.network.row(piece.groups)
             before = self._before(row)
             with self._acting(POLICY, learning=True):
