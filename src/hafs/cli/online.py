@@ -35,8 +35,8 @@ def run_online(
 
     if scorer is None:
         raise UsageError("online DPO needs something that compares answers", "--scorer asm, automatic, or reward:RUN")
-    config, root = common.settings(workspace)
-    section = override(config.online, **flags)
+    config, root = common.workspace_settings(workspace)
+    section = override(config.online, **common.with_alpha(flags))
     pairing = override(config.preferences, references="never", max_candidates=max(2, section.rollouts))
     chosen = prompts_from(prompts, columns) if prompts else stored_prompts(workspace)
     common.refuse_sealed_in(workspace, chosen)
