@@ -53,7 +53,9 @@ class Vowels:
 
 
 def train(model: Path, output: Path, config: OnlineDPOConfig = CONFIG, compare: Any = None, **hooks: Any) -> Any:
-    sample = policy_sampler(load_tokenizer(model), config.max_new_tokens, config.rollout_batch, config.temperature)
+    sample = policy_sampler(
+        load_tokenizer(model), config.max_new_tokens, config.rollout_batch, temperature=config.temperature
+    )
     compare = compare or grouper(Vowels(), PreferencesConfig(efficiency=False))
     return train_online_dpo(str(model), PROMPTS, config, output, sample=sample, compare=compare, **hooks)
 

@@ -59,7 +59,9 @@ def run_online(
             chosen,
             section,
             directory,
-            sample=policy_sampler(tokenizer, section.max_new_tokens, section.rollout_batch, section.temperature),
+            sample=policy_sampler(
+                tokenizer, section.max_new_tokens, section.rollout_batch, temperature=section.temperature
+            ),
             compare=grouper(judge, pairing),
             comparer={**about, "pairing": pairing.model_dump(mode="json")},
             progress=progress,

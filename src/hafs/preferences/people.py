@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hafs.preferences.build import group_from_ranking, labelled
+from hafs.preferences.build import group_from_ranking, group_of_prompt, labelled
 from hafs.types import (
     Annotation,
     Candidate,
@@ -136,11 +136,17 @@ def _group(prompt: Prompt, candidates: Iterable[Candidate], votes: Votes) -> Pre
     used.sort(key=lambda text: -wins[text])
     place = {text: i for i, text in enumerate(used)}
     members = tuple(
-        GroupCandidate(c.text, c.id, c.source.startswith("edited:"), finish="length" if c.finish == "length" else "")
+        GroupCandidate(
+            c.text,
+            c.id,
+            c.source.startswith("edited:"),
+            finish="length" if c.finish == "length" else "",
+            thought=c.thought,
+        )
         for c in (by_text[text] for text in used)
     )
     edges = sorted(
         (Edge(place[winner], place[loser], weight, p, source) for winner, loser, weight, p, source in decided),
         key=lambda e: (e.winner, e.loser),
     )
-    return PreferenceGroup(prompt.text, members, tuple(edges), prompt.system, prompt.id, prompt.family, prompt.split)
+    return group_of_prompt(prompt, members, edges)
