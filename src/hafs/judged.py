@@ -35,7 +35,8 @@ class JudgedReport:
     """What became of the judged prompts: groups, and edges by who made them.
 
     `untrusted` counts edges of the judge below the certified threshold, `undecided` pairs without an edge by what the
-    judge said of them ("tie", "disagrees" with itself, "missing"), `calibrated` whether its edges are.
+    judge said of them ("tie", "disagrees" with itself, "missing"), `against` decided pairs of which its comparisons with
+    the other candidates say the opposite, `calibrated` whether its edges are.
     """
 
     source: str
@@ -44,6 +45,7 @@ class JudgedReport:
     human_edges: int = 0
     judge_edges: int = 0
     untrusted: int = 0
+    against: int = 0
     undecided: Counter[str] = field(default_factory=Counter)
     calibrated: bool = False
     claim: str = ""
@@ -156,6 +158,7 @@ def _judges(
         if all(id in candidates for id in pair)
     }
     report.undecided.update(o.says for o in judged.opinions if not o.decided)
+    report.against += sum(o.against for o in judged.opinions)
     for winner, loser, margin in judged.edges():
         if winner not in candidates or loser not in candidates:
             continue
