@@ -20,10 +20,10 @@ import torch
 
 from common import result, seconds
 from hafs.backends import Request
-from hafs.backends.transformers import TransformersBackend
-from hafs.chat import encode_prompt
 from hafs.config import GenerateConfig
-from hafs.loading import quiet
+from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import encode_prompt
+from hafs.models.loading import quiet
 from hafs.scorers import open_scorer
 from hafs.tasks import benchmark, generate
 from hafs.types import Candidate

@@ -67,10 +67,10 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     """One step of PPO with a value function and a reward model, answers of 64 tokens sampled by the policy itself."""
     import torch
 
-    from hafs.backends.transformers import _decode, _drawer
     from hafs.config import GenerateConfig, PPOConfig
-    from hafs.loading import load_model
-    from hafs.models import resolve
+    from hafs.generation.transformers import _decode, _drawer
+    from hafs.models.loading import load_model
+    from hafs.models.naming import resolve
     from hafs.training.actors import Actors, RewardAdapter
     from hafs.training.checkpoints import RunDirectory
     from hafs.training.ppo import PPOTrainer, Sampled

@@ -281,8 +281,8 @@ def loaded(spec: dict[str, Any]) -> tuple[Any, Any, list[Any], dict[str, Any]]:
     """(model, tokenizer, groups, what to report of the process) before training."""
     import torch
 
-    from hafs.loading import load_model, load_tokenizer, pick_precision, quiet
-    from hafs.models import resolve
+    from hafs.models.loading import load_model, load_tokenizer, pick_precision, quiet
+    from hafs.models.naming import resolve
 
     quiet()
     path = resolve(spec["model"])

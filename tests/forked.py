@@ -15,7 +15,7 @@ PARENT = """
 import json, os, signal, sys, traceback
 sys.path.insert(0, sys.argv[1])
 import accelerate, peft, pytest, torch, transformers.models.llama.modeling_llama
-import hafs.backends.transformers, hafs.training.data, hafs.training.loop, hafs.training.run
+import hafs.generation.transformers, hafs.training.data, hafs.training.loop, hafs.training.run
 torch.set_num_threads(1)
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what the children print is no answer

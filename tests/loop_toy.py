@@ -9,8 +9,8 @@ from typing import Any
 
 from hafs import registry
 from hafs.config import Config, parse_config
-from hafs.loop import Loop
 from hafs.types import Candidate, Prompt, Score
+from hafs.workflows.loop.run import Loop
 
 registry.BUILTIN["scorers"]["toy"] = "loop_toy:ToyScorer"
 

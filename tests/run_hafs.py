@@ -124,8 +124,8 @@ def hafs_process(*args: str | Path, env: Mapping[str, str] | None = None, **opti
 @contextmanager
 def own_cache(path: Path) -> Iterator[Path]:
     """A cache of the test's own, with the installed assembler and emulator reached by their overrides."""
-    from hafs import tools
     from hafs.errors import MissingTool
+    from hafs_snes import tools
 
     with pytest.MonkeyPatch.context() as patch:
         try:

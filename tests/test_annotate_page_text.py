@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from annotate_site import TOKEN, Site, graded, site
 from hafs.annotate.web import render
-from hafs.annotate.web.asar import AsarLexer, looks_like_asm
 from hafs.annotate.web.security import CSP, hash_password, verify_password
+from hafs_snes.lexer import AsarLexer, looks_like_asm
 
 PIECES = [
     "<script>",

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from hafs import tools
 from hafs.sandbox import open_sandbox
-from hafs.scorers.asm.assemble import Assembler, Harness, load_harness
-from hafs.scorers.asm.compare import Verdict, changed_places
-from hafs.scorers.asm.emulator import Emulator, EmulatorDied, EmulatorHung
-from hafs.scorers.asm.places import CODE, pc
-from hafs.scorers.asm.worker import background
+from hafs_snes import tools
+from hafs_snes.scorer.assemble import Assembler, Harness, load_harness
+from hafs_snes.scorer.compare import Verdict, changed_places
+from hafs_snes.scorer.emulator import Emulator, EmulatorDied, EmulatorHung
+from hafs_snes.scorer.places import CODE, pc
+from hafs_snes.scorer.worker import background
 
 pytestmark = pytest.mark.tools
 LINE, FRAME = 1364, 1364 * 262  # master clocks

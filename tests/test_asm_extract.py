@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hafs.scorers.asm.extract import extract, number
-from hafs.scorers.asm.lint import lint
-from hafs.scorers.asm.screen import screen
-from hafs.scorers.asm.syntax import commands, is_code, strip_comment
+from hafs_snes.scorer.extract import extract, number
+from hafs_snes.scorer.lint import lint
+from hafs_snes.scorer.screen import screen
+from hafs_snes.scorer.syntax import commands, is_code, strip_comment
 
 CODE_LINES = st.sampled_from(
     [

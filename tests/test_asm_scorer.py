@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from hafs import tools
 from hafs.errors import DataError
 from hafs.sandbox import Limits, open_sandbox
 from hafs.scorers import open_scorer
-from hafs.scorers.asm import CAUSES, AsmScorer, verify
-from hafs.scorers.asm.assemble import Assembled, Assembler
-from hafs.scorers.asm.run import Bench
 from hafs.types import Candidate, Prompt, Reference, Score
+from hafs_snes import tools
+from hafs_snes.scorer import CAUSES, AsmScorer, verify
+from hafs_snes.scorer.assemble import Assembled, Assembler
+from hafs_snes.scorer.run import Bench
 
 pytestmark = pytest.mark.tools
 ANSWERS = tomllib.loads((Path(__file__).parent / "asm_answers" / "answers.toml").read_text())["answer"]

@@ -14,11 +14,11 @@ from scipy.stats import chisquare
 
 from conftest import byte_tokenizer, tiny_network
 from hafs.backends import Answer, Request, answers, open_backend
-from hafs.backends.transformers import TransformersBackend
-from hafs.chat import encode_prompt
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
-from hafs.models import model_hash
+from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import encode_prompt
+from hafs.models.naming import model_hash
 
 PROMPTS = ["a", "Hello there, a longer prompt that goes on", "mid length", "x" * 90, "Write a routine.\n\té"]
 STOPS = [257, *range(26)]  # one token in ten ends an answer, so rows end at different steps

@@ -9,10 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs.config import LoopConfig
-from hafs.decisions import Past, Signs, budget_spent, judge_round, rounds_done, signs_of, stop, target_reached
 from hafs.evals import EvalResult, PromptResult
-from hafs.focus import plan
 from hafs.statistics import paired_difference, wilson
+from hafs.workflows.loop.ask import plan
+from hafs.workflows.loop.decide import (
+    Past,
+    Signs,
+    budget_spent,
+    judge_round,
+    rounds_done,
+    signs_of,
+    stop,
+    target_reached,
+)
 
 LIMITS = LoopConfig()
 

@@ -273,8 +273,8 @@ def test_sampled_answers_give_pass_at_k_and_are_kept(here: Path, talker: Path) -
 def test_perplexity_is_that_of_a_plain_forward_pass(here: Path, talker: Path) -> None:
     import torch
 
-    from hafs.chat import encode_answer, encode_prompt
-    from hafs.loading import load_model, load_tokenizer
+    from hafs.models.chat import encode_answer, encode_prompt
+    from hafs.models.loading import load_model, load_tokenizer
 
     prompts = [Prompt.from_dict(row) for row in lines(here / "own.jsonl")]
     found = reference_nll(str(talker), [*prompts, Prompt("without a reference")], precision="fp32")
@@ -302,9 +302,10 @@ def test_perplexitys_interval_covers() -> None:
 
 KILLED = """
 import json, os, random, signal, sys, time, traceback
-import hafs.backends.transformers
+import hafs.generation.transformers
 from hafs.config import Config
-from hafs.pipeline import checkers_for, evaluate, evaluate_sampled, greedy
+from hafs.evals.evaluate import evaluate, evaluate_sampled, greedy
+from hafs.scorers.run import checkers_for
 from hafs.store import open_store
 from hafs.types import Prompt
 root, model, kills = sys.argv[1:]

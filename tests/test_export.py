@@ -16,8 +16,8 @@ from hafs.errors import UsageError
 from hafs.export import export_model
 from hafs.export.merge import merged, write_adapter
 from hafs.export.modelfile import modelfile, wrapping
-from hafs.loading import load_model, load_tokenizer
-from hafs.models import model_hash, resolve
+from hafs.models.loading import load_model, load_tokenizer
+from hafs.models.naming import model_hash, resolve
 from run_hafs import hafs, workspace
 
 IDS = torch.tensor([[5, 70, 100, 32, 81, 9, 12, 200]])
@@ -216,9 +216,9 @@ def test_a_gguf_file_is_the_model_for_transformers_in_every_kind(known: Path, wh
 @pytest.mark.slow
 def test_a_gguf_file_is_the_model_for_llama_cpp(known: Path, whole: Path) -> None:
     from hafs.backends import Request, open_backend
-    from hafs.backends.transformers import TransformersBackend
     from hafs.config import GenerateConfig
     from hafs.export.llamacpp import TEXTS, llama_server, same_tokens
+    from hafs.generation.transformers import TransformersBackend
 
     net, tokenizer = load_model(known, "fp32"), load_tokenizer(known)
     local = TransformersBackend.of(net, tokenizer)

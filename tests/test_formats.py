@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
-from hafs.pipeline import keep_groups, newest_groups
 from hafs.preferences import FORMATS, Mixing, mix, read_preferences, same_text, set_aside, to_pairs, write_preferences
+from hafs.preferences.collect import keep_groups, newest_groups
 from hafs.preferences.formats import FEATURES, detect, lost
 from hafs.preferences.pairs import Asked, group_of, messages
 from hafs.store import open_store
@@ -661,8 +661,8 @@ def test_training_reads_every_format(inside: Path, tiny_model: Path) -> None:
 
 
 def test_turns_and_tools_reach_the_model(tiny_model: Path) -> None:
-    from hafs.chat import encode_prompt
-    from hafs.loading import load_tokenizer
+    from hafs.models.chat import encode_prompt
+    from hafs.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(tiny_model)
     plain, more = encode_prompt(tokenizer, "q"), encode_prompt(tokenizer, "q", "", EARLIER)

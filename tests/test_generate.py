@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from hafs.backends import Answer, Request
-from hafs.backends.transformers import TransformersBackend
 from hafs.config import GenerateConfig
-from hafs.generate import generate_candidates, sampling_of
+from hafs.generation.candidates import generate_candidates, sampling_of
+from hafs.generation.transformers import TransformersBackend
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
 
@@ -135,8 +135,8 @@ def test_a_prompt_that_is_given_twice_is_asked_once(backend: TransformersBackend
 
 PROGRAM = """
 import sys
-from hafs.backends.transformers import TransformersBackend
-from hafs.generate import generate_candidates
+from hafs.generation.transformers import TransformersBackend
+from hafs.generation.candidates import generate_candidates
 from hafs.store import open_store
 sys.path.insert(0, sys.argv[1])
 from test_generate import CONFIG, PROMPTS

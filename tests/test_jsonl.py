@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, HafsError, UsageError
-from hafs.jsonl import atomic_write, read_jsonl, write_jsonl
+from hafs.files.jsonl import atomic_write, read_jsonl, write_jsonl
 from hafs.types import Prompt
 
 anything = st.text(max_size=8) | st.text(st.sampled_from("a\x00\x85\u2028\r\n\ud800é\ufeff"), max_size=6)
@@ -84,7 +84,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     code = """if 1:
         import resource, sys
         from hafs.errors import HafsError
-        from hafs.jsonl import write_jsonl
+        from hafs.files.jsonl import write_jsonl
         write_jsonl(sys.argv[1], [{"n": 1}])
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
         try:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hafs.errors import UsageError
 from hafs.judge import PROTOCOLS, Ask, Protocol, consistent, open_protocol, reliability
 from hafs.judge.answers import Unreadable, read
-from hafs.judge.budget import Budget, BudgetSpent
 from hafs.judge.prices import Price, load_prices
 from hafs.judge.protocols import LABELS, Reading
+from hafs.judge.run.budget import Budget, BudgetSpent
 from hafs.types import Candidate, Prompt, Reference, Verdict
 from judge_server import Question, always_first, by, quality, question_of, reply
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from hafs.judge import batches, limits
-from hafs.judge.ledger import Batch, Ledger
 from hafs.judge.prices import load_prices
+from hafs.judge.run import batches, limits
+from hafs.judge.run.ledger import Batch, Ledger
 from hafs.store import Store, open_store
 from hafs.store.schema import judge_batches, judge_calls
 from judge_server import JudgeServer, honest
@@ -27,7 +27,7 @@ APIS = ("anthropic", "openai")
 MODELS = {"anthropic": OPUS, "openai": "gpt-4o"}
 KILLED = -signal.SIGKILL
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["anthropic", "openai", "hafs.judge.runner"])
+processes.set_forkserver_preload(["anthropic", "openai", "hafs.judge.run.runner"])
 
 
 @pytest.fixture

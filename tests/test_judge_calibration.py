@@ -26,11 +26,11 @@ from hafs.judge.labels import read_labels
 from hafs.judge.plan import plan
 from hafs.judge.queue import HIGHEST, newest_queue, pick, queued, sample, save_queue
 from hafs.judge.winrate import judge_preference, win_rate
-from hafs.judged import HybridSettings, Shortlist, hybrid, judged_groups, shortlist
 from hafs.preferences import from_pairs, group_from_edges, read_preferences, to_pairs
 from hafs.store import Store, open_store
 from hafs.training import train_dpo
 from hafs.types import Annotation, Candidate, Edge, PreferenceGroup, Prompt, Ranking, Score, Verdict
+from hafs.workflows.hybrid import HybridSettings, Shortlist, hybrid, judged_groups, shortlist
 from run_hafs import hafs, lines, workspace
 from simulated_judge import JUDGE, Nature, World, annotate, fill, world
 
@@ -410,7 +410,7 @@ def test_the_hybrid_path_waits_for_the_person_and_goes_on(space: Path) -> None:
     assert marks == {("human", None), ("judge", True)}
     assert all(0.5 < e.p < 1 for g in groups for e in g.edges if e.calibrated)
     with opened(space) as store:
-        from hafs.pipeline import newest_groups
+        from hafs.preferences.collect import newest_groups
 
         assert {g.id for g in newest_groups(store)} == {g.id for g in groups}, "training finds them"
 

@@ -20,12 +20,13 @@ import pytest
 from sqlalchemy import delete, select
 
 from hafs.errors import UsageError
-from hafs.judge import consistent, limits
-from hafs.judge.calling import Manner
+from hafs.judge import consistent
 from hafs.judge.clients import CallFailed, ReplayClient, Reply, open_client
-from hafs.judge.ledger import Call, Ledger
 from hafs.judge.prices import load_prices
-from hafs.judge.runner import probes
+from hafs.judge.run import limits
+from hafs.judge.run.calling import Manner
+from hafs.judge.run.ledger import Call, Ledger
+from hafs.judge.run.runner import probes
 from hafs.store import Store
 from hafs.store.schema import judge_calls
 from hafs.store.schema import verdicts as verdict_table
@@ -426,7 +427,7 @@ def test_each_waits_a_random_while_beyond_what_the_endpoint_asks(
         return waits[-1]
 
     monkeypatch.setattr(limits.random, "uniform", lambda low, high: high)
-    monkeypatch.setattr("hafs.judge.calling.backoff", backoff)
+    monkeypatch.setattr("hafs.judge.run.calling.backoff", backoff)
     run(store, client_of("openai", serve(honest, first_times(1, (429, {"retry-after": told})))))
     assert len(waits) == 8 and min(waits) > (0.05 if told == "0.05" else 0.0)
 

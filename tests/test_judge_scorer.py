@@ -124,7 +124,7 @@ def test_a_price_that_nobody_knows_is_never_nothing(
 ) -> None:
     free = hafs("score", "--scorer", f"own@{server.v1}", "-w", root).ok()
     assert "$0.0000 (a local server, taken as free)" in free.out
-    monkeypatch.setattr("hafs.judge.runner.is_local", lambda endpoint: False)
+    monkeypatch.setattr("hafs.judge.run.runner.is_local", lambda endpoint: False)
     said = hafs("score", "--scorer", f"unheard@{server.v1}", "-w", root).ok()
     assert "price unknown (add it to prices.toml beside hafs.toml)" in said.out and "$" not in said.out
     spent = {r["judge"]: r for r in hafs("judge", "ledger", "-w", root, "--json").ok().json["spending"]}

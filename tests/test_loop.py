@@ -14,13 +14,13 @@ from conftest import KILLS
 from forked import Forks
 from hafs.config import LoopConfig, override, parse_config
 from hafs.errors import UsageError
-from hafs.focus import Ask, Source
-from hafs.lock import lock, read_lock, reproduce, write_lock
-from hafs.loop import Loop, Outcome, run
-from hafs.models import model_hash
-from hafs.sealed import seal
+from hafs.evals.sealed import seal
+from hafs.models.naming import model_hash
+from hafs.provenance.lock import lock, read_lock, reproduce, write_lock
 from hafs.store import Workspace, init_workspace
 from hafs.types import Annotation, Prompt
+from hafs.workflows.loop.ask import Ask, Source
+from hafs.workflows.loop.run import Loop, Outcome, run
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
 from run_hafs import hafs, own_cache
 
@@ -323,8 +323,8 @@ def test_people_and_judges_are_in_the_page(
 
 KILLED = """
 import json, os, random, signal, sys, time, traceback
-import hafs.training, hafs.backends.transformers, hafs.training.data, torch
-from hafs.loop import run
+import hafs.training, hafs.generation.transformers, hafs.training.data, torch
+from hafs.workflows.loop.run import run
 from hafs.store import init_workspace
 from test_loop import BAD, toy_loop
 from pathlib import Path

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hafs import methods
 from hafs.config import Config
 from hafs.errors import HafsError
 from hafs.types import Prompt
+from hafs.workflows import compare_methods as methods
 from run_hafs import hafs, workspace
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hafs.errors import UsageError
-from hafs.jsonl import write_jsonl
-from hafs.pipeline import keep_groups, newest_groups, newest_stats
+from hafs.files.jsonl import write_jsonl
 from hafs.preferences import Mixing, Stats, mix, read_preferences
+from hafs.preferences.collect import keep_groups, newest_groups, newest_stats
 from hafs.preferences.mix import kind_of
 from hafs.store import open_store
 from hafs.types import Edge, GroupCandidate, PreferenceGroup

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hafs import fetch, models
 from hafs.errors import HafsError, MissingTool, UsageError
+from hafs.files import fetch
+from hafs.models import naming as models
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_the_embedded_model_is_missing_until_it_is_pulled() -> None:
 
 
 def test_without_the_gguf_package_the_fix_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.models.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hafs.models.naming.importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingTool) as error:
         models.pull()
     assert "hafs[gguf]" in error.value.fix

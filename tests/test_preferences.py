@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import write_jsonl
+from hafs.files.jsonl import write_jsonl
 from hafs.preferences import (
     SCHEMES,
     build_groups,

@@ -17,9 +17,9 @@ from hafs.config import SFTConfig
 from hafs.errors import UsageError
 from hafs.evals.contamination import THRESHOLD, Index, shingles, similarity
 from hafs.evals.human import human_preference
-from hafs.lineage import ancestry, training_runs
-from hafs.models import model_hash
-from hafs.sealed import openings
+from hafs.evals.sealed import openings
+from hafs.models.lineage import ancestry, training_runs
+from hafs.models.naming import model_hash
 from hafs.store import Store, open_store, open_workspace
 from hafs.training import train_sft
 from hafs.types import Annotation, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score, Verdict

@@ -18,10 +18,10 @@ from forked import Forks
 from hafs import tasks
 from hafs.config import parse_config
 from hafs.errors import DataError, HafsError, UsageError
-from hafs.lock import lock, read_lock, recipe_of, reproduce
-from hafs.models import model_hash
-from hafs.recipe import Outcome, Recipe, run
+from hafs.models.naming import model_hash
+from hafs.provenance.lock import lock, read_lock, recipe_of, reproduce
 from hafs.store import Workspace, init_workspace
+from hafs.workflows.recipe import Outcome, Recipe, run
 from run_hafs import hafs, lines, own_cache
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
@@ -110,7 +110,7 @@ def test_again_it_is_a_no_op_without_torch(done: tuple[Workspace, Outcome], tiny
     program = (
         "import json, sys, hafs.tasks\n"
         "sys.path.insert(0, sys.argv[1])\n"
-        "from hafs.recipe import run\n"
+        "from hafs.workflows.recipe import run\n"
         "from hafs.store import open_workspace\n"
         "from test_recipe import SMALL, tiny_recipe\n"
         "hafs.tasks.BENCHMARKS.update(SMALL)\n"
@@ -166,8 +166,8 @@ def test_groups_that_do_not_come_end_it_with_the_reason(tiny_model: Path, tmp_pa
 
 KILLED = """
 import json, os, random, signal, sys, time, traceback
-import hafs.tasks, hafs.training, hafs.backends.transformers, hafs.training.data
-from hafs.recipe import run
+import hafs.tasks, hafs.training, hafs.generation.transformers, hafs.training.data
+from hafs.workflows.recipe import run
 from hafs.store import init_workspace
 root, model, kills = sys.argv[1:]
 from test_recipe import SMALL, tiny_recipe

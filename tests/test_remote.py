@@ -20,7 +20,7 @@ from hafs.backends import Request, Unanswered, is_local, open_backend, split_nam
 from hafs.backends.ollama import address, installed
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
-from hafs.generate import generate_candidates
+from hafs.generation.candidates import generate_candidates
 from hafs.store import Store, open_store
 from hafs.types import Prompt
 from run_hafs import hafs, lines, workspace

@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import byte_tokenizer, tiny_network
-from hafs.chat import encode_answer, encode_prompt
 from hafs.config import PPOConfig, RewardConfig
 from hafs.errors import HafsError, UsageError
-from hafs.loading import load_tokenizer
-from hafs.rollouts import policy_sampler, rater
+from hafs.models.chat import encode_answer, encode_prompt
+from hafs.models.loading import load_tokenizer
 from hafs.scorers.reward import RewardScorer
 from hafs.training import train_reward
 from hafs.training.actors import Actors, reward_adapter
@@ -32,6 +31,7 @@ from hafs.training.packing import TokenGroup, shared_row, tokenize
 from hafs.training.ppo import Batch, PPOTrainer, Rating, Sampled, policy_loss, train_ppo, value_loss
 from hafs.training.reward import reward_report
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
+from hafs.workflows.rollouts import policy_sampler, rater
 from run_hafs import hafs
 
 # ---- advantages
@@ -493,7 +493,7 @@ def test_more_reward_and_fewer_right_answers_stop_it_when_it_is_not_chance(tmp_p
 def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
     reward_run: tuple[Path, Any], tiny_model: Path, tmp_path: Path
 ) -> None:
-    from hafs.models import model_hash, resolve
+    from hafs.models.naming import model_hash, resolve
 
     output, _ = reward_run
     base = model_hash(resolve(str(tiny_model)))
@@ -502,7 +502,7 @@ def test_rewards_of_an_adapter_are_those_of_its_checkpoint(
     assert adapter is not None
     config = ppo_config(lora={"rank": adapter.rank, "alpha": adapter.alpha})
     assert adapter.like(config) and not adapter.like(ppo_config(lora={"rank": adapter.rank, "alpha": 1}))
-    from hafs.loading import load_model
+    from hafs.models.loading import load_model
 
     t = PPOTrainer(
         Actors(load_model(tiny_model), config, replace(adapter, weight=2.0)),
@@ -533,7 +533,7 @@ def test_a_trained_policy_is_a_model_like_any_other(tiny_model: Path, tmp_path: 
     assert result.steps == 2
     again = train_ppo(str(tiny_model), PROMPTS, config, tmp_path / "ppo", sample=sample, rate=count_of_a)
     assert again == result
-    from hafs.loading import load_model
+    from hafs.models.loading import load_model
 
     load_model(tmp_path / "ppo" / "model")
     with pytest.raises(UsageError, match="differs in"):

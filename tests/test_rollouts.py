@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from conftest import byte_tokenizer, tiny_network
-from hafs.backends.transformers import TransformersBackend
 from hafs.config import PPOConfig
 from hafs.errors import HafsError, UsageError
-from hafs.rollouts import ServedSampler
+from hafs.generation.transformers import TransformersBackend
 from hafs.training.ppo import Rating, Sampled, train_ppo
 from hafs.types import Prompt
+from hafs.workflows.rollouts import ServedSampler
 from run_hafs import hafs
 from serving import serving
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import write_jsonl
+from hafs.files.jsonl import write_jsonl
 from hafs.preferences import rank
 from hafs.scorers import open_scorer
 from hafs.scorers.code.scorer import LANGUAGES, find
@@ -201,8 +201,8 @@ def test_a_json_schema_of_the_prompt() -> None:
 def test_perplexity_under_a_named_model(tiny_model: Path) -> None:
     import torch
 
-    from hafs.chat import encode_answer, encode_prompt
-    from hafs.loading import load_model, load_tokenizer
+    from hafs.models.chat import encode_answer, encode_prompt
+    from hafs.models.loading import load_model, load_tokenizer
 
     (got, other, too_long) = scores(f"text:model={tiny_model}", "hello there", "zq", "x " * 3000)
     net, tokenizer = load_model(tiny_model).eval(), load_tokenizer(tiny_model)

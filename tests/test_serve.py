@@ -17,11 +17,11 @@ import torch
 
 from conftest import tiny_network
 from hafs.backends import Request, open_backend
-from hafs.backends.transformers import TransformersBackend
-from hafs.chat import decode_answer, encode_prompt
 from hafs.config import GenerateConfig
-from hafs.loading import load_model
-from hafs.models import model_hash
+from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import decode_answer, encode_prompt
+from hafs.models.loading import load_model
+from hafs.models.naming import model_hash
 from serving import serving
 
 pytest.importorskip("fastapi")

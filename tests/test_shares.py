@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hafs.config import PreferencesConfig
 from hafs.errors import HafsError
 from hafs.preferences import Stats
-from hafs.shares import Build, _shares, build
+from hafs.preferences.parallel import Build, _shares, build
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 

@@ -32,6 +32,7 @@ from hafs.store.rows import KINDS
 from hafs.types import (
     Annotation,
     Candidate,
+    CandidateLabel,
     Edge,
     GroupCandidate,
     PreferenceGroup,
@@ -101,6 +102,9 @@ prompts = st.builds(
     Prompt, anything, anything, anything, anything, anything, anything, anything, data, references, names
 )
 int64 = st.integers(-(2**63), 2**63 - 1)
+labels = st.none() | st.builds(
+    CandidateLabel, st.booleans(), st.floats(0.1, 9), anything, st.sampled_from([None, True, False])
+)
 
 
 def candidates_for(p: Prompt) -> st.SearchStrategy[Candidate]:
@@ -147,7 +151,7 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
     c = drawn.draw(candidates_for(p))
     s = drawn.draw(scores_for(c))
     r = Ranking(p.id, ((c.id, "x"), ("y",)), drawn.draw(anything), drawn.draw(data))
-    members = (GroupCandidate(drawn.draw(anything) + "1", c.id), GroupCandidate("2", "", True))
+    members = (GroupCandidate(drawn.draw(anything) + "1", c.id), GroupCandidate("2", "", True, drawn.draw(labels)))
     edge = Edge(0, 1, 0.25, drawn.draw(st.floats(0, 1)), drawn.draw(anything))
     g = PreferenceGroup(p.text, members, (edge,), p.system, p.id, p.family, p.split)
     v = Verdict(p.id, drawn.draw(anything), "pairwise@1", (c.id, "x"), "ranked", ((c.id,), ("x",)), reason=r.source)
@@ -174,12 +178,25 @@ def test_every_row_comes_back_as_it_went_in_and_is_stored_once(store: Store, dra
 def test_a_group_is_encoded_once_into_what_its_id_and_its_columns_always_were(prompt, system, texts, context) -> None:
     members = tuple(GroupCandidate(text, id=text[::-1]) for text in texts)
     group = PreferenceGroup(prompt, members, (Edge(0, 1, 0.1, 1 / 3, texts[0]),), system, context=tuple(context))
-    candidates, edges = [asdict(c) for c in members], [asdict(e) for e in group.edges]
+    candidates = [{"text": c.text, "id": c.id, "off_policy": c.off_policy} for c in members]
+    edges = [asdict(e) for e in group.edges]
     more = [group.context, group.tools] if context else []
     assert group.id == content_id("group", system, prompt, candidates, edges, *more)
     for column, encoded, plain in zip(("candidates", "edges"), group.encoded()[1:], (candidates, edges), strict=True):
         kept = schema.groups.c[column].type.process_bind_param(encoded, sqlite.dialect())
         assert kept == json.dumps(plain, sort_keys=True, separators=(",", ":"))
+
+
+def test_a_label_is_part_of_a_groups_identity_and_can_be_written_short() -> None:
+    row = {"prompt": "p", "candidates": [{"text": "a", "label": True}, {"text": "b", "label": None}], "edges": []}
+    group = PreferenceGroup.from_dict(row)
+    assert [c.label for c in group.candidates] == [CandidateLabel(True), None]
+    assert PreferenceGroup.from_dict(group.to_dict()) == group
+    plain = PreferenceGroup("p", (GroupCandidate("a"), GroupCandidate("b")), ())
+    assert group.id != plain.id == PreferenceGroup.from_dict(plain.to_dict()).id
+    for wrong in ("yes", {"good": 1}, {"good": True, "weight": 0}):
+        with pytest.raises(ValueError, match="label"):
+            GroupCandidate.from_dict({"text": "a", "label": wrong})
 
 
 def test_a_malformed_verdict_gives_way_to_one_that_could_be_read(store: Store) -> None:
@@ -521,7 +538,7 @@ def test_a_full_database_says_so_and_keeps_what_it_has(tmp_path: Path) -> None:
 WRITER = """if 1:
     import resource, sys
     from hafs.errors import HafsError
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
     from hafs.store import open_store
     from hafs.types import Prompt
     store = open_store(sys.argv[1])

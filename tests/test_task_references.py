@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from hafs.scorers.asm import AsmScorer, verify
-from hafs.scorers.asm.grade import CLOCK_TOLERANCE
-from hafs.tasks.snes.dsl import FAMILIES, Draw, Family
-from hafs.tasks.snes.fix import BUGS, Bug
 from hafs.types import Candidate, Prompt, Score
+from hafs_snes.scorer import AsmScorer, verify
+from hafs_snes.scorer.grade import CLOCK_TOLERANCE
+from hafs_snes.tasks.dsl import FAMILIES, Draw, Family
+from hafs_snes.tasks.fix import BUGS, Bug
 
 pytestmark = pytest.mark.tools
 

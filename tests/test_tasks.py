@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from hafs import registry
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import write_jsonl
-from hafs.scorers.asm.check import parse_check
+from hafs.files.jsonl import write_jsonl
 from hafs.tasks import BENCHMARKS, SPLITS, benchmark, generate, load_tasks, split_of
-from hafs.tasks.snes import CONVENTION, asm, rom_hack, with_convention
-from hafs.tasks.snes.dsl import FAMILIES, HELD_OUT, Case, Draw, Family, Hex, Memory, h2, h4, listing
-from hafs.tasks.snes.game import GAMES, size_of
 from hafs.types import Prompt
+from hafs_snes.scorer.check import parse_check
+from hafs_snes.tasks import CONVENTION, asm, rom_hack, with_convention
+from hafs_snes.tasks.dsl import FAMILIES, HELD_OUT, Case, Draw, Family, Hex, Memory, h2, h4, listing
+from hafs_snes.tasks.game import GAMES, size_of
 
 ALL = [f for pack in FAMILIES.values() for f in pack.values()]
 EASY = [f for f in ALL if "easy" in f.tags]

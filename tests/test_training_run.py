@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from forked import Forks
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import DataError, UsageError
-from hafs.loading import load_tokenizer
+from hafs.models.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.loop import TrainResult, learning_rate
@@ -308,7 +308,7 @@ def test_a_group_in_two_passes_with_dropout_sees_the_same_dropout_twice(
 def test_other_ways_to_train_learn_resume_and_load(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    from hafs.loading import load_model
+    from hafs.models.loading import load_model
 
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
     settings = {**SMALL, "method": method, "learning_rate": 3e-3, "num_epochs": 3}
@@ -327,7 +327,7 @@ def test_other_ways_to_train_learn_resume_and_load(
 
 def test_a_base_in_four_bits_is_trained_and_its_adapter_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from conftest import byte_tokenizer, tiny_network
-    from hafs.loading import load_model
+    from hafs.models.loading import load_model
 
     pytest.importorskip("bitsandbytes")
     monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))

@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from conftest import byte_tokenizer, tiny_network
-from hafs.chat import encode_prompt
+from hafs.models.chat import encode_prompt
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import shared_row, tokenize

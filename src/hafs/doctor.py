@@ -18,8 +18,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hafs import models, sandbox, tools
+from hafs import sandbox
 from hafs.errors import MissingTool
+from hafs.models import naming as models
+from hafs_snes import tools
 
 __all__ = ["Check", "checks"]
 

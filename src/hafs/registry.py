@@ -15,7 +15,7 @@ from hafs.errors import UsageError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
-        "asm": "hafs.scorers.asm:AsmScorer",
+        "asm": "hafs_snes.scorer:AsmScorer",
         "exact": "hafs.scorers.exact:ExactScorer",
         "code": "hafs.scorers.code:CodeScorer",
         "python": "hafs.scorers.python:PythonScorer",
@@ -23,16 +23,16 @@ BUILTIN: dict[str, dict[str, str]] = {
         "text": "hafs.scorers.text:TextScorer",
     },
     "backends": {
-        "transformers": "hafs.backends.transformers:TransformersBackend",
+        "transformers": "hafs.generation.transformers:TransformersBackend",
         "openai": "hafs.backends.openai:OpenAIBackend",
         "ollama": "hafs.backends.ollama:OllamaBackend",
         "anthropic": "hafs.backends.anthropic:AnthropicBackend",
         "vllm": "hafs.backends.vllm:VllmBackend",
     },
     "tasks": {
-        "asm": "hafs.tasks.snes:asm",
+        "asm": "hafs_snes.tasks:asm",
         "python": "hafs.tasks.python:python",
-        "rom_hack": "hafs.tasks.snes:rom_hack",
+        "rom_hack": "hafs_snes.tasks:rom_hack",
     },
     "losses": {
         name: f"hafs.training.losses:{name}"

@@ -20,6 +20,7 @@ __all__ = [
     "Annotation",
     "Answer",
     "Candidate",
+    "CandidateLabel",
     "Edge",
     "GroupCandidate",
     "PreferenceGroup",
@@ -354,21 +355,61 @@ class Edge(_Row):
 
 
 @dataclass(frozen=True)
+class CandidateLabel(_Row):
+    """A one-sided label: one answer by itself is good (desirable) or bad (undesirable), compared with no other.
+
+    `weight`, `source` and `calibrated` are as in an `Edge`.
+    """
+
+    good: bool
+    weight: float = 1.0
+    source: str = ""
+    calibrated: bool | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.good) is not bool:
+            raise ValueError(f"the label is {self.good!r}, not true or false")
+        if not 0 < self.weight <= _LARGEST:
+            raise ValueError("a label needs a finite weight above 0")
+
+    @classmethod
+    def read(cls, said: Any) -> CandidateLabel | None:
+        """A label as JSON has it: an object, plain true or false, or null where there is none."""
+        if said is None or isinstance(said, bool):
+            return None if said is None else cls(said)
+        if not isinstance(said, Mapping) or "good" not in said:
+            raise ValueError(f"the label is {said!r}, not true, false or an object with 'good'")
+        return cls.from_dict(said)
+
+
+@dataclass(frozen=True)
 class GroupCandidate(_Row):
-    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference)."""
+    """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
+
+    `label` is what is known of the candidate alone; a group may have labels, edges, or both.
+    """
 
     text: str
     id: str = ""
     off_policy: bool = False
+    label: CandidateLabel | None = None
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)))
+        label = CandidateLabel.read(row.get("label"))
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label)
+
+    def encoded(self) -> dict[str, Any]:
+        """What of it goes into a group's id; without a label it is as before there were any."""
+        plain = {"text": self.text, "id": self.id, "off_policy": self.off_policy}
+        return plain if self.label is None else {**plain, "label": asdict(self.label)}
 
 
 @dataclass(frozen=True)
 class PreferenceGroup(_Row):
     """A prompt, its unique candidates and the edges among them: the unit of preference training.
+
+    A candidate may have a label of its own beside or in place of edges (`GroupCandidate.label`).
 
     `context` are the chat messages between the system text and the prompt, in a conversation of several turns; `tools`
     are the tools that the model could call, as JSON schemas.
@@ -397,7 +438,7 @@ class PreferenceGroup(_Row):
 
     def encoded(self) -> tuple[str, str, str]:
         """(id, candidates, edges), the latter two as the JSON that the id is a hash of."""
-        candidates = _ENCODER.encode([vars(c) for c in self.candidates])
+        candidates = _ENCODER.encode([c.encoded() for c in self.candidates])
         edges = f"[{','.join([e.encoded for e in self.edges])}]"
         parts = [_ENCODER.encode(["group", self.system, self.prompt])[:-1], candidates, edges]
         if self.context or self.tools:

@@ -16,7 +16,7 @@ from typing import Any
 from hafs.annotate.ranking import pair_orders
 from hafs.config import AnnotateSettings
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import read_jsonl
+from hafs.files.jsonl import read_jsonl
 from hafs.store import Store
 from hafs.types import Candidate, Prompt, Queued, Ranking, Verdict, content_id, same_text
 
@@ -56,7 +56,7 @@ def read_queue(store: Store, run: str) -> list[Queued]:
 
 
 def read_gold(path: str | Path) -> dict[str, Ranking]:
-    """Rankings known to be right, by prompt; raises what `hafs.jsonl.read_jsonl` raises."""
+    """Rankings known to be right, by prompt; raises what `hafs.files.jsonl.read_jsonl` raises."""
     return {ranking.prompt_id: ranking for ranking in read_jsonl(Path(path).expanduser(), Ranking.from_dict).rows}
 
 

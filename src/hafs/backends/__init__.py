@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 from hafs import registry
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError
-from hafs.models import model_hash, resolve
+from hafs.models.naming import model_hash, resolve
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from hafs.backends import Answer, Capabilities, Request
 from hafs.backends.remote import Refused, ask_all, failure, plan, sdk
-from hafs.chat import whole
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
+from hafs.models.chat import whole
 from hafs.types import content_id
 
 FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}

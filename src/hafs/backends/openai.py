@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from hafs.backends import Answer, Capabilities, Request
 from hafs.backends.remote import Refused, ask_all, failure, message_of, plan, sdk, seed_of
-from hafs.chat import messages_of, whole
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
+from hafs.models.chat import messages_of, whole
 from hafs.types import content_id
 
 OWNERS: dict[str, dict[str, Any]] = {

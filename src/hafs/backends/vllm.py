@@ -8,11 +8,11 @@ from typing import Any
 
 from hafs.backends import Answer, Capabilities, Request
 from hafs.backends.remote import seed_of
-from hafs.chat import decode_answer, encode_prompt, stop_ids
 from hafs.config import GenerateConfig
 from hafs.errors import MissingTool
-from hafs.loading import load_tokenizer
-from hafs.models import model_hash, resolve
+from hafs.models.chat import decode_answer, encode_prompt, stop_ids
+from hafs.models.loading import load_tokenizer
+from hafs.models.naming import model_hash, resolve
 
 
 class VllmBackend:

@@ -150,7 +150,7 @@ def export(
     Rankings can be read back with `hafs data import annotations`; pairs are what other trainers read.
     """
     from hafs.annotate.files import pair_rows
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
 
     with workspace_at(workspace).open_store() as store:
         said = list(store.annotations(annotator=annotator or None, mode=mode))
@@ -188,7 +188,7 @@ def account(
 
 def _model_key(store: Store, model: str) -> str:
     """What a model's candidates carry: its hash, or, for one that is not here, the name they were made under."""
-    from hafs.models import model_hash, resolve
+    from hafs.models.naming import model_hash, resolve
 
     try:
         return model_hash(resolve(model))
@@ -232,8 +232,8 @@ def _service(
     if models and settings.mode != "review":
         from hafs.backends import open_backend
         from hafs.config import override
-        from hafs.pipeline import greedy
-        from hafs.prepare import Preparer
+        from hafs.evals.evaluate import greedy
+        from hafs.generation.ahead import Preparer
 
         sampling = (
             greedy(space.config.eval)
@@ -258,7 +258,7 @@ def _service(
 
 def _checker(stack: ExitStack, space: Workspace) -> Callable[[Prompt, str], Mapping[str, Any]]:
     """What the workspace's scorer says of a text."""
-    from hafs.pipeline import scorer_for
+    from hafs.scorers.run import scorer_for
     from hafs.types import Candidate
 
     scorer = stack.enter_context(closing(scorer_for(space.config)))
@@ -430,8 +430,8 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def _write_groups(space: Workspace, store: Store, output: Path) -> int:
-    from hafs.jsonl import write_jsonl
-    from hafs.pipeline import groups_from_people
+    from hafs.files.jsonl import write_jsonl
+    from hafs.preferences.collect import groups_from_people
 
     groups, _ = groups_from_people(store, space.config.preferences)
     write_jsonl(output, groups)

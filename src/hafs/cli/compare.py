@@ -49,7 +49,7 @@ def compare(
 
     from hafs.evals import compare, to_markdown, to_rich
     from hafs.evals.tables import markdown_table, rich_table
-    from hafs.jsonl import atomic_write
+    from hafs.files.jsonl import atomic_write
     from hafs.report import ReportData, render_html
 
     results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
@@ -144,7 +144,7 @@ def check_contamination(
 
 def _prompts_of(file: Path) -> list[str]:
     """The prompts of any training file: task rows, groups, pairs, completions or conversations."""
-    from hafs.jsonl import read_jsonl
+    from hafs.files.jsonl import read_jsonl
 
     def text(row: dict[str, object]) -> str:
         found = next((row[k] for k in ("text", "prompt", "instruction", "messages") if k in row), None)
@@ -162,8 +162,8 @@ def opinions(
 ) -> tuple[dict[str, Any], list[str]]:
     """What people and a judge think of the models, as `hafs.evals.compare` takes it, and remarks on the workspace."""
     from hafs.evals.human import human_preference
+    from hafs.evals.sealed import sealed_notes
     from hafs.judge.winrate import judge_preference
-    from hafs.sealed import sealed_notes
 
     models = {name: rows[0].model for name, rows in results.items()}
     human, said = human_preference(store, models)

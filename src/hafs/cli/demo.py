@@ -19,8 +19,8 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
 
     from hafs.config import parse_config
     from hafs.evals import to_rich
-    from hafs.recipe import Recipe, run
     from hafs.store import init_workspace
+    from hafs.workflows.recipe import Recipe, run
 
     recipe = Recipe(
         name="demo",

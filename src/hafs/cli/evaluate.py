@@ -59,10 +59,11 @@ def evaluate(
     Answers that cannot be checked stay unscored, with the reason; exit code 1 when that is all of them.
     """
     from hafs.config import override
+    from hafs.evals.evaluate import evaluate, evaluate_sampled
     from hafs.evals.results import JUDGED
-    from hafs.jsonl import atomic_write
-    from hafs.pipeline import checkers_for, evaluate, evaluate_sampled
-    from hafs.sealed import refuse_sealed
+    from hafs.evals.sealed import refuse_sealed
+    from hafs.files.jsonl import atomic_write
+    from hafs.scorers.run import checkers_for
     from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
@@ -117,7 +118,7 @@ def seal(
     json: Json = False,
 ) -> None:
     """Put a final test set away: it is opened once, for all models together, and the opening is recorded."""
-    from hafs.sealed import seal
+    from hafs.evals.sealed import seal
 
     space = workspace_at(workspace)
     prompts = read_prompts(file)
@@ -143,7 +144,7 @@ def open_(
     Refused, and still sealed, when its prompts, or near copies of them, are in what a model was trained on.
     """
     from hafs.evals import compare, to_rich
-    from hafs.sealed import open_sealed
+    from hafs.evals.sealed import open_sealed
 
     pairs = [spec.partition("=") for spec in model]
     if any(not (who and what) for who, _, what in pairs):

@@ -20,7 +20,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Tell the history of a pair, a candidate, a prompt or a model: what it was made from, and what trained on it."""
-    from hafs.explain import explain
+    from hafs.provenance.explain import explain
 
     space = workspace_at(workspace)
     with space.open_store() as store:

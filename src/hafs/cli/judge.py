@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from hafs.judge.clients import Client
     from hafs.judge.estimate import Estimate
-    from hafs.judge.runner import JudgeResult, Judging
+    from hafs.judge.run.runner import JudgeResult, Judging
     from hafs.store import Store, Workspace
 
 Judges = Annotated[
@@ -67,11 +67,11 @@ def run(
 
     What was answered is never asked again. Exit code 1 when a question stayed without an answer.
     """
-    from hafs.judge.calling import Manner
     from hafs.judge.protocols import open_protocol
-    from hafs.judge.runner import Judging
+    from hafs.judge.run.calling import Manner
+    from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
-    from hafs.models import model_hash, resolve
+    from hafs.models.naming import model_hash, resolve
 
     space = workspace_at(workspace)
     asked = open_protocol(protocol, _rubric(rubric), shuffles, seed)
@@ -99,7 +99,7 @@ def ask(
 ) -> list[JudgeResult]:
     """Ask judges what is left to ask, with the workspace's prices and progress shown; the clients are closed."""
     from hafs.judge.prices import load_prices
-    from hafs.judge.runner import check_prices, judge
+    from hafs.judge.run.runner import check_prices, judge
 
     prices = load_prices(space.root)
     if judging.budget is not None:
@@ -119,9 +119,9 @@ def probe(
 
     A few tokens are sent. `run` does it by itself the first time; exit code 1 when one does not answer.
     """
-    from hafs.judge.calling import Manner
     from hafs.judge.prices import load_prices
-    from hafs.judge.runner import probes
+    from hafs.judge.run.calling import Manner
+    from hafs.judge.run.runner import probes
 
     space = workspace_at(workspace)
     with space.open_store() as store:
@@ -138,7 +138,7 @@ def probe(
 
 def ledger(workspace: WorkspaceDir = None, json: Json = False) -> None:
     """What judges cost, by judge and day (UTC), and what went wrong, by kind."""
-    from hafs.judge.ledger import Ledger
+    from hafs.judge.run.ledger import Ledger
 
     with workspace_at(workspace).open_store() as store:
         book = Ledger(store)
@@ -193,8 +193,8 @@ def _estimate(
 ) -> None:
     from hafs.judge.clients import judge_name, looks_local
     from hafs.judge.estimate import estimate
-    from hafs.judge.ledger import Ledger
     from hafs.judge.prices import FREE, load_prices
+    from hafs.judge.run.ledger import Ledger
     from hafs.judge.work import Work
 
     prices = load_prices(space.root)

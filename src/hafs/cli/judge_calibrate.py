@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hafs.judge.protocols import Protocol
-    from hafs.judged import AskJudge, Hybrid, JudgedReport, Shortlist
     from hafs.store import Store, Workspace
     from hafs.types import Candidate, PreferenceGroup, Prompt
+    from hafs.workflows.hybrid import AskJudge, Hybrid, JudgedReport, Shortlist
 
 Judges = Annotated[
     list[str] | None,
@@ -108,7 +108,7 @@ def build(
     The judge's newest calibration is used; without one its edges are marked, and training refuses them. Exit code 1
     when no group comes of it.
     """
-    from hafs.judged import judged_groups
+    from hafs.workflows.hybrid import judged_groups
 
     space = workspace_at(workspace)
     with space.open_store() as store:
@@ -163,8 +163,8 @@ def hybrid(
     """
     from hafs.judge.clients import judge_name, judge_of
     from hafs.judge.protocols import open_protocol
-    from hafs.judged import HybridSettings
-    from hafs.judged import hybrid as run
+    from hafs.workflows.hybrid import HybridSettings
+    from hafs.workflows.hybrid import hybrid as run
 
     _shares(min_agreement, confidence)
     space = workspace_at(workspace)
@@ -217,9 +217,9 @@ def _asking(
     """
     from hafs.cli.judge import ask as ask_all
     from hafs.cli.judge import name_problems, open_clients, said
-    from hafs.judge.calling import Manner
     from hafs.judge.injection import probes_of
-    from hafs.judge.runner import Judging
+    from hafs.judge.run.calling import Manner
+    from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
 
     def ask(store: Store, kept: Shortlist) -> int:
@@ -268,7 +268,7 @@ def _shares(min_agreement: float = 0.5, confidence: float = 0.5) -> None:
 
 
 def _write(groups: list[PreferenceGroup], output: Path | None, pairs: bool) -> None:
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
     from hafs.preferences import to_pairs
 
     if groups and output is not None:

@@ -22,7 +22,7 @@ def lock(
     json: Json = False,
 ) -> None:
     """Write down a table of a recipe or loop and what it depends on: hashes of data, model, settings, versions."""
-    from hafs.lock import lock, write_lock
+    from hafs.provenance.lock import lock, write_lock
 
     space = workspace_at(workspace)
     with space.open_store() as store:
@@ -45,7 +45,7 @@ def reproduce(
 
     Killed and repeated, it goes on where it was.
     """
-    from hafs.lock import read_lock, reproduce
+    from hafs.provenance.lock import read_lock, reproduce
     from hafs.store import init_workspace
 
     locked = read_lock(file)
@@ -67,10 +67,10 @@ def _shown(found: Any) -> Any:
     """The table with what differs."""
     from rich.console import Group
 
-    from hafs import recipe
     from hafs.cli.loop import closing
     from hafs.evals import to_rich
     from hafs.evals.tables import Cell, Table, rich_table
+    from hafs.workflows import recipe
 
     def table(title: str, rows: Any) -> list[Any]:
         cells = tuple(tuple(map(Cell, row)) for row in rows[:30])

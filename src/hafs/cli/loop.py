@@ -15,7 +15,7 @@ from hafs.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hafs.loop import Outcome
+    from hafs.workflows.loop.run import Outcome
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +43,8 @@ def run(
     Killed or stopped, the same command goes on; done, it prints how it ended.
     """
     from hafs.config import override
-    from hafs.loop import Loop
-    from hafs.loop import run as run_loop
+    from hafs.workflows.loop.run import Loop
+    from hafs.workflows.loop.run import run as run_loop
 
     space = workspace_at(workspace)
     limits = override(

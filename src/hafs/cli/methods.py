@@ -34,10 +34,10 @@ def compare(
 ) -> None:
     """Train every method from one SFT model on the same data, several seeds each; repeated, it goes on."""
     from hafs.cli.evaluate import benchmark_prompts
-    from hafs.jsonl import atomic_write
-    from hafs.methods import Job, compare_methods, to_markdown
-    from hafs.sealed import refuse_sealed
+    from hafs.evals.sealed import refuse_sealed
+    from hafs.files.jsonl import atomic_write
     from hafs.tasks import benchmark_name
+    from hafs.workflows.compare_methods import Job, compare_methods, to_markdown
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError(

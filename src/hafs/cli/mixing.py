@@ -58,7 +58,7 @@ def import_(
 
     A row that cannot be used goes to FILE.bad.jsonl with its number and the reason.
     """
-    from hafs.pipeline import keep_groups
+    from hafs.preferences.collect import keep_groups
 
     with workspace_at(workspace).open_store() as store:
         found = read(file, format)
@@ -92,7 +92,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write preferences in a format; what the format has no place for is named."""
-    from hafs.pipeline import newest_groups
+    from hafs.preferences.collect import newest_groups
 
     if input is not None:
         groups = read(input).groups
@@ -230,8 +230,8 @@ def stats(
     json: Json = False,
 ) -> None:
     """What is in preferences: sources, families, margins, and whether longer answers win."""
-    from hafs.pipeline import newest_stats
     from hafs.preferences import Stats
+    from hafs.preferences.collect import newest_stats
 
     if file is not None:
         found = Stats()
@@ -253,7 +253,7 @@ def _draw(found: Stats, output: Path) -> None:
 
     from rich.console import Console
 
-    from hafs.jsonl import atomic_write
+    from hafs.files.jsonl import atomic_write
 
     if output.suffix not in (".svg", ".html"):
         raise UsageError(f"{output} is neither .svg nor .html", "name it stats.svg")

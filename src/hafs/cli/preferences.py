@@ -19,8 +19,8 @@ from hafs.errors import UsageError
 
 if TYPE_CHECKING:
     from hafs.config import Config, GenerateConfig, PreferencesConfig
-    from hafs.pipeline import BuiltGroups
     from hafs.preferences import BuildReport
+    from hafs.preferences.collect import BuiltGroups
     from hafs.store import Store, Workspace
 
 Scheme = Annotated[
@@ -71,7 +71,8 @@ def build(
     """
     from hafs.backends import identify
     from hafs.judge.clients import judge_of
-    from hafs.pipeline import groups_from_people, preference_groups, scorer_for, scorer_name
+    from hafs.preferences.collect import groups_from_people, preference_groups
+    from hafs.scorers.run import scorer_for, scorer_name
 
     if source not in ("scores", "human"):
         raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
@@ -114,9 +115,10 @@ def generate(
     """
     from hafs.backends import open_backend
     from hafs.config import override
-    from hafs.generate import generate_candidates
+    from hafs.generation.candidates import generate_candidates
     from hafs.judge.clients import judge_of
-    from hafs.pipeline import preference_groups, score_candidates, scorer_for, scorer_name
+    from hafs.preferences.collect import preference_groups
+    from hafs.scorers.run import score_candidates, scorer_for, scorer_name
 
     space = workspace_at(workspace)
     sampling = override(space.config.generate, candidates=candidates_per_prompt)
@@ -153,8 +155,8 @@ def _generate_judged(
     """Candidates of a model, a judge's verdicts on them, and groups of these."""
     from hafs.backends import open_backend
     from hafs.cli.judge import ask, name_problems, open_clients, said
-    from hafs.generate import generate_candidates
-    from hafs.judge.runner import Judging
+    from hafs.generation.candidates import generate_candidates
+    from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
 
     clients = open_clients([named], None, False)  # a missing key is said before anything is generated
@@ -193,7 +195,7 @@ def _judged_groups(
     """`hafs judge build` of some prompts."""
     from hafs.cli.judge_calibrate import finish
     from hafs.judge.clients import judge_name
-    from hafs.judged import judged_groups
+    from hafs.workflows.hybrid import judged_groups
 
     mine = space.config.preferences
     unused = [k for k in ("scheme", "references") if getattr(mine, k) != type(mine).model_fields[k].default]
@@ -233,7 +235,7 @@ def _pairing(config: Config, scheme: str | None, references: str | None) -> Pref
 
 
 def _finish(groups: BuiltGroups, report: BuildReport, output: Path | None, pairs: bool, as_json: bool) -> None:
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
     from hafs.preferences import to_pairs
 
     if groups and output is not None:

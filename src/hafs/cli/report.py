@@ -85,9 +85,9 @@ def _compared(
 ) -> tuple[Path, Path]:
     """Write the page of a comparison; its path and that of its Markdown twin."""
     from hafs.evals import compare
-    from hafs.evidence import facts, gather_report
-    from hafs.pipeline import newest_groups
+    from hafs.preferences.collect import newest_groups
     from hafs.report import Rerun, write_report
+    from hafs.report.gather import facts, gather_report
 
     with space.open_store() as store:
         groups = newest_groups(store)

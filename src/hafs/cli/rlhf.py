@@ -92,7 +92,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Score the rows of a file with a reward model; rows that cannot be scored are named and left out."""
-    from hafs.jsonl import read_jsonl, write_jsonl
+    from hafs.files.jsonl import read_jsonl, write_jsonl
     from hafs.scorers.reward import RewardScorer
     from hafs.types import Candidate, Prompt
 
@@ -182,11 +182,11 @@ def ppo(
 ) -> None:
     """Improve a model by PPO on its own sampled answers. Repeated, it goes on from the last checkpoint."""
     from hafs.config import override
-    from hafs.loading import load_tokenizer
-    from hafs.models import resolve
-    from hafs.pipeline import scorer_for
-    from hafs.rollouts import ServedSampler, policy_sampler, rater
+    from hafs.models.loading import load_tokenizer
+    from hafs.models.naming import resolve
+    from hafs.scorers.run import scorer_for
     from hafs.training.ppo import Sampler, train_ppo
+    from hafs.workflows.rollouts import ServedSampler, policy_sampler, rater
 
     if sft_model is None:
         raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")

@@ -52,7 +52,7 @@ def score(
     if context.invoked_subcommand:
         return
     from hafs.judge.clients import judge_of
-    from hafs.pipeline import score_candidates, scorer_for, scorer_name
+    from hafs.scorers.run import score_candidates, scorer_for, scorer_name
 
     space = workspace_at(workspace)
     if named := judge_of(scorer_name(space.config, scorer)):
@@ -82,7 +82,7 @@ def _have_judged(
 ) -> None:
     """`hafs judge run` about the workspace's candidates."""
     from hafs.cli.judge import ask, name_problems, open_clients, said
-    from hafs.judge.runner import Judging
+    from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
 
     with space.open_store() as store:

@@ -58,7 +58,7 @@ def serve(
         raise MissingTool(
             f"serving needs a package that is not installed ({e.name})", "pip install 'hafs[serve]'"
         ) from e
-    from hafs.backends.transformers import TransformersBackend
+    from hafs.generation.transformers import TransformersBackend
 
     chosen = workspace_model(model, workspace)
     listener = _listen(host, port)
@@ -79,7 +79,7 @@ def workspace_model(model: str | None, workspace: Path | None) -> str:
 
     Without a name it is the workspace's model. A workspace is needed only where it is asked.
     """
-    from hafs.models import DEFAULT_NAMES
+    from hafs.models.naming import DEFAULT_NAMES
     from hafs.store import find_workspace, open_workspace
 
     if model in DEFAULT_NAMES:

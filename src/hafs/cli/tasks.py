@@ -42,7 +42,7 @@ def generate(
 ) -> None:
     """Generate prompts of a pack: the same ones for the same arguments, on every machine."""
     from hafs import tasks
-    from hafs.jsonl import write_jsonl
+    from hafs.files.jsonl import write_jsonl
 
     prompts = tasks.generate(pack, split, num_samples, seed, _words(families), _words(tags))
     if output is not None:
@@ -56,7 +56,7 @@ def generate(
 
 def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json = False) -> None:
     """Run every reference answer of a task file through its checker; exit code 1 when one fails or cannot be run."""
-    from hafs.pipeline import check_references
+    from hafs.scorers.run import check_references
     from hafs.tasks import load_tasks
 
     loaded = load_tasks(file)

@@ -14,7 +14,7 @@ import typer
 from hafs import registry
 from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts
 from hafs.errors import HafsError, UsageError
-from hafs.presets import PRESETS
+from hafs.training.presets import PRESETS
 
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig
@@ -291,7 +291,7 @@ def settings(workspace: Path | None) -> tuple[Config, Path]:
 def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
     """Refuse prompts that are sealed in the workspace, where there is one."""
     from hafs.cli.compare import workspace_or_none
-    from hafs.sealed import refuse_sealed
+    from hafs.evals.sealed import refuse_sealed
 
     if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
@@ -312,7 +312,7 @@ def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:
     from hafs.cli.common import workspace_at
-    from hafs.pipeline import newest_groups
+    from hafs.preferences.collect import newest_groups
     from hafs.training.data import examples
 
     with workspace_at(workspace).open_store() as store:
@@ -344,9 +344,10 @@ def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, li
 def pass_rate(config: Config, model: str, spec: str) -> Any:
     """A `PassRate` on the prompts that `spec` names."""
     from hafs import tasks
-    from hafs.loading import load_tokenizer
-    from hafs.models import resolve
-    from hafs.pipeline import PassRate, scorer_for
+    from hafs.evals.evaluate import PassRate
+    from hafs.models.loading import load_tokenizer
+    from hafs.models.naming import resolve
+    from hafs.scorers.run import scorer_for
 
     pack, _, count = spec.partition(":")
     if not (Path(spec).is_file() or (count.isdecimal() and int(count))):

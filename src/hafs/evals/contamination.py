@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hafs.errors import UsageError
-from hafs.lineage import TrainingRun, ancestry, training_runs
+from hafs.models.lineage import TrainingRun, ancestry, training_runs
 
 __all__ = ["THRESHOLD", "Hit", "Index", "refuse_contaminated", "shingles", "similarity"]
 

@@ -30,9 +30,9 @@ def reference_nll(
     from accelerate import Accelerator
 
     from hafs.config import TrainConfig
-    from hafs.fetch import cache_root
-    from hafs.loading import load_model, load_tokenizer, pick_precision
-    from hafs.models import model_hash, resolve
+    from hafs.files.fetch import cache_root
+    from hafs.models.loading import load_model, load_tokenizer, pick_precision
+    from hafs.models.naming import model_hash, resolve
     from hafs.training.logprobs import CandidateLogps, self_test
     from hafs.training.packing import fit, tokenize
     from hafs.training.reference import ReferenceCache, fill_reference

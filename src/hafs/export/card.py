@@ -11,7 +11,7 @@ from typing import Any
 
 from hafs.evals import EvalResult
 from hafs.evals.words import interval, percent, title
-from hafs.models import DEFAULT_NAMES, model_hash
+from hafs.models.naming import DEFAULT_NAMES, model_hash
 from hafs.statistics import wilson
 from hafs.store import Store
 

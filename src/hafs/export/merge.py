@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.loading import load_model, load_tokenizer, save_model
-from hafs.models import HASHED, resolve
+from hafs.models.loading import load_model, load_tokenizer, save_model
+from hafs.models.naming import HASHED, resolve
 
 
 def is_adapter(path: Path) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hafs.chat import stop_ids
+from hafs.models.chat import stop_ids
 
 Turns = Sequence[Mapping[str, str]]
 

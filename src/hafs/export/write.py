@@ -10,9 +10,9 @@ from pathlib import Path
 from hafs.errors import UsageError
 from hafs.export.card import Origin, card
 from hafs.export.merge import base_bits, is_adapter, write_adapter, write_merged
-from hafs.fetch import locked, new_folder
-from hafs.loading import load_tokenizer
-from hafs.models import resolve
+from hafs.files.fetch import locked, new_folder
+from hafs.models.loading import load_tokenizer
+from hafs.models.naming import resolve
 from hafs.types import Progress, silent
 
 FORMATS = ("safetensors", "adapter", "gguf", "ollama")

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hafs.judge.calling import Manner
-from hafs.judge.ledger import Means
 from hafs.judge.prices import Price, most_tokens
+from hafs.judge.run.calling import Manner
+from hafs.judge.run.ledger import Means
 from hafs.judge.work import Work
 
 CHARS_PER_TOKEN = 3.2

@@ -10,9 +10,9 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from hafs.judge.calling import Caller
 from hafs.judge.clients import ABILITIES, CallFailed, Client, EndpointDown, ReplayClient, Reply
-from hafs.judge.ledger import ANSWERED, Call, Ledger
+from hafs.judge.run.calling import Caller
+from hafs.judge.run.ledger import ANSWERED, Call, Ledger
 
 SCHEMA = {
     "type": "object",

@@ -19,8 +19,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
-from hafs.chat import whole
 from hafs.errors import UsageError
+from hafs.models.chat import whole
 from hafs.types import Candidate, Prompt, Verdict, content_id
 
 LABELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

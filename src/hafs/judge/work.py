@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from hafs.judge.answers import Unreadable, read
-from hafs.judge.ledger import Call, Ledger
 from hafs.judge.protocols import Ask, Protocol, Reading
+from hafs.judge.run.ledger import Call, Ledger
 from hafs.store import Store
 from hafs.store.query import Matching
 from hafs.types import Candidate, Prompt, Verdict

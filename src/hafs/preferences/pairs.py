@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hafs.jsonl import check_fields
+from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
 from hafs.types import Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hafs.jsonl import atomic_write
+from hafs.files.jsonl import atomic_write
 from hafs.report.data import (
     Answer,
     Example,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hafs.evals.failures import Cluster, Failed, FailureReport, cluster_table, family_table, lead
 from hafs.evals.words import model_title, percent, title
-from hafs.jsonl import atomic_write
+from hafs.files.jsonl import atomic_write
 from hafs.report.blocks import Bar, BarGroup, Bars, Block, Code, Figure, Grid, Key, Page, Section, Text
 from hafs.report.html import page_to_html
 

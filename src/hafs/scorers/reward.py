@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hafs.chat import encode_answer, encode_prompt
 from hafs.errors import UsageError
-from hafs.loading import load_tokenizer, pick_precision
-from hafs.models import model_hash, resolve
+from hafs.models.chat import encode_answer, encode_prompt
+from hafs.models.loading import load_tokenizer, pick_precision
+from hafs.models.naming import model_hash, resolve
 from hafs.types import Candidate, Prompt, Score
 
 TOKENS = 4096

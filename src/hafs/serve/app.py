@@ -14,8 +14,8 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
-from hafs.backends.transformers import TransformersBackend
 from hafs.errors import UsageError
+from hafs.generation.transformers import TransformersBackend
 from hafs.serve.batching import Batcher, Job, Row, Shown
 from hafs.serve.protocol import (
     AdapterRequest,

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hafs.backends.transformers import TransformersBackend
-from hafs.chat import decode_answer
 from hafs.config import GenerateConfig
+from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import decode_answer
 from hafs.types import content_id
 
 LINGER = 0.01

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from hafs.backends.transformers import TransformersBackend
-from hafs.chat import Tokenizer, encode_messages, whole
+from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import Tokenizer, encode_messages, whole
 from hafs.serve.batching import Row, Shown
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hafs.jsonl import Loaded, check_fields, read_jsonl
+from hafs.files.jsonl import Loaded, check_fields, read_jsonl
 from hafs.store.rows import KINDS
 from hafs.types import Score
 
@@ -32,7 +32,7 @@ class Parent:
 
 
 def read_rows(path: str | Path, kind: str, parent: Parent | None = None) -> Loaded[Any]:
-    """Read rows of `kind` from JSON lines; see `hafs.jsonl.read_jsonl` for what happens to bad lines."""
+    """Read rows of `kind` from JSON lines; see `hafs.files.jsonl.read_jsonl` for what happens to bad lines."""
     return read_jsonl(path, _parser(kind, parent))
 
 

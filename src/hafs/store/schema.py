@@ -117,7 +117,7 @@ def references(rows: Sequence[dict[str, Any]]) -> tuple[Reference, ...]:
 
 
 def _group_candidates(rows: Sequence[dict[str, Any]]) -> tuple[GroupCandidate, ...]:
-    return tuple(GroupCandidate(**row) for row in rows)
+    return tuple(GroupCandidate.from_dict(row) for row in rows)
 
 
 def _edges(rows: Sequence[dict[str, Any]]) -> tuple[Edge, ...]:

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Table, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import write_jsonl
+from hafs.files.jsonl import write_jsonl
 from hafs.store import schema
 from hafs.store.desk import Desk
 from hafs.store.engine import connect, database_url, transaction

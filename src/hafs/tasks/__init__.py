@@ -15,7 +15,7 @@ from typing import Protocol
 
 from hafs import registry
 from hafs.errors import UsageError
-from hafs.jsonl import Loaded, read_jsonl
+from hafs.files.jsonl import Loaded, read_jsonl
 from hafs.types import Prompt
 
 __all__ = [

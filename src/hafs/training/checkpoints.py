@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hafs.errors import HafsError, UsageError
-from hafs.jsonl import atomic_write
+from hafs.files.jsonl import atomic_write
 
 
 class RunDirectory:

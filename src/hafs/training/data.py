@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.jsonl import Loaded, read_jsonl, write_jsonl
-from hafs.lineage import DATA_FILE
+from hafs.files.jsonl import Loaded, read_jsonl, write_jsonl
+from hafs.models.lineage import DATA_FILE
 from hafs.types import GroupCandidate, PreferenceGroup, Prompt
 
 _ANSWER = ("completion", "response", "output", "answer", "chosen")
@@ -49,7 +49,7 @@ def record_data(output: Path, model: str, groups: Sequence[PreferenceGroup]) -> 
     """Write beside a run what it was trained on: the model it began with, then a line for each group.
 
     A line names the prompt, the ids of group and candidates, where the edges came from, and how many there are;
-    `hafs.lineage` reads it. Only the main process of several writes, and what is there stays.
+    `hafs.models.lineage` reads it. Only the main process of several writes, and what is there stays.
     """
     path = output / DATA_FILE
     if path.exists() or os.environ.get("RANK", "0") != "0":

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from hafs.config import TrainConfig, override
-from hafs.loading import pick_precision
+from hafs.models.loading import pick_precision
 from hafs.training.logprobs import CHUNK
 from hafs.training.packing import StepRows, TokenGroup
 from hafs.training.shapes import Layer, Linear, Shape

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hafs.loading import save_model
+from hafs.models.loading import save_model
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.packing import Row, TokenGroup
 

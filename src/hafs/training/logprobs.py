@@ -15,7 +15,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hafs.loading import pick_precision
+from hafs.models.loading import pick_precision
 from hafs.training.attention import masks, takes_shared_layout, use_blocks
 from hafs.training.packing import Row, TokenGroup, shared_row, unshared_row
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hafs.chat import Tokenizer, encode_answer, encode_prompt
+from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
 from hafs.types import Edge, PreferenceGroup
 
 

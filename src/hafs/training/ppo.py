@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from hafs.chat import encode_prompt, template_hash, tokenizer_hash
 from hafs.config import PPOConfig
 from hafs.errors import HafsError, UsageError
-from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
-from hafs.models import model_hash, resolve
+from hafs.models.chat import encode_prompt, template_hash, tokenizer_hash
+from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.naming import model_hash, resolve
 from hafs.training.actors import POLICY, Actors, reward_adapter
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
 from hafs.training.checkpoints import RunDirectory, trim_log

@@ -18,12 +18,12 @@ from accelerate import Accelerator
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 
-from hafs.chat import template_hash, tokenizer_hash
 from hafs.config import DPOConfig, TrainConfig
 from hafs.errors import DataError, UsageError
-from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
-from hafs.models import model_hash, resolve
-from hafs.tools import cache_root
+from hafs.files.fetch import cache_root
+from hafs.models.chat import template_hash, tokenizer_hash
+from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import check_calibrated

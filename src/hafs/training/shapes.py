@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from hafs.errors import UsageError
-from hafs.loading import quiet
-from hafs.models import resolve
+from hafs.models.loading import quiet
+from hafs.models.naming import resolve
 from hafs.training.attention import takes_shared_layout
 
 

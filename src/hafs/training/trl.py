@@ -35,8 +35,8 @@ from transformers import PrinterCallback, TrainerCallback
 
 from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
-from hafs.loading import load_model, load_tokenizer, pick_precision, save_model
-from hafs.models import model_hash, resolve
+from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import check_calibrated

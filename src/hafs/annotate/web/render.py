@@ -25,7 +25,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from hafs.annotate.visible import visible
-from hafs.annotate.web.asar import AsarLexer, looks_like_asm
+from hafs_snes.lexer import AsarLexer, looks_like_asm
 
 __all__ = ["SHOWN", "Line", "diff", "raw", "rendered"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import DataError, UsageError
-from hafs.jsonl import write_jsonl
+from hafs.files.jsonl import write_jsonl
 from hafs.preferences.formats import shapes
 from hafs.preferences.formats.files import read_rows, write_rows
 from hafs.preferences.formats.shapes import Row, Said

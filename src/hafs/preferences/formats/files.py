@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from hafs.errors import DataError, MissingTool, UsageError
-from hafs.jsonl import NOT_UTF8, UNDECODED, atomic_write, write_jsonl
+from hafs.files.jsonl import NOT_UTF8, UNDECODED, atomic_write, write_jsonl
 
 __all__ = ["FileRow", "read_rows", "write_rows"]
 

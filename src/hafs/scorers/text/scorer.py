@@ -55,7 +55,7 @@ class TextScorer:
         self._judge: Any = None
         self._model = model
         if model:
-            from hafs.models import model_hash, resolve
+            from hafs.models.naming import model_hash, resolve
 
             self.arguments = {**asked, "model": model_hash(resolve(model))}
 
@@ -141,8 +141,8 @@ class _Judge:
     """A causal language model that reads answers."""
 
     def __init__(self, model: str) -> None:
-        from hafs.loading import load_model, load_tokenizer
-        from hafs.models import resolve
+        from hafs.models.loading import load_model, load_tokenizer
+        from hafs.models.naming import resolve
 
         path = resolve(model)
         self._tokenizer, self._net = load_tokenizer(path), load_model(path).eval()
@@ -151,7 +151,7 @@ class _Judge:
         """See `TextScorer._perplexity`; raises HafsError when the text does not fit the model."""
         import torch
 
-        from hafs.chat import encode_answer, encode_prompt
+        from hafs.models.chat import encode_answer, encode_prompt
 
         head = encode_prompt(self._tokenizer, prompt.text, prompt.system)
         tail = encode_answer(self._tokenizer, text)

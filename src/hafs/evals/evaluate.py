@@ -1,0 +1,230 @@
+"""A benchmark answered by a model and checked; pass rate measured on a model in training.
+
+Every stage asks the store what is there and does the rest, so it can be killed and repeated.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hafs.backends import Request, answers, is_local, open_backend
+from hafs.config import EvalConfig, GenerateConfig
+from hafs.errors import HafsError, UsageError
+from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
+from hafs.evals.compare import pair_up, winner
+from hafs.generation.candidates import generate_candidates
+from hafs.models.naming import model_hash, resolve
+from hafs.scorers import Scorer
+from hafs.scorers.run import checker_of, score_all
+from hafs.store import Store
+from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
+
+
+def greedy(config: EvalConfig) -> GenerateConfig:
+    """The decoding of evaluations: the likeliest token each time."""
+    return GenerateConfig(
+        candidates=1, temperature=0.0, top_p=1.0, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+    )
+
+
+def evaluate(
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    model: str,
+    name: str,
+    benchmark: str,
+    prompts: Sequence[Prompt],
+    config: EvalConfig,
+    progress: Progress = silent,
+) -> EvalResult:
+    """Answer a benchmark greedily and check the answers; what the store has is not done again.
+
+    `scorer` checks all prompts, or those of `checkers_for` each check their own. The result is kept as a run of kind
+    "eval", and comes from there when it is complete; one with unscored prompts is a failed run, and what is missing is
+    tried again next time.
+    """
+    if not prompts:
+        raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
+    decoding = greedy(config)
+    settings = {
+        "name": name,
+        "benchmark": benchmark,
+        "decoding": decoding.model_dump(),
+        "scorer": _versions(scorer),
+        "prompts": content_id([p.id for p in prompts]),
+    }
+    backend = None if is_local(model) else open_backend(model)
+    where = backend.name if backend else str(resolve(model))
+    run = store.start_run("eval", settings, {"model": backend.model if backend else model_hash(where)})
+    known = store.get_run(run)
+    if known is not None and known.status == "finished":
+        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)  # now the newest of its name
+        return EvalResult.from_dict(known.outputs)
+    started = time.monotonic()
+    backend = backend or open_backend(model)
+    made = generate_candidates(store, backend, _held_out(prompts), decoding, progress).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress)
+    result = eval_result(
+        name,
+        backend.model,
+        where,
+        benchmark,
+        decoding.model_dump(),
+        prompts,
+        made,
+        {s.candidate_id: s for s in scores},
+        seconds=time.monotonic() - started,
+    )
+    store.finish_run(
+        run,
+        "failed" if result.unscored() else "finished",
+        {"passed": result.passed, "scored": result.scored},
+        result.to_dict(),
+        model=backend.model,
+    )
+    return result
+
+
+def evaluate_sampled(
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    model: str,
+    name: str,
+    benchmark: str,
+    prompts: Sequence[Prompt],
+    sampling: GenerateConfig,
+    progress: Progress = silent,
+) -> SampledResult:
+    """Sample `sampling.candidates` answers to each prompt of a benchmark and check them, as `evaluate` does.
+
+    The result is a run of kind "eval-sampled"; pass@k comes from it.
+    """
+    path = resolve(model)
+    settings = {
+        "name": name,
+        "benchmark": benchmark,
+        "decoding": sampling.model_dump(),
+        "scorer": _versions(scorer),
+        "prompts": content_id([p.id for p in prompts]),
+    }
+    run = store.start_run("eval-sampled", settings, {"model": model_hash(path)})
+    known = store.get_run(run)
+    if known is not None and known.status == "finished":
+        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)
+        return SampledResult.from_dict(known.outputs)
+    started = time.monotonic()
+    backend = open_backend(model)
+    made = generate_candidates(store, backend, _held_out(prompts), sampling, progress).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress)
+    result = sampled_result(
+        name,
+        backend.model,
+        str(path),
+        benchmark,
+        sampling.model_dump(),
+        prompts,
+        made,
+        {s.candidate_id: s for s in scores},
+        seconds=time.monotonic() - started,
+    )
+    status = "failed" if result.unscored() else "finished"
+    store.finish_run(run, status, {"answers": len(made)}, result.to_dict(), model=backend.model)
+    return result
+
+
+def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts as they enter the store: what a model is tested with is no training prompt by default."""
+    return [replace(p, split="test") if p.split == "train" else p for p in prompts]
+
+
+def _versions(scorer: Scorer | Mapping[str, Scorer]) -> Any:
+    """What identifies the checkers of an evaluation: one's version, or the version of each by name."""
+    if not isinstance(scorer, Mapping):
+        return scorer.version
+    versions = {s.name: s.version for s in scorer.values()}
+    return next(iter(versions.values())) if len(versions) == 1 else versions
+
+
+def _scores(
+    store: Store,
+    scorer: Scorer | Mapping[str, Scorer],
+    prompts: Sequence[Prompt],
+    made: Sequence[Candidate],
+    model: str,
+    progress: Progress,
+) -> list[Score]:
+    """The scores of `made`, computed where the store has none, with the checks of `prompts` as they are given."""
+    if isinstance(scorer, Mapping):
+        out: list[Score] = []
+        for name, one in scorer.items():
+            out += _scores(store, one, [p for p in prompts if checker_of(p) == name], made, model, progress)
+        return out
+    by_id = {p.id: p for p in prompts}
+    mine = {c.id: c for c in made if c.prompt_id in by_id}
+
+    def known() -> dict[str, Score]:
+        found = store.scores(prompt_ids=list(by_id), model=model, scorer=scorer.name, version=scorer.version)
+        same = (s for s in found if s.candidate_id in mine and dict(s.arguments) == dict(scorer.arguments))
+        return {s.candidate_id: s for s in same}
+
+    scored = {id for id, s in known().items() if s.value is not None}
+    score_all(store, scorer, [(by_id[c.prompt_id], c) for id, c in mine.items() if id not in scored], progress)
+    return list(known().values())
+
+
+@dataclass
+class PassRate:
+    """Validation by what counts: the share of held-out prompts answered right, measured on the model in training.
+
+    Pair accuracy can rise while a model forgets how to answer; this cannot. Among equal pass rates the checkpoint that
+    wins more prompts against the start (by the scorer's own ordering, such as fewer bytes) is ahead.
+    """
+
+    tokenizer: Any
+    prompts: Sequence[Prompt]
+    scorer: Scorer
+    config: EvalConfig
+    before: EvalResult | None = None
+
+    def __call__(self, step: int, net: Any) -> Mapping[str, float]:
+        """Metrics of the network as it is now; "score" picks the checkpoint. Empty when nothing could be scored.
+
+        Raises HafsError when that is so at the start: the checkpoint could not be picked by what was asked for.
+        """
+        now = self._answered(net)
+        if not now.scored:
+            if step == 0:
+                why = "; ".join(now.unscored())
+                raise HafsError(f"no answer to the validation prompts could be scored: {why}", "hafs doctor")
+            return {}
+        if self.before is None:  # training asks about the model that it starts from first, when it resumes too
+            self.before = now
+        wins = [winner(new, old) for new, old in pair_up(now, self.before)[0]]
+        net_wins = sum(wins) / max(1, len(wins))
+        rate = now.passed / now.scored
+        return {
+            "score": rate + 0.5 * net_wins / now.scored,  # all wins together weigh less than one prompt
+            "pass_rate": rate,
+            "prompts": now.scored,
+            "net_wins": net_wins,
+            "builds": sum(r.builds is True for r in now.results) / now.scored,
+            "tokens": sum(r.n_tokens or 0 for r in now.results) / len(now.results),
+        }
+
+    def _answered(self, net: Any) -> EvalResult:
+        """The network's greedy answers to the prompts, checked."""
+        from hafs.generation.transformers import TransformersBackend
+
+        backend = TransformersBackend.of(net, self.tokenizer)
+        requests = [Request(p.id, p.text, p.system) for p in self.prompts]
+        made = [
+            Candidate(a.key, a.text, n_tokens=len(a.token_ids), finish=a.finish)
+            for batch in answers(backend, requests, greedy(self.config))
+            for a in batch
+        ]
+        by_id = {p.id: p for p in self.prompts}
+        scores = {s.candidate_id: s for s in self.scorer.score([(by_id[c.prompt_id], c) for c in made])}
+        return eval_result("in training", "", "", "validation", {}, self.prompts, made, scores)

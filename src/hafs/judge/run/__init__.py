@@ -1,0 +1,1 @@
+"""Asking a judge: calls, batches, ledger, budget and limits."""

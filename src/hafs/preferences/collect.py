@@ -1,0 +1,117 @@
+"""Preference groups of a workspace: built from scores or from people, kept as one run, read back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hafs.config import PreferencesConfig
+from hafs.preferences import BuildReport, Stats, group_from_people
+from hafs.preferences.parallel import Build, build, few_cycles
+from hafs.scorers import Scorer
+from hafs.store import Run, Store
+from hafs.types import Annotation, PreferenceGroup, Progress, content_id, silent
+
+
+@dataclass(frozen=True)
+class BuiltGroups:
+    """The groups of a run in the store; they are read when they are gone through, so any number of them fits."""
+
+    store: Store
+    run: str
+    n: int
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[PreferenceGroup]:
+        return self.store.groups(run=self.run)
+
+
+def preference_groups(
+    store: Store, scorer: Scorer, config: PreferencesConfig, progress: Progress = silent, **filters: Any
+) -> tuple[BuiltGroups, BuildReport]:
+    """The workspace's candidates as preference groups, by what `scorer` says of them.
+
+    They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
+    """
+    arguments, pairing = dict(scorer.arguments), config.model_dump()
+    work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
+    built = build(store, work, progress)
+    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": arguments, **pairing}
+    return _noted(store, built.ids, about, built.report.to_dict(), built.stats), built.report
+
+
+def keep_groups(
+    store: Store, groups: Iterable[PreferenceGroup], about: Mapping[str, Any], metrics: Callable[[], Mapping[str, Any]]
+) -> BuiltGroups:
+    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
+    stats = Stats()
+    ids: list[str] = []
+    with few_cycles():
+        for rows in store.encoded("groups", stats.counted(groups)):
+            store.add_encoded("groups", rows)
+            ids += [row["id"] for row in rows]
+    return _noted(store, ids, about, metrics(), stats)
+
+
+def _noted(
+    store: Store, ids: Sequence[str], about: Mapping[str, Any], metrics: Mapping[str, Any], stats: Stats
+) -> BuiltGroups:
+    """Groups that are in the store as those of a run of kind "preferences"."""
+    run = store.start_run("preferences", about, {"groups": content_id(ids)})
+    store.link_groups(run, ids)
+    store.finish_run(run, "finished", metrics, {"stats": stats.to_dict()})
+    return BuiltGroups(store, run, len(ids))
+
+
+def newest_stats(store: Store) -> Stats:
+    """What is in the groups that `newest_groups` gives; counted when they were built where that is known."""
+    run = _newest_build(store)
+    if run is not None and "stats" in run.outputs:
+        return Stats.from_dict(dict(run.outputs["stats"]))
+    stats = Stats()
+    for group in store.groups(run=run.id if run else None):
+        stats.add(group)
+    return stats
+
+
+def _newest_build(store: Store) -> Run | None:
+    built = [r for r in store.runs(kind="preferences") if r.status == "finished"]
+    return max(built, key=lambda r: r.finished or 0.0, default=None)
+
+
+def groups_from_people(
+    store: Store, config: PreferencesConfig, *, annotators: Sequence[str] | None = None, split: str | None = None
+) -> tuple[BuiltGroups, BuildReport]:
+    """What people said of the workspace's candidates as preference groups; kept like those of `preference_groups`.
+
+    `annotators` are the people that count (all without it), `split` the prompts' split.
+    """
+    said: dict[str, list[Annotation]] = {}
+    for annotation in store.annotations(annotator=annotators):
+        said.setdefault(annotation.prompt_id, []).append(annotation)
+    report = BuildReport()
+    options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
+
+    def made() -> Iterator[PreferenceGroup]:
+        for prompt in store.prompts(ids=list(said), split=split):
+            report.prompts += 1
+            candidates = list(store.candidates(prompt_ids=prompt.id))
+            group = group_from_people(prompt, candidates, said[prompt.id], **options)
+            if group is None:
+                report.skipped["nobody said that one answer is better than another"] += 1
+                continue
+            report.groups += 1
+            report.edges += len(group.edges)
+            yield group
+
+    about = {"scorer": "human", "annotators": sorted(annotators or ()), "split": split, **options}
+    return keep_groups(store, made(), about, report.to_dict), report
+
+
+def newest_groups(store: Store) -> list[PreferenceGroup]:
+    """The groups of the newest build (of everything imported when nothing was built)."""
+    run = _newest_build(store)
+    return list(store.groups(run=run.id if run else None))

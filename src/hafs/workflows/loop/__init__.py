@@ -1,0 +1,1 @@
+"""The loop: what a round asks, the round, the decision after it."""

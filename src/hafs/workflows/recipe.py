@@ -1,0 +1,134 @@
+"""The whole path as one run of a workspace: baseline, SFT, candidates, preference groups, DPO, proof, decision.
+
+A recipe is a typed set of figures; `run` does what of it the workspace does not have yet. It can be killed at any
+moment and started again: it goes on where it was and ends with the same table. The better model is promoted; a DPO
+model that is not at least as good as its SFT model is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hafs import tasks
+from hafs.config import Config
+from hafs.evals import Comparison, EvalResult, compare
+from hafs.report import Rerun, Stage, write_report
+from hafs.report.gather import facts, gather_report
+from hafs.scorers.run import scorer_for
+from hafs.store import Workspace
+from hafs.types import Progress, Prompt, silent
+from hafs.workflows.stages import Say, Stages, check_scorer, no_groups
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to run: a task pack, how many prompts each stage gets, the benchmarks, and the settings of the stages.
+
+    The prompts of SFT and those of the preferences are different ones of the train split; `validation` prompts pick
+    the DPO checkpoint by pass rate. `tags` narrow the pack's families ("easy").
+    """
+
+    name: str
+    pack: str
+    sft_prompts: int
+    preference_prompts: int
+    validation_prompts: int
+    benchmarks: tuple[str, ...]
+    config: Config
+    tags: tuple[str, ...] = ()
+    model: str = "default"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON, for the record of the run."""
+        return {**asdict(self), "config": self.config.model_dump(mode="json", exclude={"loop"})}
+
+
+@dataclass
+class Outcome:
+    """What came of a recipe: the comparison, the promoted model's name and directory, the report, seconds by stage."""
+
+    comparison: Comparison
+    promoted: str
+    promoted_path: Path
+    report: Path
+    stages: tuple[Stage, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return {
+            "promoted": self.promoted,
+            "promoted_path": str(self.promoted_path),
+            "report": str(self.report),
+            "seconds": {s.name: round(s.seconds, 1) for s in self.stages},
+            "comparison": self.comparison.to_dict(),
+        }
+
+
+def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
+    """Run `recipe` in `workspace`, or finish it, or return its outcome at once when it is done.
+
+    Raises HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
+    """
+    with workspace.open_store() as store:
+        known = store.get_run(store.start_run("recipe", recipe.to_dict()))
+        assert known is not None
+        if known.status == "finished" and Path(known.outputs["report"]).is_file():
+            return _outcome(known.outputs)
+        with closing(scorer_for(recipe.config)) as scorer:
+            stages = Stages({"recipe": recipe.to_dict()}, workspace.root, store, scorer, say, progress)
+            outcome = _run(stages, recipe)
+        store.finish_run(known.id, "finished", {"promoted": outcome.promoted}, outcome.to_dict())
+        return outcome
+
+
+def _run(s: Stages, recipe: Recipe) -> Outcome:
+    config = recipe.config
+    taught, asked, held = prompts_of(recipe)
+    check_scorer(s.scorer, taught)
+    benchmarks = {name: tasks.benchmark(name) for name in recipe.benchmarks}
+    models = s.root / "models"
+
+    def stage(number: int, name: str, work: Callable[[], Any]) -> Any:
+        return s.stage(name, work, f"{number}/7 {name}")
+
+    def judged(number: int, title: str, name: str, model: str | Path) -> list[EvalResult]:
+        found: list[EvalResult] = stage(number, title, lambda: s.judged(name, model, benchmarks, config))
+        return found
+
+    results = {"baseline": judged(1, "evaluate the baseline", "baseline", recipe.model)}
+    sft = stage(2, "SFT", lambda: s.teach(recipe.model, taught, config, models / "sft"))
+    results["sft"] = judged(3, "evaluate SFT", "sft", sft)
+    s.stage("candidates", lambda: s.answered(sft, [(asked, config.generate)]), "4/7 candidates", once=True)
+    groups, report = stage(5, "preferences", lambda: s.groups(sft, asked, config.preferences))
+    if not groups:
+        raise no_groups(report)
+    dpo = stage(6, "DPO", lambda: s.improve(sft, groups, held, config, models / "dpo"))
+    results["dpo"] = judged(7, "evaluate DPO", "dpo", dpo)
+    comparison = compare(results, "sft", level=config.eval.level)
+    promoted = "dpo" if comparison.promote else "sft"
+    path = s.promote(promoted, {"sft": sft, "dpo": dpo}[promoted], comparison.reason)
+    rerun = Rerun(
+        (f"hafs {recipe.name}",), json.dumps(recipe.to_dict(), indent=1), {"promoted": promoted, **facts(results)}
+    )
+    title = f"hafs {recipe.name}: baseline, SFT, DPO"
+    data = gather_report(title, results, comparison, models, groups, report.skipped, s.times(), rerun)
+    page, _ = write_report(data, s.root / "report.html")
+    return Outcome(comparison, promoted, path, page, s.times())
+
+
+def prompts_of(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+    """(SFT prompts, preference prompts, validation prompts); the first two are different ones of the train split."""
+    both = tasks.generate(recipe.pack, "train", recipe.sft_prompts + recipe.preference_prompts, tags=recipe.tags)
+    held = tasks.generate(recipe.pack, "validation", recipe.validation_prompts, tags=recipe.tags)
+    return both[: recipe.sft_prompts], both[recipe.sft_prompts :], held
+
+
+def _outcome(outputs: Mapping[str, Any]) -> Outcome:
+    stages = tuple(Stage(name, seconds) for name, seconds in outputs["seconds"].items())
+    comparison = Comparison.from_dict(outputs["comparison"])
+    return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), Path(outputs["report"]), stages)
