@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -28,7 +28,7 @@ from hafs.judge.aggregate import Judged
 from hafs.judge.calibrate import Evidence, gather
 from hafs.judge.labels import Pair, pooled
 from hafs.judge.queue import Sample
-from hafs.statistics import Estimate, Regression, Rows, ppi_logistic, ppi_mean
+from hafs.statistics import FEWEST_OF_EITHER, Estimate, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.store import Store
 from hafs.types import Candidate
 
@@ -143,8 +143,9 @@ def judge_preference(
     if not found:
         return {}, ""
     how = "corrected by people's labels (PPI++)"
-    if len(corrected) < len(found):
-        alone = [name for name in found if name not in corrected]
+    if plain := [name for name in corrected if found[name].method != "PPI++"]:
+        how = f"people's labels alone, since too few are of the rarer kind to correct a judge: {', '.join(plain)}"
+    if alone := [name for name in found if name not in corrected]:
         how = f"the judge's own, which labels of {FEWEST} prompts would correct: {', '.join(alone)}"
     judge = evidence.source.removeprefix("judge:")
     return found, (
@@ -256,16 +257,23 @@ def _controlled(
 
     known, rest, inside, outside = _weights(matches, sample)
     everything = rows(matches, None)
-    judge = _fit(everything.predicted, everything, None)
+    judge = _fit(everything.predicted, everything, None) if _both_kinds(everything.predicted) else None
     alone = both = None
-    if len(known) >= FEWEST:
-        here, labels = rows(known, inside), [m.people for m in known if m.people is not None]
+    labels = [m.people for m in known if m.people is not None]
+    if _both_kinds(labels):
+        here = rows(known, inside)
         alone = _fit(labels, here, None)
         both = _fit(labels, here, rows(rest, outside) if rest else None)
     n = len(known)
     rates = Rates(rate(judge, len(matches)), rate(alone, n), rate(both, n), both.power if both else 0.0)
     slopes = [None if fit is None else float(fit.coefficients[-1]) for fit in (judge, alone)]
     return rates, slopes[0], slopes[1]
+
+
+def _both_kinds(values: Iterable[float]) -> bool:
+    """Whether enough of both outcomes were seen for a regression's standard error to be worth its name."""
+    seen = list(values)
+    return min(sum(seen), len(seen) - sum(seen)) >= FEWEST_OF_EITHER
 
 
 def _fit(labels: Any, here: Rows, elsewhere: Rows | None) -> Regression | None:
