@@ -11,8 +11,8 @@ import pytest
 
 from hafs.judge.calibrate import gather
 from hafs.judge.winrate import WinRate, win_rate
-from hafs.judged import judged_groups
 from hafs.store import Store, open_store
+from hafs.workflows.hybrid import judged_groups
 from hafs.types import Candidate, Prompt, Verdict
 
 Row = Mapping[str, object]

@@ -6,8 +6,9 @@ Unknown keys are errors. Defaults are the guide's where it has one (beta 0.1, DP
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -297,20 +298,43 @@ benchmarks = ["asm"]
 """
 
 
-def _explain(error: ValidationError, where: str) -> UsageError:
+def _explain(error: ValidationError, where: str, text: str = "") -> UsageError:
     first = error.errors()[0]
-    key = ".".join(str(p) for p in first["loc"])
+    names = [str(p) for p in first["loc"]]
+    key = ".".join(names)
+    if line := _line_of(text, names):
+        where = f"{where}:{line}"
     if first["type"] == "extra_forbidden":
         return UsageError(f"{where}: unknown setting {key!r}", "`hafs config` lists every setting")
     return UsageError(f"{where}: {key}: {first['msg']} (it is {first['input']!r})", "correct the value")
 
 
-def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
-    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key."""
+def _line_of(text: str, key: Sequence[str]) -> int:
+    """The line of a TOML text that sets a key, or the table that it is in; 0 where neither is written plainly."""
+    table: list[str] = []
+    found = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            here = table
+        elif assigned := re.match(r"\s*([^=#]+?)\s*=", line):
+            here = table + [part.strip().strip("\"'") for part in assigned[1].split(".")]
+        else:
+            continue
+        if here and here == list(key[: len(here)]):
+            found = number
+    return found
+
+
+def parse_config(data: Mapping[str, Any], where: str = "settings", text: str = "") -> Config:
+    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key.
+
+    `text` is the file that it was read from, so that the error can name the line.
+    """
     try:
         found = Config.model_validate(data)
     except ValidationError as e:
-        raise _explain(e, where) from e
+        raise _explain(e, where, text) from e
     for number in found.loop.rounds:
         found.of_round(number)
     return found
@@ -320,12 +344,15 @@ def load_config(path: str | Path) -> Config:
     """Read `hafs.toml`; raises UsageError for a missing file, broken TOML, an unknown key or a bad value."""
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
     except FileNotFoundError as e:
         raise UsageError(f"there is no {path}", "`hafs init DIR` makes a workspace") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path} is not valid TOML: {e}", "correct that line") from e
-    return parse_config(data, str(path))
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}", "its permissions, or another file in its place") from e
+    return parse_config(data, str(path), text)
 
 
 def override(section: _Section, **values: Any) -> Any:

@@ -276,22 +276,16 @@ def finished(run: Path) -> bool:
 def settings(workspace: Path | None) -> tuple[Config, Path]:
     """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
     from hafs.config import Config
-    from hafs.store import find_workspace, open_workspace
+    from hafs.store import workspace_or_none
 
-    if workspace:
-        found = open_workspace(workspace)
-        return found.config, found.root
-    try:
-        found = find_workspace()
-    except UsageError:
-        return Config(), Path()
-    return found.config, found.root
+    found = workspace_or_none(workspace)
+    return (Config(), Path()) if found is None else (found.config, found.root)
 
 
 def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
     """Refuse prompts that are sealed in the workspace, where there is one."""
-    from hafs.cli.compare import workspace_or_none
     from hafs.evals.sealed import refuse_sealed
+    from hafs.store import workspace_or_none
 
     if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
