@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 
 from hafs.errors import DataError
 from hafs.preferences import rank
+from hafs.sandbox import Result
 from hafs.scorers.python import PythonScorer
 from hafs.scorers.python.check import parse_check
 from hafs.scorers.python.extract import extract
 from hafs.scorers.python.harness import NotPlain, decode, encode
-from hafs.scorers.python.run import same
+from hafs.scorers.python.run import Report, Task, same, work
 from hafs.types import Candidate, Prompt, Score
 
 DOUBLE = {
@@ -252,6 +255,88 @@ def test_tests_that_do_not_run_are_the_prompts_fault(scorer: PythonScorer) -> No
     assert got.value is None and "own tests do not run" in got.reason
 
 
+# ---- reports that are not the harness's own
+
+
+class Echo:
+    """A sandbox whose program says what `say` makes of the harness's input."""
+
+    name = "echo"
+
+    def __init__(self, say: Callable[[list[dict[str, Any]]], bytes], status: str = "finished") -> None:
+        self.say, self.status, self.starts = say, status, 0
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", **_: Any) -> Result:
+        self.starts += 1
+        frames = []
+        while stdin:
+            size = int.from_bytes(stdin[:4], "big")
+            frames.append(json.loads(stdin[4 : 4 + size]))
+            stdin = stdin[4 + size :]
+        asked = [
+            {"code": job["code"], "number": job["number"], **rest}
+            for job, rest in zip(*[iter(frames)] * 2, strict=True)
+        ]
+        return Result(self.status, 0, self.say(asked), b"", reason="" if self.status == "finished" else "memory")
+
+    def close(self) -> None:
+        pass
+
+
+def line(asked: dict[str, Any], **changes: Any) -> bytes:
+    """An honest line about an answer that gives 6 to everything."""
+    said = ['{"size": 1, "complexity": 1}', '{"loaded": true}', '{"value": 6}']
+    row = {"number": asked["number"], "secret": asked["secret"], "status": "called", "said": said, "tests": ""}
+    return json.dumps({**row, "signal": 0, "cpu": 0.0, "left over": False, "last": False, **changes}).encode() + b"\n"
+
+
+SIX = parse_check({"entry": "f", "cases": [{"args": "", "returns": "6"}]})
+FORGED = [Task(SIX, "forger"), Task(SIX, "honest"), Task(SIX, "honest")]
+
+
+def spoilt(forged: Callable[[dict[str, Any]], bytes]) -> Callable[[list[dict[str, Any]]], bytes]:
+    """What a harness says in which the forger's line is `forged`."""
+    return lambda asked: b"".join(forged(a) if a["code"] == "forger" else line(a) for a in asked)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        lambda a: b'{"forged": 1}\n',
+        lambda a: line(a) + line(a),
+        lambda a: line(a, secret="0" * 32),
+        lambda a: line(a, number=1),
+        lambda a: line(a, cpu="0"),
+        lambda a: line(a, said=[1]),
+        lambda a: line(a, extra=1),
+        lambda a: line({**a, "secret": ""}) + line(a),
+        lambda a: line(a)[:-9],
+        lambda a: line(a)[:-1],
+        lambda a: b"",
+        lambda a: b"[" * 100_000 + b"\n",
+        lambda a: b"\xff\n",
+    ],
+)
+def test_a_report_that_is_not_whole_leaves_its_answer_unscored_and_no_other(forged: Any) -> None:
+    box = Echo(spoilt(forged))
+    found = work(box, FORGED)
+    assert isinstance(found[0], str) and "did not report as it should" in found[0]
+    assert all(isinstance(r, Report) and r.correct == 1 for r in found[1:]), found
+    assert box.starts == 4  # all together, then each by itself
+
+
+def test_whole_reports_are_taken_in_one_start_and_a_harness_that_had_to_stop_goes_on() -> None:
+    box = Echo(lambda asked: b"".join(map(line, asked)))
+    assert [r.correct for r in work(box, FORGED) if isinstance(r, Report)] == [1, 1, 1] and box.starts == 1
+    box = Echo(lambda asked: line(asked[0], last=True))
+    assert [r.correct for r in work(box, FORGED) if isinstance(r, Report)] == [1, 1, 1] and box.starts == 3
+
+
+def test_a_limit_that_ends_a_lone_answers_run_is_the_answers_fault() -> None:
+    found = work(Echo(lambda asked: b"", "killed"), FORGED[:1])
+    assert isinstance(found[0], Report) and found[0].cause == "memory"
+
+
 # ---- real problems
 
 
@@ -345,8 +430,6 @@ plain = st.recursive(
 @settings(max_examples=40)
 @given(plain)
 def test_plain_values_cross_the_wall_unchanged(value: object) -> None:
-    import json
-
     back = decode(json.loads(json.dumps(encode(value))))
     assert back == value and type(back) is type(value)
     assert same(back, value, 0.0)
@@ -361,9 +444,71 @@ def test_what_is_not_plain_does_not() -> None:
             decode(data)
 
 
-def test_equality_is_strict_on_containers_and_kind_on_floats() -> None:
-    assert same(0.1 + 0.2, 0.3, 1e-9) and same([1.0], [1], 1e-9) and same(float("nan"), float("nan"), 0)
-    assert not same((1,), [1], 0) and not same(0.1, 0.2, 1e-9) and not same({"a": 1}, {"a": 1, "b": 2}, 0)
+EQUAL: list[tuple[object, object, float]] = [
+    (0.1 + 0.2, 0.3, 1e-9),
+    (3, 3.0, 0.0),
+    (10_000_000_001, 1e10, 1e-9),
+    ([1, (2.5, {"a": None})], [1, (2.5, {"a": None})], 0.0),
+    ({"a": 1, "b": 2}, {"b": 2, "a": 1}, 0.0),
+    ({(1, "a"), 2}, {2, (1, "a")}, 0.0),
+    (float("nan"), float("nan"), 0.0),
+    (float("inf"), float("inf"), 0.0),
+]
+UNEQUAL: list[tuple[object, object, float]] = [
+    ("3.5", 3.5, 1e-9),
+    (10_000_000_008.0, 10_000_000_000, 1e-9),
+    (6.0, 6, 0.0),
+    (True, 1, 0.0),
+    (1, True, 0.0),
+    (True, 1.0, 1e-9),
+    (0.1 + 0.2, 0.3, 0.0),
+    (1e-12, 0.0, 0.0),
+    (0.1, 0.2, 1e-9),
+    (10**400, 1.0, 1e-9),
+    (None, 0.0, 1.0),
+    ((1,), [1], 0.0),
+    ([1.0], [1], 1e-9),
+    ({1.0, 2}, {1, 2}, 1e-9),
+    ({True}, {1}, 0.0),
+    ({(1.0,)}, {(1,)}, 0.0),
+    (frozenset({1}), {1}, 0.0),
+    (bytearray(b"a"), b"a", 0.0),
+    ("a", b"a", 0.0),
+    ({True: "x"}, {1: "x"}, 0.0),
+    ({1: 2.0}, {1: 2}, 0.0),
+    ({"a": 1}, {"a": 1, "b": 2}, 0.0),
+    (1 + 0j, 1, 0.0),
+    (range(3), [0, 1, 2], 0.0),
+]
+
+
+@pytest.mark.parametrize(("value", "wanted", "tolerance"), EQUAL)
+def test_equal_values_are_right(value: object, wanted: object, tolerance: float) -> None:
+    assert same(value, wanted, tolerance) and same([value], [wanted], tolerance)
+
+
+@pytest.mark.parametrize(("value", "wanted", "tolerance"), UNEQUAL)
+def test_values_of_another_type_or_number_are_wrong(value: object, wanted: object, tolerance: float) -> None:
+    assert not same(value, wanted, tolerance) and not same({"a": value}, {"a": wanted}, tolerance)
+
+
+def test_a_wrong_type_does_not_pass_and_a_tolerance_is_the_tasks_to_state(scorer: PythonScorer) -> None:
+    half = {"entry": "half", "cases": [{"args": "7", "returns": "3.5"}]}
+    as_text, right = scores(scorer, half, "def half(x):\n    return f'{x / 2:.1f}'", "def half(x):\n    return x / 2")
+    assert (as_text.passed, right.passed) == (False, True)
+    big = {"entry": "f", "cases": [{"args": "", "returns": "10000000000"}]}
+    assert [s.passed for s in scores(scorer, big, "def f(): return 10000000008.0", "def f(): return 10**10")] == [
+        False,
+        True,
+    ]
+    third = {"entry": "f", "cases": [{"args": "", "returns": "0.3"}]}
+    assert not scores(scorer, third, "def f(): return 0.1 + 0.2")[0].passed
+    assert scores(scorer, {**third, "tolerance": 1e-9}, "def f(): return 0.1 + 0.2")[0].passed
+    packed = {"entry": "f", "cases": [{"args": "", "returns": "b'a'"}]}
+    assert [s.passed for s in scores(scorer, packed, "def f(): return bytearray(b'a')", "def f(): return b'a'")] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ class AnnotateSettings(_Section):
     repeats: float = Field(0.1, ge=0, le=1, description="share of the prompts that a person sees again, unannounced")
     gold: str = Field("", description="file of rankings known to be right (JSON lines); everybody gets their prompts")
     reveal: bool = Field(False, description="after the answer, show which model wrote what, its scores and verdicts")
-    checks: bool = Field(False, description="offer the assembler's result before the answer; it unblinds")
+    checks: bool = Field(False, description="offer the checker's result before the answer; it unblinds")
     lease_seconds: float = Field(1800, gt=0, description="a prompt nobody touched for so long goes to somebody else")
     seed: int = 0
 

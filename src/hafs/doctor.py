@@ -16,28 +16,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from hafs import sandbox
 from hafs.errors import MissingTool
+from hafs.files.fetch import cache_root
 from hafs.models import naming as models
-from hafs_snes import tools
+from hafs.tasks.domain import domains
 
-__all__ = ["Check", "checks"]
+__all__ = ["Check", "checks", "output"]
 
 PYTHONS = ((3, 11), (3, 15))
 PACKAGES = ("torch", "transformers", "peft", "accelerate")
 KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 GIB = 1 << 30
 ROOM = 3 * GIB  # the embedded model with its download takes 0.6 GiB; the rest is for the checkpoints of a run
-PROBE_CORE = """
-import ctypes, sys
-class Info(ctypes.Structure):
-    _fields_ = [("name", ctypes.c_char_p), ("version", ctypes.c_char_p), ("rest", ctypes.c_char * 64)]
-core, info = ctypes.CDLL(sys.argv[1]), Info()
-core.retro_get_system_info(ctypes.byref(info))
-print(info.name.decode(), info.version.decode())
-"""
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,7 @@ def checks(device: bool = False) -> list[Check]:
         _packages,
         _torch_device if device else _device,
         _sandbox,
-        _assembler,
-        _emulator,
+        *(domain.checks for domain in domains()),
         _model,
         _judge_keys,
         _disk,
@@ -121,43 +112,7 @@ def _sandbox() -> list[Check]:
     return [Check("sandbox", "missing", detail, fix)]
 
 
-def _assembler() -> list[Check]:
-    row = _tool("asar")
-    if row["path"] is None or not row["ok"]:
-        return [Check("assembler", "missing", row["detail"], row["fix"])]
-    said = _output([row["path"], "--version"])
-    if not said.startswith("Asar "):
-        return [Check("assembler", "missing", f"{row['path']} does not run: {said}", row["fix"] or tools.INSTALL)]
-    wanted = said.startswith("Asar 1.91,")
-    detail = f"{said.split(',')[0]} ({row['path']})"
-    return [Check("assembler", "ok" if wanted else "warn", detail, "" if wanted else _not_pinned("asar 1.91"))]
-
-
-def _emulator() -> list[Check]:
-    row = _tool("bsnes")
-    if row["path"] is None or not row["ok"]:
-        return [Check("emulator", "missing", row["detail"], row["fix"])]
-    said = _output([sys.executable, "-I", "-c", PROBE_CORE, row["path"]])
-    if "bsnes" not in said:
-        return [Check("emulator", "missing", f"{row['path']} does not load: {said}", tools.INSTALL)]
-    try:
-        version("libretro.py")
-    except PackageNotFoundError:
-        return [Check("emulator", "missing", "the package libretro.py is not installed", "pip install 'hafs[asm]'")]
-    status = "ok" if row["pinned"] else "warn"
-    wanted = f"bsnes-mercury balanced {tools.CORE_VERSION}"
-    return [Check("emulator", status, f"{said} ({row['path']})", "" if row["pinned"] else _not_pinned(wanted))]
-
-
-def _tool(name: str) -> dict[str, Any]:
-    return next(row for row in tools.status() if row["name"] == name)
-
-
-def _not_pinned(wanted: str) -> str:
-    return f"scores are comparable with those of other machines only with {wanted}"
-
-
-def _output(command: list[str]) -> str:
+def output(command: list[str]) -> str:
     """What a trusted command printed, or the last line of why it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20)
@@ -184,7 +139,7 @@ def _judge_keys() -> list[Check]:
 
 def _disk() -> list[Check]:
     found = []
-    for name, folder in (("cache", tools.cache_root()), ("here", Path())):
+    for name, folder in (("cache", cache_root()), ("here", Path())):
         there = next((place for place in (folder, *folder.parents) if place.exists()), Path("/"))
         free = shutil.disk_usage(there).free
         enough = free >= ROOM

@@ -1,4 +1,4 @@
-"""One door for everything that can be added: scorers, backends, task packs, losses.
+"""One door for everything that can be added: scorers, backends, task packs, losses, domains.
 
 A name maps to `module:attribute`; the module is imported only when the name is used. An outside package adds names
 through the entry-point group `hafs.<kind>`; the built-ins are the table below and are loaded the same way.
@@ -15,7 +15,6 @@ from hafs.errors import UsageError
 
 BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
-        "asm": "hafs_snes.scorer:AsmScorer",
         "exact": "hafs.scorers.exact:ExactScorer",
         "code": "hafs.scorers.code:CodeScorer",
         "python": "hafs.scorers.python:PythonScorer",
@@ -29,18 +28,15 @@ BUILTIN: dict[str, dict[str, str]] = {
         "anthropic": "hafs.backends.anthropic:AnthropicBackend",
         "vllm": "hafs.backends.vllm:VllmBackend",
     },
-    "tasks": {
-        "asm": "hafs_snes.tasks:asm",
-        "python": "hafs.tasks.python:python",
-        "rom_hack": "hafs_snes.tasks:rom_hack",
-    },
+    "tasks": {"python": "hafs.tasks.python:python"},
+    "domains": {},
     "losses": {
         name: f"hafs.training.losses:{name}"
         for name in ("sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero", "simpo", "plackett_luce")
     },
 }
 
-_ONE = {"scorers": "scorer", "backends": "backend", "tasks": "task", "losses": "loss"}
+_ONE = {"scorers": "scorer", "backends": "backend", "tasks": "task", "losses": "loss", "domains": "domain"}
 
 
 @cache
@@ -50,7 +46,7 @@ def _table(kind: str) -> dict[str, str]:
 
 
 def names(kind: str) -> list[str]:
-    """The names known for `kind` ("scorers", "backends", "tasks", "losses"), sorted."""
+    """The names known for `kind` ("scorers", "backends", "tasks", "losses", "domains"), sorted."""
     return sorted(_table(kind))
 
 

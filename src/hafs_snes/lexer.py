@@ -7,7 +7,10 @@ import re
 from pygments.lexer import RegexLexer, bygroups, words
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
-__all__ = ["AsarLexer", "looks_like_asm"]
+__all__ = ["LANGUAGES", "AsarLexer", "looks_like_asm"]
+
+LANGUAGES = {"asm", "assembly", "65816", "65c816", "asar", "snes", "ca65", "6502", "asm65816", "s"}
+"""What a fence of such code may be called."""
 
 _MNEMONICS = """
 adc and asl bcc bcs beq bit bmi bne bpl bra brk brl bvc bvs clc cld cli clv cmp cop cpx cpy dec dex dey eor inc

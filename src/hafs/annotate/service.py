@@ -73,8 +73,9 @@ class _State:
 class AnnotationService:
     """The queue of a workspace for any number of annotators; safe to share among threads and processes.
 
-    `check(prompt, text)` gives a checker's result (when `settings.checks`), `prepare` makes candidates where a prompt
-    has none. `queued` are the prompts to ask about; without it, all that have candidates.
+    `check(prompt, text)` gives a checker's result (when `settings.checks`, behind a button named `check_label`),
+    `prepare` makes candidates where a prompt has none. `queued` are the prompts to ask about; without it, all that have
+    candidates.
     """
 
     def __init__(
@@ -84,10 +85,12 @@ class AnnotationService:
         *,
         clock: Callable[[], float] = time.time,
         check: Callable[[Prompt, str], Mapping[str, Any]] | None = None,
+        check_label: str = "",
         generate: Prepare | None = None,
         queued: Iterable[Queued] | None = None,
     ) -> None:
         self.store = store
+        self.check_label = check_label or "Check"
         self.settings = settings or AnnotateSettings()  # type: ignore[call-arg]
         self.queue = Queue(store, self.settings, queued, making=generate is not None)
         self._clock, self._check, self._generate = clock, check, generate

@@ -227,6 +227,7 @@ def _service(
 ) -> AnnotationService:
     """The service, with what makes candidates when models were named and what checks them when that is wanted."""
     from hafs.annotate.service import AnnotationService
+    from hafs.tasks.domain import domain_of
 
     prepare = check = None
     if models and settings.mode != "review":
@@ -243,7 +244,8 @@ def _service(
         prepare = stack.enter_context(Preparer(store, [partial(open_backend, m) for m in models], sampling))
     if settings.checks:
         check = _checker(stack, space)
-    service = AnnotationService(store, settings, check=check, generate=prepare, queued=queued)
+    label = domain_of(space.config.score.scorer).check_label
+    service = AnnotationService(store, settings, check=check, check_label=label, generate=prepare, queued=queued)
     if not service.queue.prompts:
         if settings.mode == "review":
             raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")

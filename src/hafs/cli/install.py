@@ -5,10 +5,11 @@ from __future__ import annotations
 import typer
 
 from hafs.cli.common import Json, emit, note, progress_bars
+from hafs.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
-    tools = typer.Typer(help="The assembler and the emulator.", no_args_is_help=True)
+    tools = typer.Typer(help="The programs that check answers: an assembler and an emulator.", no_args_is_help=True)
     tools.command("install")(install)
     app.add_typer(tools, name="tools")
     models = typer.Typer(help="The embedded model.", no_args_is_help=True)
@@ -19,12 +20,16 @@ def register(app: typer.Typer) -> None:
 def install(
     names: list[str] = typer.Argument(None, help="asar, bsnes; all without a name."), json: Json = False
 ) -> None:
-    """Fetch the assembler (asar) and the emulator core (bsnes) at pinned versions; does nothing when they are there."""
-    from hafs_snes import tools
+    """Fetch the programs that check answers (asar, bsnes) at pinned versions; does nothing when they are there."""
+    from hafs.tasks.domain import domains
 
+    known = [row["name"] for domain in domains() for row in domain.tools()]
+    if unknown := [name for name in names or () if name not in known]:
+        raise UsageError(f"there is no tool named {unknown[0]!r}", f"use one of: {', '.join(known) or 'none here'}")
     with progress_bars(quiet=json) as progress:
-        tools.install(names or None, progress=progress)
-    status = tools.status()
+        for domain in domains():
+            domain.install_tools(names or None, progress)
+    status = [row for domain in domains() for row in domain.tools()]
     for s in status:
         if not s["pinned"] and s["detail"]:
             note(f"note: {s['name']}: {s['detail']}")

@@ -14,7 +14,7 @@ import typer
 from hafs import registry
 from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts
 from hafs.errors import HafsError, UsageError
-from hafs.training.presets import PRESETS
+from hafs.presets import PRESETS
 
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig

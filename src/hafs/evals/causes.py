@@ -1,36 +1,26 @@
 """Why one answer failed: a cause and, finer, an error signature, from what its checker said.
 
-The checker's own cause comes first. Where its details hold expected and got values they tell more: which part of a
-value is wrong, by how much, and whether a register was too narrow or too wide. The same error in two prompts has the
-same signature: addresses, numbers and names that belong to one prompt are taken out.
+The checker's own cause comes first; the domain of the checker may know more of it. The same error in two prompts has
+the same signature: addresses, numbers and names that belong to one prompt are taken out.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hafs.evals.results import PromptResult
+from hafs.tasks.domain import domain_of, domains
 
-__all__ = ["Why", "got_and_expected", "why"]
+__all__ = ["Why", "got_and_expected", "plain", "texts", "why"]
 
-_DIFFERENCE = re.compile(
-    r"(?P<place>(?:vram |cgram |oam )?\$[0-9A-F]+|[A-Z]{1,2})(?:\+(?P<at>\d+))?"
-    r": got (?P<got>(?:[0-9a-f]{2})+), want (?P<want>(?:[0-9a-f]{2})+)"
-)
 _FORMAT = {
     "no code": "no code in the answer",
     "no answer": "no number in the answer",
     "malformed": "the answer has another form",
 }
-_BY_LINT = {
-    "wrong register width": "register width",
-    "stack": "stack",
-    "hardware not ready": "hardware not ready",
-    "truncated operand": "truncated",
-}
+_WITHOUT_CODE = ("no code", "no answer", "syntax error", "not named")
 _LONGEST = 80  # characters of a signature taken from a message
 
 
@@ -42,21 +32,6 @@ class Why:
     signature: str
 
 
-@dataclass(frozen=True)
-class _Difference:
-    """One result that came out wrong: where, from which byte on, and the bytes got and wanted, low byte first."""
-
-    place: str
-    at: int
-    got: bytes
-    want: bytes
-
-    @property
-    def values(self) -> tuple[int, int, int]:
-        """(got, wanted, number of values) as little-endian integers."""
-        return int.from_bytes(self.got, "little"), int.from_bytes(self.want, "little"), 1 << 8 * len(self.want)
-
-
 def why(r: PromptResult, token_limit: int | None = None) -> Why:
     """The cause and signature of a failed answer; `token_limit` is where answers of its evaluation were cut.
 
@@ -65,178 +40,40 @@ def why(r: PromptResult, token_limit: int | None = None) -> Why:
     if r.passed is not False:
         raise ValueError("only a failed answer has a cause")
     cause, _, kind = (r.cause or "not named").partition(": ")
+    asked = [domain_of(r.scorer)] if r.scorer else domains()
     cut = token_limit is not None and r.n_tokens is not None and r.n_tokens >= token_limit
-    if cut and cause in ("no code", "no answer", "does not assemble", "syntax error", "not named"):
+    if cut and (cause in _WITHOUT_CODE or any(d.builds(cause, {}) is False for d in asked)):
         return Why("format", "cut at the token limit")
     if cause in _FORMAT:
         return Why("format", _FORMAT[cause])
-    if cause == "screened":
-        return Why("not allowed", kind)
-    if cause == "wrong answer":
-        return _wrong_number(r.details)
-    if cause in ("wrong result", "off by one"):
-        return _wrong_value(cause, r)
-    if cause == "clobber":
-        return _clobber(r)
-    if cause in ("not smaller", "not faster"):
-        return Why(cause, _against_baseline(r.details))
-    if cause == "does not assemble":
-        return Why(cause, ": ".join(x for x in (kind, _instruction(kind, r.details)) if x) or "no detail")
-    found = _finding(cause, r.details) or _message(r.details)
+    for domain in asked:
+        if known := domain.why(cause, r):
+            return Why(*known)
+    found = _message(r.details)
     return Why(cause, f"{kind}: {found}" if kind and found and found != kind else kind or found or "no detail")
 
 
 def got_and_expected(r: PromptResult) -> tuple[str, str]:
     """What the first wrong result was and what it should have been, in words; empty where the checker named none."""
     d = r.details
-    if "right" in d:
-        return _hex(d.get("answer")), _hex(d["right"])
     for key in ("got", "actual"):
         if key in d and "expected" in d:
             return str(d[key]), str(d["expected"])
-    for text in _texts(d.get("errors")):
-        if m := _DIFFERENCE.fullmatch(text):
-            place = m["place"] + (f"+{m['at']}" if m["at"] else "")
-            return f"{place} = {m['got']}", f"{place} = {m['want']}"
-        if m := re.fullmatch(r"(flag \w) is (\d), want (\d)", text):
-            return f"{m[1]} = {m[2]}", f"{m[1]} = {m[3]}"
-    return "; ".join(_texts(d.get("errors"))[:1] or _texts(d.get("clobbers"))[:2]), ""
-
-
-def _wrong_value(cause: str, r: PromptResult) -> Why:
-    """A wrong result by the shape of its error: the same relation between got and wanted at every place named."""
-    texts = _texts(r.details.get("errors"))
-    found = [d for t in texts if (d := _difference(t)) is not None]
-    some = ", on some inputs" if 0 < (r.details.get("correct") or 0) < (r.details.get("total") or 0) else ""
-    if not found:
-        return Why(cause, f"{_plain(texts[0])}{some}" if texts else "no detail")
-    if _written_too_wide(found, _texts(r.details.get("clobbers"))):
-        return Why("wrong register width", "a 16-bit store over an 8-bit result")
-    where = _where(found[0].place)
-    if all(d.at == 1 and len(d.want) == 1 for d in found):
-        if all((d.got[0] - d.want[0]) % 256 in (1, 255) for d in found):
-            return Why("off by one", f"{where}: the carry into the high byte is lost or made up{some}")
-        return Why("wrong register width", f"{where}: only the low byte of a 16-bit result is right{some}")
-    shape = _shape(found)
-    if cause == "off by one" and not shape.startswith("one too"):
-        shape = "a block misses its first or last byte"
-    if shape == "another value" and r.details.get("clobbers"):
-        shape = "something is written, but to another place"
-    return Why(cause, f"{where}: {shape}{some}")
-
-
-def _shape(found: Sequence[_Difference]) -> str:
-    """The relation between got and wanted that holds for all differences."""
-    values = [d.values for d in found]
-    deltas = {
-        (got - want) % size if (got - want) % size < size // 2 else (got - want) % size - size
-        for got, want, size in values
-    }
-    if deltas <= {1, -1}:
-        return "one too high" if deltas == {1} else "one too low" if deltas == {-1} else "one too high or low"
-    relations = (
-        ("zero", lambda got, want, size: got == 0),
-        (
-            "high and low byte swapped",
-            lambda got, want, size: size == 1 << 16 and got == (want >> 8 | want << 8) % size,
-        ),
-        ("the complement", lambda got, want, size: got == size - 1 - want),
-        ("the sign is wrong", lambda got, want, size: got == -want % size),
-        ("twice the value", lambda got, want, size: got == 2 * want % size),
-        ("half the value", lambda got, want, size: got == want // 2),
-        ("bits are missing", lambda got, want, size: got & want == got),
-        ("too many bits", lambda got, want, size: got & want == want),
-    )
-    for name, holds in relations:
-        if all(holds(*v) for v in values):
-            return name
-    if len(deltas) == 1 and len(values) > 1:
-        return f"always {abs(next(iter(deltas)))} too {'high' if next(iter(deltas)) > 0 else 'low'}"
-    return "another value"
-
-
-def _written_too_wide(found: Sequence[_Difference], clobbers: Sequence[str]) -> bool:
-    """Only the bytes right behind one-byte results were changed beside them."""
-    behind = {_behind(d.place, len(d.want)) for d in found if d.at == 0}
-    return bool(clobbers) and all(len(d.want) == 1 for d in found) and set(clobbers) <= behind
-
-
-def _behind(place: str, size: int) -> str:
-    prefix, dollar, digits = place.rpartition("$")
-    return f"{prefix}${int(digits, 16) + size:0{len(digits)}X}" if dollar else ""
-
-
-def _clobber(r: PromptResult) -> Why:
-    """What was changed that must not be; the byte behind an address of the answer tells of a store too wide."""
-    places = _texts(r.details.get("clobbers"))
-    if len(places) == 1 and (m := re.fullmatch(r"\$7E([0-9A-F]{4})", places[0])):
-        named = {int(x, 16) for x in re.findall(r"\$(?:7E|00)?([0-9A-Fa-f]{1,4})\b", f"{r.prompt} {r.text}")}
-        if int(m[1], 16) - 1 in named and int(m[1], 16) not in named:
-            return Why("wrong register width", "a 16-bit store over an 8-bit result")
-    kinds = dict.fromkeys(_where(p) for p in places)
-    return Why("clobber", ", ".join(kinds) or "no detail")
-
-
-def _where(place: str) -> str:
-    """The kind of a place: a register, memory (WRAM), vram, …"""
-    if "more bytes of " in place:
-        named = place.rpartition(" of ")[2]
-        return "memory" if named == "WRAM" else named
-    area, dollar, _ = place.rpartition("$")
-    if not dollar:
-        return f"register {place}" if len(place) <= 2 else place
-    if area.strip():
-        return area.strip()
-    return "memory"
-
-
-def _wrong_number(details: Any) -> Why:
-    """A question's wrong number, compared with the right one."""
-    got, want = details.get("answer"), details.get("right")
-    if not isinstance(got, int) or not isinstance(want, int):
-        return Why("wrong answer", "no detail")
-    if abs(got - want) == 1:
-        return Why("off by one", f"a number: one too {'high' if got > want else 'low'}")
-    if f"{got:x}" == str(want) or f"{want:x}" == str(got):
-        return Why("wrong answer", "decimal and hex mixed up")
-    if got == want & 0xFF or got == want & 0xFFFF:
-        return Why("wrong answer", "only the low bytes are right")
-    return Why("wrong answer", "another number")
-
-
-def _against_baseline(details: Any) -> str:
-    base = details.get("baseline") or {}
-    for unit in ("bytes", "clocks"):
-        ours, theirs = details.get(unit), base.get(unit)
-        if isinstance(ours, int) and isinstance(theirs, int) and ours != theirs:
-            return f"{'more' if ours > theirs else 'fewer'} {unit} than the code to improve"
-    return "the same size and speed"
-
-
-def _instruction(kind: str, details: Any) -> str:
-    """The instruction that the assembler refused, for the kinds of error that are about one."""
-    if kind not in ("unknown instruction", "addressing mode", "bad operand"):
-        return ""
-    found = re.search(r"(?:\[|not an instruction: )([A-Za-z]+)", "\n".join(_texts(details.get("errors"))[:1]))
-    return found[1].upper() if found else ""
-
-
-def _finding(cause: str, details: Any) -> str:
-    """The linter's finding that explains the cause."""
-    kind = _BY_LINT.get(cause)
-    found = [t.partition(": ")[2] for t in _texts(details.get("lint")) if t.startswith(f"{kind}: ")]
-    return _plain(found[0]) if kind and found else ""
+    for domain in [domain_of(r.scorer)] if r.scorer else domains():
+        if known := domain.expected(d):
+            return known
+    return "; ".join(texts(d.get("errors"))[:1]), ""
 
 
 def _message(details: Any) -> str:
     """The checker's first error, without what belongs to one prompt."""
     for key in ("errors", "error", "message"):
-        if texts := _texts(details.get(key)):
-            return _plain(texts[0])
+        if found := texts(details.get(key)):
+            return plain(found[0])
     return ""
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A message without line numbers, addresses, numbers, and quoted names longer than an instruction's."""
     first = (text.strip().splitlines() or [""])[0]
     first = re.sub(r"^line -?\d+: ", "", first)
@@ -247,16 +84,7 @@ def _plain(text: str) -> str:
     return re.sub(r"(?<![\w-])[+-]?\d+(?![\w-])", "N", first)[:_LONGEST]
 
 
-def _difference(text: str) -> _Difference | None:
-    m = _DIFFERENCE.fullmatch(text)
-    return m and _Difference(m["place"], int(m["at"] or 0), bytes.fromhex(m["got"]), bytes.fromhex(m["want"]))
-
-
-def _texts(value: Any) -> list[str]:
+def texts(value: Any) -> list[str]:
     if not value:
         return []
     return [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
-
-
-def _hex(value: Any) -> str:
-    return f"${value:X}" if isinstance(value, int) else "no number" if value is None else str(value)

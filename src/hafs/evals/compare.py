@@ -11,7 +11,7 @@ is "worse", and anything else is "not distinguishable" at this size.
 
 A model is promoted when all of these hold:
 - at least `min_coverage` of the prompts were scored for both models;
-- its share of answers that assemble has not fallen (the interval of the paired change is not below zero): a
+- its share of answers that build (assemble) has not fallen (the interval of the paired change is not below zero): a
   model that breaks its answers is the failure that training curves hide;
 - no single benchmark got worse (interval below zero);
 - it is another model than the reference: training that kept its start has made none;
@@ -37,6 +37,7 @@ from hafs.statistics import (
     paired_difference,
     wilson,
 )
+from hafs.tasks.domain import build_verb
 
 __all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "same_models", "winner"]
 
@@ -65,7 +66,8 @@ class Paired:
 
     `difference` is the change of the pass rate, `p` McNemar's exact p, `gained` and `lost` the prompts that
     only one of the two passes. `by_score` goes by the score key, `by_pass` by pass or fail alone. `builds` is
-    the change of the share of answers that assemble, `tokens` that of the mean answer length (tokens).
+    the change of the share of answers that build (None where that means nothing), `tokens` that of the mean answer
+    length (tokens).
     `detectable` is the true difference that this many prompts would show four times in five. `left_out`
     prompts were not scored for both.
     """
@@ -340,7 +342,7 @@ def _rate(rows: Sequence[PromptResult], level: float) -> Estimate:
 def _paired(model: str, reference: str, pairs: Sequence[Pair], left_out: int, level: float) -> Paired:
     n = len(pairs)
     by_pass = _wins([int(bool(a.passed)) - int(bool(b.passed)) for a, b in pairs], level)
-    built = [int(bool(a.builds)) - int(bool(b.builds)) for a, b in pairs]
+    built = [int(a.builds) - int(b.builds) for a, b in pairs if a.builds is not None and b.builds is not None]
     counted = [(a.n_tokens, b.n_tokens) for a, b in pairs if a.n_tokens is not None and b.n_tokens is not None]
     changed = (by_pass.wins + by_pass.losses) / n if n else 0.0
     return Paired(
@@ -352,7 +354,7 @@ def _paired(model: str, reference: str, pairs: Sequence[Pair], left_out: int, le
         p=mcnemar(by_pass.wins, by_pass.losses),
         by_score=_wins([winner(a, b) for a, b in pairs], level),
         by_pass=by_pass,
-        builds=paired_difference(built.count(1), built.count(-1), n, level),
+        builds=paired_difference(built.count(1), built.count(-1), len(built), level),
         tokens=paired_bootstrap([a for a, _ in counted], [b for _, b in counted], level=level),
         detectable=minimum_detectable_difference(n, changed, level=level) if n else None,
         left_out=left_out,
@@ -398,7 +400,7 @@ def _promotion(
         return (False, f"Only {n} of {total} prompts were scored for both, too few to decide, so {old} is kept.")
     if overall.builds.below_zero:
         change = points(overall.builds.value)
-        return False, f"Fewer answers of {new} assemble ({change} points), so {old} is kept."
+        return False, f"Fewer answers of {new} {build_verb()} ({change} points), so {old} is kept."
     for pair, benchmark in zip(each, benchmarks, strict=True):
         if pair.difference.below_zero:
             return False, f"{new} is worse on {benchmark.title}, so {old} is kept."

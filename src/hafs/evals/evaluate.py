@@ -205,12 +205,13 @@ class PassRate:
         wins = [winner(new, old) for new, old in pair_up(now, self.before)[0]]
         net_wins = sum(wins) / max(1, len(wins))
         rate = now.passed / now.scored
+        built = [r.builds for r in now.results if r.builds is not None]
         return {
             "score": rate + 0.5 * net_wins / now.scored,  # all wins together weigh less than one prompt
             "pass_rate": rate,
             "prompts": now.scored,
             "net_wins": net_wins,
-            "builds": sum(r.builds is True for r in now.results) / now.scored,
+            **({"builds": sum(built) / len(built)} if built else {}),
             "tokens": sum(r.n_tokens or 0 for r in now.results) / len(now.results),
         }
 

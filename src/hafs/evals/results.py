@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hafs.errors import DataError
 from hafs.judge.clients import judge_of
+from hafs.tasks.domain import domain_of, domains
 from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["JUDGED", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
@@ -29,16 +30,13 @@ def without_score(prompt: Prompt) -> str:
     return JUDGED if judge_of(prompt.checker) else "the answer was not scored"
 
 
-# How a checker's cause begins when an answer never became a program that could be run.
-_NOT_BUILT = ("no code", "screened", "does not assemble")
-
-
 @dataclass(frozen=True)
 class PromptResult:
     """One prompt of a benchmark with the model's answer `text`, its length (tokens) and its check.
 
-    `passed` is None when there is nothing to count, with the `reason`. `key`, `tolerance`, `cause` and
-    `details` are the score's; `value` is in [0, 1], or None when unscored.
+    `scorer` names the checker ("" in results of the first version). `passed` is None when there is nothing to count,
+    with the `reason`. `key`, `tolerance`, `cause` and `details` are the score's; `value` is in [0, 1], or None when
+    unscored.
     """
 
     prompt_id: str
@@ -54,6 +52,7 @@ class PromptResult:
     cause: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
     n_tokens: int | None = None
+    scorer: str = ""
 
     def __post_init__(self) -> None:
         if self.passed is None and not self.reason:
@@ -61,10 +60,11 @@ class PromptResult:
 
     @property
     def builds(self) -> bool | None:
-        """The answer became a program that could be run (it assembles); None when unscored."""
+        """Whether the answer became a program that could be run; None when unscored, or where that means nothing."""
         if self.passed is None:
             return None
-        return bool(self.details.get("assembles", not self.cause.startswith(_NOT_BUILT)))
+        asked = [domain_of(self.scorer)] if self.scorer else domains()
+        return next((b for d in asked if (b := d.builds(self.cause, self.details)) is not None), None)
 
 
 @dataclass(frozen=True)
@@ -175,9 +175,10 @@ def _row(prompt: Prompt, answer: Candidate | None, score: Score | None) -> Promp
     if score is None:
         return PromptResult(**about, reason=without_score(prompt))
     if score.value is None:
-        return PromptResult(**about, reason=score.reason, cause=score.cause, details=score.details)
+        return PromptResult(**about, scorer=score.scorer, reason=score.reason, cause=score.cause, details=score.details)
     return PromptResult(
         **about,
+        scorer=score.scorer,
         passed=score.passed,
         reason="" if score.passed is not None else f"{score.scorer} gives no pass or fail",
         value=score.value,

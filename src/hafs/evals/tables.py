@@ -14,6 +14,7 @@ from rich.text import Text
 from hafs.evals.compare import Benchmark, Comparison, Paired, Wins
 from hafs.evals.words import interval, model_title, p_value, percent, points, tokens
 from hafs.statistics import Estimate
+from hafs.tasks.domain import build_verb
 
 __all__ = [
     "Cell",
@@ -110,13 +111,13 @@ def coverage_lines(c: Comparison) -> list[str]:
 
 
 def side_lines(c: Comparison) -> list[str]:
-    """For every candidate how the share of answers that assemble and the mean length changed."""
+    """For every candidate how the share of answers that build and the mean length changed."""
     lines = []
     for m in (m for m in c.candidates if m not in c.same):
         pair, parts = c.overall[m], []
         if pair.builds.value is not None:
             span = interval(pair.builds, change=True)
-            parts.append(f"answers that assemble {points(pair.builds.value)} points ({span})")
+            parts.append(f"answers that {build_verb()} {points(pair.builds.value)} points ({span})")
         if pair.tokens.value is not None:
             parts.append(f"mean answer length {tokens(pair.tokens)}")
         if parts:

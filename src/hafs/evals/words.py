@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from hafs.statistics import Estimate
+from hafs.tasks.domain import domains
 
 __all__ = ["interval", "model_title", "p_value", "percent", "points", "seconds", "title", "tokens"]
 
 _MODELS = {"baseline": "Baseline", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "rlhf": "RLHF"}
-_BENCHMARKS = {"asm": "ASM Benchmark", "rom_hack": "ROM Hack Benchmark", "decision": "Decision prompts"}
+_BENCHMARKS = {"decision": "Decision prompts"}
 
 
 def model_title(name: str) -> str:
@@ -21,7 +22,8 @@ def model_title(name: str) -> str:
 def title(benchmark: str) -> str:
     """A benchmark's name as a row heading: "rom_hack" becomes "ROM Hack Benchmark"."""
     words = benchmark.replace("_", " ").strip()
-    return _BENCHMARKS.get(benchmark) or f"{words[:1].upper()}{words[1:]} Benchmark"
+    named = _BENCHMARKS | {name: text for d in domains() for name, text in d.titles.items()}
+    return named.get(benchmark) or f"{words[:1].upper()}{words[1:]} Benchmark"
 
 
 def percent(share: float | None) -> str:

@@ -20,11 +20,12 @@ from typing import Any
 
 from hafs import tasks
 from hafs.config import parse_config
-from hafs.errors import DataError, HafsError, UsageError
+from hafs.errors import DataError, UsageError
 from hafs.evals import Comparison, EvalResult
 from hafs.files.jsonl import atomic_write
 from hafs.models.naming import model_hash, resolve
 from hafs.store import Run, Store, Workspace
+from hafs.tasks.domain import domains
 from hafs.types import Progress, Prompt, content_id, silent
 from hafs.workflows import recipe as recipes
 from hafs.workflows.loop import run as loops
@@ -294,17 +295,11 @@ def _use_threads(n: int) -> None:
 
 
 def _tools() -> dict[str, str]:
-    """The hashes of the assembler and the emulator that check the answers; "" where one is missing."""
+    """The hashes of the programs that check the answers (assembler, emulator); "" where one is missing."""
     from hafs.files.fetch import file_sha256
-    from hafs_snes import tools
 
-    found = {}
-    for name, where in (("asar", tools.asar), ("bsnes", tools.bsnes_core)):
-        try:
-            found[name] = file_sha256(where())[:20]
-        except HafsError:
-            found[name] = ""
-    return found
+    rows = [row for domain in domains() for row in domain.tools()]
+    return {row["name"]: file_sha256(Path(row["path"]))[:20] if row["path"] else "" for row in rows}
 
 
 def _commit() -> str:

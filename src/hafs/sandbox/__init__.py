@@ -17,11 +17,11 @@ import sys
 from collections.abc import Sequence
 
 from hafs.errors import SandboxUnavailable, UsageError
-from hafs.sandbox.box import Box, Bubblewrap, Result, Sandbox, Unconfined
+from hafs.sandbox.box import Box, Bubblewrap, Result, Sandbox, Unconfined, interpreter
 from hafs.sandbox.landlock import Sandlock
 from hafs.sandbox.supervise import Limits
 
-__all__ = ["CONFINING", "KINDS", "Limits", "Result", "Sandbox", "open_sandbox", "probe"]
+__all__ = ["CONFINING", "KINDS", "Limits", "Result", "Sandbox", "interpreter", "open_sandbox", "probe"]
 
 KINDS: dict[str, type[Box]] = {"sandlock": Sandlock, "bubblewrap": Bubblewrap, "none": Unconfined}
 CONFINING = ("sandlock", "bubblewrap")

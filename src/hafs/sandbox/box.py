@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from hafs.sandbox import selftest
+from hafs.sandbox.seccomp import FORBIDDEN, RESTRICTED, Rule, seccomp_filter
 from hafs.sandbox.supervise import Job, Limits, Outcome, supervise
 
 LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache", "/bin/sh")
@@ -107,17 +113,23 @@ class Box:
         """See `Sandbox.close`."""
 
     def fault(self) -> str:
-        """Why this sandbox does not work here, or "" after a real run that ended well and could read no secret."""
-        with tempfile.TemporaryDirectory(prefix="hafs-secret-") as folder:
+        """Why this sandbox does not work here, or "" after a real program in it could do none of what it must not."""
+        program, readable = interpreter()
+        script = Path(selftest.__file__).read_text(encoding="utf-8")
+        with (
+            tempfile.TemporaryDirectory(prefix="hafs-secret-") as folder,
+            socket.create_server(("127.0.0.1", 0)) as port,
+        ):
             secret = Path(folder, "secret")
             secret.write_text("secret\n")
-            script = 'echo works; IFS= read -r line < "$0" && echo "$line"; exit 0'
-            result = self.run(["/bin/sh", "-c", script, str(secret)], limits=Limits(seconds=20.0))
+            given = [str(secret), str(os.getpid()), str(port.getsockname()[1])]
+            result = self.run([program, "-sPSB", "-c", script, *given], read=readable, limits=Limits(seconds=20.0))
         if result.status != "finished":
             return result.reason
-        if b"secret" in result.stdout and self.confines:
-            return "a program in it could read a file that it was not given"
-        return "" if b"works" in result.stdout else "a program in it lost its output"
+        *worked, last = result.stdout.decode(errors="replace").splitlines() or [""]
+        if worked and self.confines:
+            return f"a program in it could {worked[0]}"
+        return "" if last == selftest.WORKS else "a program in it lost its output"
 
     def _execute(self, job: Job) -> Outcome:
         """Run the job. Raises OSError when it cannot be started."""
@@ -132,13 +144,18 @@ class Bubblewrap(Box):
     def _execute(self, job: Job) -> Outcome:
         if (bwrap := shutil.which("bwrap")) is None:
             raise OSError("the program bwrap is not installed")
-        command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session"]
+        refused = seccomp_filter({**dict.fromkeys(FORBIDDEN, Rule()), **RESTRICTED})
+        command = [bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
         for path in (*_existing(LIBRARIES), *job.read):
             command += ["--ro-bind", path, path]
         for path in ("/dev/null", *_existing(DEVICES)):
             command += ["--dev-bind", path, path]
-        command += ["--bind", job.cwd, job.cwd, "--remount-ro", "/", "--chdir", job.cwd, "--", *job.command()]
-        return supervise(_Wrapped(_start(command, job)), job)
+        command += ["--bind", job.cwd, job.cwd, "--remount-ro", "/", "--chdir", job.cwd]
+        with tempfile.TemporaryFile() as file:
+            file.write(refused)
+            file.seek(0)
+            command += ["--seccomp", str(file.fileno()), "--", *job.command()]
+            return supervise(_Wrapped(_start(command, job, file.fileno())), job)
 
 
 class Unconfined(Box):
@@ -151,7 +168,7 @@ class Unconfined(Box):
         return supervise(_Plain(_start(job.command(), job)), job)
 
 
-def _start(command: Sequence[str], job: Job) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], job: Job, *kept: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command,
         cwd=job.cwd,
@@ -161,6 +178,7 @@ def _start(command: Sequence[str], job: Job) -> subprocess.Popen[bytes]:
         stderr=subprocess.PIPE,
         bufsize=0,
         start_new_session=True,
+        pass_fds=kept,
     )
 
 
@@ -193,6 +211,14 @@ class _Wrapped(_Plain):
     def wait(self) -> int | None:
         code = self.process.wait()
         return 128 - code if 128 < code <= 128 + signal.NSIG else code
+
+
+@cache
+def interpreter() -> tuple[str, list[Path]]:
+    """This Python's own program, not a link of a virtual environment, and what it has to read."""
+    program = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+    places = [sysconfig.get_paths()["stdlib"], sysconfig.get_config_var("LIBDIR") or ""]
+    return str(program), [program, *(Path(p) for p in places if p and Path(p).is_dir())]
 
 
 def _check_name(name: str) -> None:

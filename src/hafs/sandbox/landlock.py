@@ -19,43 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from hafs.sandbox.box import DEVICES, LIBRARIES, Box, _existing
+from hafs.sandbox.seccomp import FORBIDDEN, RESTRICTED, drop_capabilities, install, seccomp_filter
 from hafs.sandbox.supervise import Job, Outcome, supervise
 
 GRACE = 30.0  # seconds that the helper may take beyond a run's own limit, on a machine that is very busy
-FORBIDDEN = (
-    "chmod",
-    "fchmod",
-    "fchmodat",
-    "fchmodat2",
-    "chown",
-    "fchown",
-    "lchown",
-    "fchownat",
-    "utime",
-    "utimes",
-    "futimesat",
-    "utimensat",
-    "setxattr",
-    "lsetxattr",
-    "fsetxattr",
-    "setxattrat",
-    "removexattr",
-    "lremovexattr",
-    "fremovexattr",
-    "removexattrat",
-    "file_setattr",
-    "chroot",
-    "mknod",
-    "mknodat",
-    "acct",
-    "syslog",
-    "settimeofday",
-    "clock_settime",
-    "adjtimex",
-    "clock_adjtime",
+_UNGUARDED = (
+    "chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat utime utimes futimesat utimensat setxattr"
+    " lsetxattr fsetxattr setxattrat removexattr lremovexattr fremovexattr removexattrat file_setattr chroot"
+    " mknod mknodat"
 )
-"""System calls refused beyond the package's own list: Landlock does not guard a file's mode, owner, times and
-attributes, so a program could change those of any file of the user; the rest is what only root may do."""
+UNGUARDED = tuple(_UNGUARDED.split())
+"""System calls refused beyond those of seccomp.py: Landlock does not guard a file's mode, owner, times and attributes,
+so a program could change those of any file of the user."""
 
 
 class Sandlock(Box):
@@ -168,7 +143,7 @@ def execute(job: Job, cancel: int | None = None) -> Outcome:
         env=job.environment(),
         max_memory=job.limits.memory_mb << 20,
         max_processes=job.limits.processes,
-        extra_deny_syscalls=FORBIDDEN,
+        extra_deny_syscalls=[*FORBIDDEN, *UNGUARDED],
         no_coredump=True,
     )
     piped, null = sandlock.StdioMode.PIPED, sandlock.StdioMode.NULL
@@ -188,14 +163,31 @@ def _explain(sandlock: Any, error: Exception) -> str:
 
 
 def serve(fd: int) -> None:
-    """Run jobs from the pipe at file descriptor `fd` until its other end is gone: the whole life of the helper."""
+    """Run jobs from the pipe at file descriptor `fd` until its other end is gone: the whole life of the helper.
+
+    The helper gives up the powers of root and takes on the restrictions on arguments, which its programs inherit; the
+    calls that are forbidden altogether are sandlock's to refuse, since sandlock itself makes some of them.
+    """
     os.set_inheritable(fd, False)
     pipe: Connection[Any, Any] = Connection(fd)
+    fault = _confine_helper()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = pipe.recv()
             try:
+                if fault:
+                    raise OSError(fault)
                 outcome = execute(job, fd)
             except Exception as e:
                 outcome = Outcome("sandbox broken", None, b"", b"", 0.0, f"{type(e).__name__}: {e}")
             pipe.send(outcome)
+
+
+def _confine_helper() -> str:
+    """Take on what all programs of this process will have to bear; returns why that failed, or ""."""
+    try:
+        drop_capabilities()
+        install(seccomp_filter(RESTRICTED))
+    except OSError as e:
+        return str(e)
+    return ""

@@ -11,14 +11,18 @@ import math
 import os
 import selectors
 import signal
+import stat
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 MARK = b"in the sandbox\n"
-SCRIPT = 'ulimit -c 0 && ulimit -f "$1" && ulimit -t "$2" && shift 2 && echo "in the sandbox" && exec "$@"'
+SCRIPT = (
+    'ulimit -c 0 && ulimit -f "$1" && ulimit -t "$2" && ulimit -n "$3" && shift 3 && echo "in the sandbox" && exec "$@"'
+)
 KILLERS: dict[int, str] = {
     signal.SIGKILL: "killed by SIGKILL, most likely for using more memory than allowed",
     signal.SIGXCPU: "used more processor time than allowed",
@@ -31,7 +35,8 @@ ENTRY_BYTES = 4096  # what a file counts at least, so that a million empty ones 
 @dataclass(frozen=True)
 class Limits:
     """What one run may use: wall-clock seconds, memory of all its processes (MiB), processes at once, bytes of
-    standard output and of standard error (each), bytes that its folder may grow by.
+    standard output and of standard error (each), bytes that its folder may grow by (files that were removed and are
+    still open included), open files of each process.
     """
 
     seconds: float = 5.0
@@ -39,6 +44,7 @@ class Limits:
     processes: int = 8
     output_bytes: int = 1 << 20
     file_bytes: int = 32 << 20
+    open_files: int = 256
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class Job:
     def command(self) -> list[str]:
         """The command to start in the sandbox: a shell that sets limits, says so and becomes the program."""
         limits = self.limits
-        numbers = [str(-(-limits.file_bytes // 512)), str(int(limits.seconds) + 1)]  # blocks of 512 bytes, seconds
-        return ["/bin/sh", "-c", SCRIPT, "sh", *numbers, *self.argv]
+        numbers = (-(-limits.file_bytes // 512), int(limits.seconds) + 1, limits.open_files)  # blocks of 512 bytes
+        return ["/bin/sh", "-c", SCRIPT, "sh", *map(str, numbers), *self.argv]
 
     def environment(self) -> dict[str, str]:
         """All environment variables that the program gets."""
@@ -214,11 +220,12 @@ _TOO_MUCH = "used more than {}"
 def _excess(child: Child, job: Job, files_before: float) -> str:
     """The limit on files, memory or processes that the run is above now, in words, or ""."""
     limits = job.limits
-    if folder_bytes(job.cwd, files_before + limits.file_bytes) > files_before + limits.file_bytes:
+    sizes = tree_bytes(child.pid)
+    files = folder_bytes(job.cwd, files_before + limits.file_bytes) + removed_bytes(sizes)
+    if files > files_before + limits.file_bytes:
         return f"{limits.file_bytes} bytes of files"
     if not child.counted:
-        sizes = tree_bytes(child.pid)
-        if sum(sizes) > limits.memory_mb << 20:
+        if sum(sizes.values()) > limits.memory_mb << 20:
             return f"{limits.memory_mb} MiB of memory"
         if len(sizes) - child.helpers > limits.processes:
             return f"{limits.processes} processes"
@@ -244,8 +251,21 @@ def folder_bytes(folder: str, enough: float = math.inf) -> float:
     return total
 
 
-def tree_bytes(root: int) -> list[int]:
-    """The resident memory (bytes) of process `root` and of each living process that descends from it."""
+def removed_bytes(pids: Iterable[int]) -> float:
+    """The disk space (bytes) of files that these processes hold open and that no folder names any more."""
+    found: dict[tuple[int, int], int] = {}
+    for pid in pids:
+        with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                with suppress(OSError):
+                    about = entry.stat()
+                    if stat.S_ISREG(about.st_mode) and not about.st_nlink:
+                        found[about.st_dev, about.st_ino] = about.st_blocks * 512
+    return float(sum(found.values()))
+
+
+def tree_bytes(root: int) -> dict[int, int]:
+    """The resident memory (bytes) of process `root` and of each living process that descends from it, by its id."""
     parents: dict[int, list[int]] = {}
     resident: dict[int, int] = {}
     page = os.sysconf("SC_PAGE_SIZE")
@@ -256,11 +276,12 @@ def tree_bytes(root: int) -> list[int]:
                 if after_name[0] != "Z":
                     parents.setdefault(int(after_name[1]), []).append(int(folder.name))
                     resident[int(folder.name)] = int(after_name[21]) * page
-    found: list[int] = []
+    found: dict[int, int] = {}
     waiting = [root]
     while waiting:
         pid = waiting.pop()
-        found += [resident[pid]] if pid in resident else []
+        if pid in resident:
+            found[pid] = resident[pid]
         waiting += parents.get(pid, ())
     return found
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from hafs import registry
 from hafs.errors import UsageError
 from hafs.files.jsonl import Loaded, read_jsonl
+from hafs.tasks.domain import domains
 from hafs.types import Prompt
 
 __all__ = [
@@ -34,11 +35,8 @@ __all__ = [
 SPLITS = ("train", "validation", "test")
 
 BENCHMARKS: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "asm": ("asm", 320, ()),
-    "rom_hack": ("rom_hack", 120, ()),
     "python": ("python", 200, ()),
-    "easy": ("asm", 320, ("easy",)),
-    "demo": ("asm", 96, ("easy",)),
+    **{name: made for domain in domains() for name, made in domain.benchmarks.items()},
 }
 """Name of a benchmark -> task pack, number of prompts, tags its families must have."""
 

@@ -273,6 +273,7 @@ class _Pages:
         values: dict[str, Any] = {"item": item, "progress": self._service.progress(who.name), "last": None}
         if item is not None:
             values |= {"start": json.dumps(_start(item)), "checks": self._service.settings.checks}
+            values["check_label"] = self._service.check_label
         else:
             values |= {"stats": _plain(self._service.stats()), "ended": True}
         if last is not None and (rows := self._service.reveal(last)):

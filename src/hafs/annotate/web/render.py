@@ -25,7 +25,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from hafs.annotate.visible import visible
-from hafs_snes.lexer import AsarLexer, looks_like_asm
+from hafs.tasks.domain import domains
 
 __all__ = ["SHOWN", "Line", "diff", "raw", "rendered"]
 
@@ -38,7 +38,6 @@ DIFFED = 1_000
 FINE = 200
 """Words of a line up to which a diff marks what changed within it."""
 
-ASM = {"asm", "assembly", "65816", "65c816", "asar", "snes", "ca65", "6502", "asm65816", "s"}
 LANGUAGES = {
     "python",
     "py",
@@ -94,13 +93,13 @@ def raw(text: str) -> str:
 @lru_cache(maxsize=256)
 def _rendered(text: str) -> str:
     shown = visible(text)
-    if "```" not in shown and "~~~" not in shown and looks_like_asm(shown):
-        return _marked(_safe(_code(shown.strip("\n"), "asm")))
+    if "```" not in shown and "~~~" not in shown and (language := _bare_language(shown)):
+        return _marked(_safe(_code(shown.strip("\n"), language)))
     return _marked(_safe(str(_markdown().render(shown))))
 
 
 def rendered(text: str) -> str:
-    """The text as markdown, or as code when it is 65816 code without a fence."""
+    """The text as markdown, or as code when it is code of a domain without a fence."""
     return _rendered(text[:SHOWN])
 
 
@@ -139,9 +138,14 @@ def _code(text: str, language: str) -> str:
     return f"<pre><code>{body.rstrip()}</code></pre>\n"
 
 
+def _bare_language(text: str) -> str:
+    return next((found for d in domains() if (found := d.language(text))), "")
+
+
 def _lexer(language: str, text: str) -> Lexer | None:
-    if language in ASM or (not language and looks_like_asm(text)):
-        return AsarLexer(stripnl=False)
+    language = language or _bare_language(text)
+    if found := next((lexer for d in domains() if (lexer := d.lexer(language))), None):
+        return found
     if language not in LANGUAGES:
         return None
     try:

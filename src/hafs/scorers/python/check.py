@@ -41,8 +41,8 @@ class Check:
     `entry` is the name that the answer must define. `cases` or `tests` decide. `setup` runs before the tests in their
     process, `support` after the answer in the answer's (a driver for a class, say), where `call` names the function
     that is called instead of `entry`. `prefix` is put before an answer that does not define `entry` (a completion).
-    `seconds` of processor time and `memory_mb` (MiB of address space) are for one answer, `tolerance` is relative and
-    for floating-point numbers.
+    `seconds` of processor time and `memory_mb` (MiB of address space) are for one answer, `tolerance` (relative or
+    absolute) is for numbers where a float is wanted; without it, such a number must be the same.
     """
 
     entry: str
@@ -54,7 +54,7 @@ class Check:
     prefix: str = ""
     seconds: float = 5.0
     memory_mb: int = 512
-    tolerance: float = 1e-9
+    tolerance: float = 0.0
 
 
 def parse_check(data: Mapping[str, Any]) -> Check:

@@ -7,8 +7,12 @@ go out of the sandbox and are compared there. Nothing but plain values (`encode`
 anyone, so the only way to pass is to return the right values.
 
 Standard input holds two frames (4 bytes of length, JSON) for each answer: what the answer's process may know, and the
-tests. Each is read when its process is about to be forked or has been, so no process has in memory what it must not
-know. Standard output gets one JSON line for each answer.
+tests with a secret. The second is read when the answer's process has been forked, so no process has in memory what it
+must not know. Standard output gets one JSON line for each answer, with the answer's number and secret: a line of
+anybody else's has none.
+
+The arguments are a filter of system calls in hexadecimal, under which answers and tests run (they can signal and reach
+nobody), and the seconds after which whoever watches an answer is taken for broken.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +39,9 @@ from typing import Any
 
 MOST_BYTES = 1 << 20  # of all that an answer's process may send, and of a file that it writes
 DEEPEST = 60  # nested containers in a value
-KEPT = 500  # the number of the first descriptor that a forked process keeps
+KEPT = 20  # the number of the first descriptor that a forked process keeps
+OPEN_FILES = 64  # of an answer
+CONFINED = b'{"confined": true}'
 LOADED = '{"loaded": true}'
 EXACT = 1 << 53
 FOLDS = {"tuple": tuple, "set": set, "frozenset": frozenset}
@@ -58,7 +65,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, bytes | bytearray):
-        return {"bytes": bytes(value).hex()}
+        return {"bytes" if isinstance(value, bytes) else "bytearray": bytes(value).hex()}
     if isinstance(value, range):
         return {"range": [value.start, value.stop, value.step]}
     if isinstance(value, dict):
@@ -87,8 +94,8 @@ def decode(data: Any, depth: int = 0) -> Any:
             return int(inner, 16)
         if kind == "complex":
             return complex(*inner)
-        if kind == "bytes":
-            return bytes.fromhex(inner)
+        if kind in ("bytes", "bytearray"):
+            return (bytes if kind == "bytes" else bytearray).fromhex(inner)
         if kind == "range":
             return range(*inner)
         if kind == "dict":
@@ -279,8 +286,23 @@ def tested(tests: dict[str, Any], fd: int) -> list[dict[str, Any]]:
 # ---- the parent of both
 
 
-def fork(work: Callable[..., object], job: dict[str, Any], *descriptors: int) -> int:
-    """Fork a process that keeps `descriptors` alone and runs `work(job, *descriptors)`; returns its id."""
+def restrict(program: bytes) -> None:
+    """Put this process under a filter of system calls for good. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    steps = ctypes.create_string_buffer(program, len(program))
+    head = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(steps)))
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, head, 0, 0):  # PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+        raise OSError(ctypes.get_errno(), "the filter of system calls was refused")
+    with suppress(PermissionError):
+        os.kill(os.getppid(), 0)
+        raise OSError("the filter of system calls does not hold")
+
+
+def fork(work: Callable[..., object], job: dict[str, Any], program: bytes, *descriptors: int) -> int:
+    """Fork a process that keeps `descriptors` alone and runs `work(job, *descriptors)`; returns its id.
+
+    Its first frame, on the first descriptor, says that it is confined; it says nothing at all when it is not.
+    """
     child = os.fork()
     if child:
         return child
@@ -292,40 +314,52 @@ def fork(work: Callable[..., object], job: dict[str, Any], *descriptors: int) ->
             os.dup2(null, i)
         os.closerange(3, KEPT)
         os.closerange(KEPT + len(kept), 1024)
+        restrict(program)
         limits = (
             (resource.RLIMIT_CPU, job["seconds"]),
             (resource.RLIMIT_AS, job["memory"]),
             (resource.RLIMIT_FSIZE, MOST_BYTES),
+            (resource.RLIMIT_NOFILE, OPEN_FILES),
             (resource.RLIMIT_CORE, 0),
         )
         for what, most in limits:
             resource.setrlimit(what, (most, most))
         random.seed(0)
+        write_frame(kept[0], {"confined": True})
         work(job, *kept)
     finally:
         os._exit(0)
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
+def run(job: dict[str, Any], program: bytes) -> dict[str, Any]:
     """One answer: what its process and its tests said, as text, and how the process ended.
 
-    `status` is "ended" (by itself, before it had said all), "called", "tested", "timeout" or "output" (too much).
+    `status` is "ended" (by itself, before it had said all), "called", "tested", "timeout", "output" (too much) or
+    "broken" (it could not be confined, and was not run).
     """
     ours, theirs = socket.socketpair()
     deadline = time.monotonic() + job["wall"]
-    child = fork(answer, job, theirs.fileno())
+    child = fork(answer, job, program, theirs.fileno())
     theirs.close()
-    tests = json.loads(read_frame(0))
+    rest = json.loads(read_frame(0))
+    tests = rest["tests"]
     frames, said, verdicts, tester, status = Frames(ours.fileno(), deadline), [], "", 0, "ended"
+    mine = {"number": job["number"], "secret": rest["secret"]}
     try:
-        while (frame := frames.next()) is not None:
+        if frames.next() != CONFINED:
+            status = "broken"
+        while status == "ended" and (frame := frames.next()) is not None:
             said.append(frame.decode("utf-8", "replace"))
             if tests and said[1:] == [LOADED]:
                 r, w = os.pipe()
                 limits = {**tests, "seconds": int(job["wall"]) + 1, "memory": job["memory"] + (256 << 20)}
-                tester = fork(lambda job, fd, out: write_frame(out, tested(job, fd)), limits, ours.fileno(), w)
+                tester = fork(lambda job, out, fd: write_frame(out, tested(job, fd)), limits, program, w, ours.fileno())
                 os.close(w)
-                verdicts, status = (Frames(r, deadline).next() or b"").decode(), "tested"
+                told = Frames(r, deadline)
+                if told.next() != CONFINED:
+                    status = "broken"
+                    break
+                verdicts, status = (told.next() or b"").decode(), "tested"
                 break
             if len(said) == len(job["cases"]) + 2:
                 status = "called"
@@ -335,11 +369,15 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except OverflowError:
         status = "output"
     ours.close()
-    by, cpu = end(child)
+    by, _ = end(child)
+    spent = 0.0
     if tester:
-        end(tester)
+        spent = end(tester)[1]
         os.close(r)
-    return {"status": status, "said": said, "tests": verdicts, "signal": by, "cpu": cpu, "left over": left_over()}
+    left = left_over()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # the answer, and what it started and did not wait for
+    cpu = usage.ru_utime + usage.ru_stime - spent
+    return {**mine, "status": status, "said": said, "tests": verdicts, "signal": by, "cpu": cpu, "left over": left}
 
 
 def end(pid: int) -> tuple[int, float]:
@@ -352,7 +390,7 @@ def end(pid: int) -> tuple[int, float]:
 
 
 def left_over() -> bool:
-    """Whether something that an answer started still runs."""
+    """Whether something that an answer started still runs; what has ended is waited for."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -370,32 +408,41 @@ def clean() -> bool:
     return not any(Path().iterdir())
 
 
-def keep(prctl: Any) -> bool:
+def keep(program: bytes) -> bool:
     """One answer from standard input to standard output; whether there may be another after it."""
-    prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what an answer's children leave comes to us
     try:
-        found = run(json.loads(read_frame(0)))
+        found = run(json.loads(read_frame(0)), program)
     except EOFError:
         return False
+    found["last"] = found["left over"] or not clean()
     line = json.dumps(found).encode() + b"\n"
     while line:
         line = line[os.write(1, line) :]
-    return not found["left over"] and clean()
+    return not found["last"]
 
 
 def main() -> None:
     """Answers from standard input until it ends, or until one leaves a process or a file behind.
 
-    Each has a keeper of its own, so that no process ever holds the tests of an earlier answer in its memory.
+    Each has a keeper of its own, so that no process ever holds the tests of an earlier answer in its memory; a keeper
+    that is not done in time is ended from here.
     """
-    prctl = ctypes.CDLL(None).prctl
-    prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE: no other process may look into this one and its forks
+    program, seconds = bytes.fromhex(sys.argv[1]), float(sys.argv[2])
+    subreaper = ctypes.CDLL(None).prctl
     sys.set_int_max_str_digits(0)
     gc.freeze()  # forked processes share what is here
     while True:
+        done, going = os.pipe()
         child = os.fork()
         if not child:
-            os._exit(0 if keep(prctl) else 1)
+            os.close(done)
+            subreaper(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what an answer's children leave comes to the keeper
+            os._exit(0 if keep(program) else 1)
+        os.close(going)
+        in_time = bool(select.select([done], [], [], seconds)[0])  # readable when the keeper is gone
+        os.close(done)
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
         if os.waitpid(child, 0)[1]:
             return
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from hmac import compare_digest
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
-from hafs.sandbox import Limits, Result, Sandbox
+from hafs.sandbox import Limits, Result, Sandbox, interpreter
+from hafs.sandbox.seccomp import ALONE, FORBIDDEN, RESTRICTED, Rule, seccomp_filter
 from hafs.scorers.python import harness
 from hafs.scorers.python.check import Case, Check
-from hafs.scorers.python.harness import MOST_BYTES, decode
+from hafs.scorers.python.harness import MOST_BYTES, OPEN_FILES, decode
 
 __all__ = ["Report", "Task", "same", "work"]
 
 STARTUP_MB = 256  # what the harness and the interpreter take beside the answer
+KEEPER_SECONDS = 15.0  # what whoever watches an answer may take beside it, on a busy machine
 SHOWN = 3  # wrong cases that are kept in words
 
 
@@ -46,34 +48,95 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One start of the sandbox: what the harness said of the first answers, and how it ended.
+
+    `whole` says that each line was the harness's own and that nothing is missing: it goes to the last answer, or to
+    one after which the harness had to stop.
+    """
+
+    result: Result
+    rows: tuple[dict[str, Any], ...]
+    whole: bool
+
+
 def work(sandbox: Sandbox, tasks: Sequence[Task]) -> list[Report | str]:
-    """A report for each task, in order; a text says why the sandbox could not run it."""
-    out: list[Report | str] = []
-    alone = False
-    while len(out) < len(tasks):
-        left = tasks[len(out) :][: 1 if alone else None]
-        result = _start(sandbox, left)
-        if result.status == "sandbox broken":
-            return [*out, *[f"the sandbox is broken: {result.reason}"] * (len(tasks) - len(out))]
-        lines = result.stdout.split(b"\n")[:-1]
-        out += [_report(task, json.loads(line)) for task, line in zip(left, lines, strict=False)]
-        if not lines and len(left) == 1:
-            out.append(_lost(left[0], result))
-        alone = not lines and not alone  # the one that brought the harness down is tried by itself
-    return out
+    """A report for each task, in order; a text says why there is none.
+
+    When a start is not whole, nothing it said counts: each of its answers is started by itself, so that the one that
+    disturbed the harness harms no other.
+    """
+    out: dict[int, Report | str] = {}
+    waiting = [list(range(len(tasks)))] if tasks else []
+    while waiting:
+        part = waiting.pop(0)
+        run = _start(sandbox, [tasks[i] for i in part])
+        if run.result.status == "sandbox broken":
+            return [out.get(i, f"the sandbox is broken: {run.result.reason}") for i in range(len(tasks))]
+        if run.whole:
+            out |= {i: _report(tasks[i], row) for i, row in zip(part, run.rows, strict=False)}
+            waiting[:0] = [rest] if (rest := part[len(run.rows) :]) else []
+        elif len(part) == 1:
+            out[part[0]] = _lost(tasks[part[0]], run.result)
+        else:
+            waiting[:0] = [[i] for i in part]
+    return [out[i] for i in range(len(tasks))]
 
 
-def _start(sandbox: Sandbox, tasks: Sequence[Task]) -> Result:
+def _start(sandbox: Sandbox, tasks: Sequence[Task]) -> _Run:
     limits = Limits(
         seconds=20.0 + sum(_wall(t.check) for t in tasks),
         memory_mb=max(t.check.memory_mb for t in tasks) * 2 + STARTUP_MB,
         processes=24,
         output_bytes=2 * MOST_BYTES * len(tasks) + 4096,
         file_bytes=8 * MOST_BYTES,
+        open_files=OPEN_FILES,
     )
-    program, read = _interpreter()
-    argv = ["/usr/bin/env", "PYTHONHASHSEED=0", program, "-sPSB", "-c", _source()]
-    return sandbox.run(argv, read=read, stdin=b"".join(_frames(t) for t in tasks), limits=limits)
+    program, read = interpreter()
+    longest = max(_wall(t.check) for t in tasks) + KEEPER_SECONDS
+    argv = ["/usr/bin/env", "PYTHONHASHSEED=0", program, "-sPSB", "-c", _source(), _filter(), f"{longest:g}"]
+    secrets = [token_hex(16) for _ in tasks]
+    frames = [_frames(task, i, secret) for i, (task, secret) in enumerate(zip(tasks, secrets, strict=True))]
+    result = sandbox.run(argv, read=read, stdin=b"".join(frames), limits=limits)
+    rows, whole = _rows(result.stdout, tasks, secrets)
+    return _Run(result, rows, whole and result.status == "finished")
+
+
+def _rows(stdout: bytes, tasks: Sequence[Task], secrets: Sequence[str]) -> tuple[tuple[dict[str, Any], ...], bool]:
+    """The lines of the harness, and whether they are all its own and complete."""
+    *lines, rest = stdout.split(b"\n")
+    rows: list[dict[str, Any]] = []
+    for i, line in enumerate(lines):
+        row = _row(line)
+        if i >= len(tasks) or not _own(row, i, secrets[i]) or (rows and rows[-1]["last"]):
+            return (), False
+        rows.append(row)
+    return tuple(rows), bool(rows) and not rest and (len(rows) == len(tasks) or rows[-1]["last"])
+
+
+FIELDS = {
+    "number": int,
+    "secret": str,
+    "status": str,
+    "said": list,
+    "tests": str,
+    "signal": int,
+    "cpu": float,
+    "left over": bool,
+    "last": bool,
+}
+
+
+def _own(row: dict[str, Any], number: int, secret: str) -> bool:
+    """Whether a line is the harness's about the answer of this number."""
+    return (
+        row.keys() == FIELDS.keys()
+        and all(type(row[name]) is kind for name, kind in FIELDS.items())
+        and row["number"] == number
+        and compare_digest(row["secret"].encode(), secret.encode())
+        and all(isinstance(text, str) for text in row["said"])
+    )
 
 
 @cache
@@ -82,11 +145,9 @@ def _source() -> str:
 
 
 @cache
-def _interpreter() -> tuple[str, list[Path]]:
-    """The interpreter itself, not a link of a virtual environment, and what it has to read."""
-    program = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-    places = [sysconfig.get_paths()["stdlib"], sysconfig.get_config_var("LIBDIR") or ""]
-    return str(program), [program, *(Path(p) for p in places if p and Path(p).is_dir())]
+def _filter() -> str:
+    """What answers and tests may not do to other processes, for the harness."""
+    return seccomp_filter({**dict.fromkeys(FORBIDDEN, Rule()), **RESTRICTED, **ALONE}).hex()
 
 
 def _wall(check: Check) -> float:
@@ -94,9 +155,10 @@ def _wall(check: Check) -> float:
     return 3 * check.seconds + 1.0
 
 
-def _frames(task: Task) -> bytes:
+def _frames(task: Task, number: int, secret: str) -> bytes:
     check = task.check
     job = {
+        "number": number,
         "code": task.code,
         "entry": check.entry,
         "support": check.support,
@@ -107,20 +169,25 @@ def _frames(task: Task) -> bytes:
         "memory": check.memory_mb << 20,
     }
     tests = {"setup": check.setup, "tests": check.tests, "entry": check.entry} if check.tests else {}
-    parts = [json.dumps(part).encode() for part in (job, tests)]
+    parts = [json.dumps(part).encode() for part in (job, {"tests": tests, "secret": secret})]
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _lost(task: Task, result: Result) -> Report:
-    """What took the harness itself down."""
+def _lost(task: Task, result: Result) -> Report | str:
+    """What a limit says of an answer that ran by itself; why there is no report when it was no limit."""
+    if result.status not in ("timed out", "killed"):
+        why = result.reason or "its lines are not whole, or not all its own"
+        return f"the harness did not report as it should: {why}"
     report = Report(total=len(task.check.cases or task.check.tests))
     report.cause = "memory" if "memory" in result.reason else "timeout" if result.status == "timed out" else "crash"
-    report.problems = [result.reason or "it ended the process that watches it"]
+    report.problems = [result.reason]
     return report
 
 
-def _report(task: Task, found: dict[str, Any]) -> Report:
+def _report(task: Task, found: dict[str, Any]) -> Report | str:
     check = task.check
+    if found["status"] == "broken":
+        return "the answer's process could not be confined, so it was not run"
     report = Report(total=len(check.cases or check.tests), seconds=found["cpu"])
     rows = [_row(text) for text in found["said"]]
     first = rows[0] if rows else {}
@@ -140,8 +207,10 @@ def _report(task: Task, found: dict[str, Any]) -> Report:
         problems = []
     report.correct = sum(not kind for kind, _ in problems) if report.loads else 0
     wrong = [p for p in problems if p[0]]
+    ended = _ended(task, found)
+    if ended == "timeout":
+        report.correct = min(report.correct, report.total - 1)
     if report.correct < report.total:
-        ended = _ended(task, found)
         report.cause = ended if ended and (not wrong or wrong[0][0] == "gone") else wrong[0][0] if wrong else "exit"
     if found["left over"]:
         report.cause, report.correct = "forbidden: leaves processes behind", 0
@@ -149,7 +218,7 @@ def _report(task: Task, found: dict[str, Any]) -> Report:
     return report
 
 
-def _row(text: str) -> dict[str, Any]:
+def _row(text: str | bytes) -> dict[str, Any]:
     try:
         row = json.loads(text)
     except (ValueError, RecursionError):
@@ -162,6 +231,8 @@ def _ended(task: Task, found: dict[str, Any]) -> str:
     if found["status"] in ("timeout", "output"):
         return {"timeout": "timeout", "output": "too much output"}[found["status"]]
     if found["signal"] and found["cpu"] >= math.ceil(task.check.seconds) - 0.1:
+        return "timeout"
+    if found["cpu"] > math.ceil(task.check.seconds) + 0.5:  # spread over processes, none of which was too slow
         return "timeout"
     if found["status"] == "called":
         return ""
@@ -217,22 +288,43 @@ def _exception(row: dict[str, Any]) -> str:
 
 
 def same(value: Any, wanted: Any, tolerance: float) -> bool:
-    """Whether two plain values are equal: as `==` says, but for floats within a relative tolerance (nan equals nan),
-    and containers must be of the same kind.
+    """Whether two plain values are equal as Python says and of the same type, down to the last element.
+
+    A wanted float is met by any number (no bool) within `tolerance`, relative or absolute; 0 asks for the same number.
+    Elements of sets and keys are compared without tolerance; the order of a dict does not count.
     """
-    if isinstance(value, float) or isinstance(wanted, float):
-        try:
-            both = float(value), float(wanted)
-        except (TypeError, ValueError, OverflowError):
-            return bool(value == wanted)
-        return all(map(math.isnan, both)) or math.isclose(*both, rel_tol=tolerance, abs_tol=tolerance)
-    if isinstance(value, list | tuple):
-        alike = type(value) is type(wanted) and len(value) == len(wanted)
+    if isinstance(wanted, float):
+        return _close(value, wanted, tolerance) if type(value) in (int, float) else False
+    if type(value) is not type(wanted):
+        return False
+    if isinstance(wanted, list | tuple):
+        alike = len(value) == len(wanted)
         return alike and all(same(a, b, tolerance) for a, b in zip(value, wanted, strict=True))
-    if isinstance(value, dict):
-        alike = isinstance(wanted, dict) and value.keys() == wanted.keys()
-        return alike and all(same(v, wanted[k], tolerance) for k, v in value.items())
+    if isinstance(wanted, set | frozenset):
+        return bool(_typed(value) == _typed(wanted))
+    if isinstance(wanted, dict):
+        given = {_typed(k): v for k, v in value.items()}
+        needed = {_typed(k): v for k, v in wanted.items()}
+        return given.keys() == needed.keys() and all(same(given[k], v, tolerance) for k, v in needed.items())
     return bool(value == wanted)
+
+
+def _close(value: float, wanted: float, tolerance: float) -> bool:
+    if value == wanted or (math.isnan(wanted) and value != value):
+        return True
+    try:
+        return tolerance > 0 and math.isclose(value, wanted, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # an integer beyond all floats
+        return False
+
+
+def _typed(value: Any) -> Any:
+    """A hashable stand-in for a hashable value, which is equal to another one's only where the types are, too."""
+    if isinstance(value, tuple):
+        return (tuple, tuple(map(_typed, value)))
+    if isinstance(value, set | frozenset):
+        return (type(value), frozenset(map(_typed, value)))
+    return (type(value), value)
 
 
 def _short(value: Any) -> str:

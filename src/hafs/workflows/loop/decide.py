@@ -15,6 +15,7 @@ from hafs.config import LoopConfig
 from hafs.evals import Comparison, EvalResult, compare
 from hafs.evals.words import interval, model_title, percent, points, seconds, title
 from hafs.statistics import Estimate, wilson
+from hafs.tasks.domain import build_verb
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -120,7 +121,7 @@ def judge_round(
     if signs.kept == 0:
         against["no better step"] = "no step of its training was better than the model it began with"
     if pair.builds.below_zero:
-        against["fewer assemble"] = f"fewer of its answers assemble ({points(pair.builds.value)} points)"
+        against[f"fewer {build_verb()}"] = f"fewer of its answers {build_verb()} ({points(pair.builds.value)} points)"
     if pair.difference.below_zero:
         against["worse"] = "it is worse by the paired test"
     if length := _length_drift(before, after, comparison, limits.max_length_growth):
