@@ -42,7 +42,7 @@ def scored(candidate: Candidate, **more: Any) -> Score:
 
 
 def test_a_result_joins_prompts_answers_and_scores() -> None:
-    prompts = [Prompt(f"task {i}", family="f", category="c") for i in range(5)]
+    prompts = [Prompt(f"task {i}", family="f", category="c", checker="asm") for i in range(5)]
     answers = [Candidate(p.id, f"answer {i}", n_tokens=i) for i, p in enumerate(prompts[:4])]
     scores = {
         answers[0].id: scored(answers[0], value=1.0, passed=True, key=(1.0, -7.0), tolerance=2.0),

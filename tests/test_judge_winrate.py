@@ -12,8 +12,8 @@ import pytest
 from hafs.judge.calibrate import gather
 from hafs.judge.winrate import WinRate, win_rate
 from hafs.store import Store, open_store
-from hafs.workflows.hybrid import judged_groups
 from hafs.types import Candidate, Prompt, Verdict
+from hafs.workflows.hybrid import judged_groups
 
 Row = Mapping[str, object]
 """One judgement as AlpacaEval publishes it: of 1.0 (the first output is better) to 2.0 (the second is), 1.5 a tie."""

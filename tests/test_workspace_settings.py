@@ -12,8 +12,8 @@ from hafs.store import workspace_or_none
 from run_hafs import hafs
 
 TWICE = '[model]\nname = "default"\n\n[model]\nname = "other"\n'
-MISSPELT = '[dpo]\nbeta = 0.2\n\n[dpo.lora]\nrnak = 8\n'
-BAD_VALUE = '[eval]\nmax_new_tokens = 0\n'
+MISSPELT = "[dpo]\nbeta = 0.2\n\n[dpo.lora]\nrnak = 8\n"
+BAD_VALUE = "[eval]\nmax_new_tokens = 0\n"
 
 
 @pytest.mark.parametrize(("text", "said"), [(TWICE, "line 4"), (MISSPELT, ":5: unknown setting 'dpo.lora.rnak'")])

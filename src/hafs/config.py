@@ -179,9 +179,10 @@ class EvalConfig(_Section):
 
 
 class ScoreConfig(_Section):
-    """The scorer used by `hafs score` and `--scorer automatic`; `workers` 0 means one for every processor."""
+    """What checks rows that name no checker of their own, as `--scorer automatic` means everywhere; "automatic" is
+    nothing. `workers` 0 means one for every processor."""
 
-    scorer: str = "asm"
+    scorer: str = "automatic"
     workers: int = Field(0, ge=0)
     sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
 
@@ -280,7 +281,7 @@ candidates = 4          # answers per prompt
 temperature = 0.8
 
 [score]
-scorer = "asm"
+scorer = "automatic"    # each row's own checker; or what checks rows without one, such as "text:min_words=20"
 
 [preferences]
 scheme = "all"          # every edge of the ranking; or "best-worst", "guide"

@@ -15,7 +15,7 @@ from hafs.errors import DataError, UsageError
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
     from hafs.evals.tables import Table
-    from hafs.store import Run, Store, Workspace
+    from hafs.store import Run, Store
 
 
 def register(app: typer.Typer) -> None:

@@ -153,7 +153,7 @@ def _rates(
 
     where = Path(benchmark).stem if Path(benchmark).is_file() else benchmark
     kept = f"{where} ({len(prompts)} prompts)"
-    with closing(scorer_for(space.config, prompts[0].checker)) as scorer:
+    with closing(scorer_for(space.config)) as scorer:
         before, after = (
             evaluate(store, scorer, model, name, kept, prompts, space.config.eval, progress) for model, name in models
         )

@@ -341,14 +341,15 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.evals.evaluate import PassRate
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import scorer_for
+    from hafs.scorers.run import checkers, scorer_for
 
     pack, _, count = spec.partition(":")
     if not (Path(spec).is_file() or (count.isdecimal() and int(count))):
         raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
     prompts = read_prompts(Path(spec)) if Path(spec).is_file() else tasks.generate(pack, "validation", int(count))
     try:
-        scorer = scorer_for(config, prompts[0].checker)
+        scorer = scorer_for(config)
+        checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work
     except HafsError as e:
         raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
     return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

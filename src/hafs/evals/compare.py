@@ -230,7 +230,13 @@ def compare(
         human={name: wilson(won, n, level) for name, (won, n) in (human or {}).items()},
         judged=dict(judged or {}),
         same=same,
-        notes=(*_same_notes(same, reference), *_decoding_notes(tables), *_many_notes(benchmarks, candidates, level), *notes, METHODS),
+        notes=(
+            *_same_notes(same, reference),
+            *_decoding_notes(tables),
+            *_many_notes(benchmarks, candidates, level),
+            *notes,
+            METHODS,
+        ),
     )
 
 

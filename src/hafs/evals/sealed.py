@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hafs.evals.contamination import refuse_contaminated
 from hafs.evals.evaluate import evaluate
 from hafs.files.jsonl import write_jsonl
 from hafs.models.naming import model_hash, resolve
-from hafs.scorers.run import checkers_for
+from hafs.scorers.run import scorer_for
 from hafs.store import Run, Store, Workspace
 from hafs.tasks import BENCHMARKS, load_tasks
 from hafs.types import Progress, Prompt, content_id, silent
@@ -116,9 +117,9 @@ def open_sealed(
     )
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
-    with checkers_for(config, prompts) as scorers:
+    with closing(scorer_for(config)) as scorer:
         results = {
-            who: [evaluate(store, scorers, model, who, name, prompts, config.eval, progress)]
+            who: [evaluate(store, scorer, model, who, name, prompts, config.eval, progress)]
             for who, model in models.items()
         }
     if not same or same[0].status != "finished":

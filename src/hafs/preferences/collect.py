@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hafs.config import PreferencesConfig
+from hafs.errors import UsageError
 from hafs.preferences import BuildReport, Stats, group_from_people
-from hafs.preferences.parallel import Build, build, few_cycles
+from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer
+from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
 from hafs.types import Annotation, PreferenceGroup, Progress, content_id, silent
 
@@ -36,10 +38,20 @@ def preference_groups(
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
-    arguments, pairing = dict(scorer.arguments), config.model_dump()
-    work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
-    built = build(store, work, progress)
-    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": arguments, **pairing}
+    pairing = config.model_dump()
+    parts = [(scorer, filters)]
+    if isinstance(scorer, AutomaticScorer):
+        prompts = list(store.prompts(**of_prompts(filters)))
+        parts = list(checkers_with_filters(scorer, prompts, filters))
+    if not parts:
+        raise UsageError(f"no candidate here has a checker: {NO_CHECKER}", "or --scorer NAME")
+    built = Built()
+    for checker, which in parts:
+        work = Build(store.url, checker.name, checker.version, dict(checker.arguments), pairing, which)
+        built += build(store, work, progress)
+    names = ", ".join(f"{s.name}@{s.version}" for s, _ in parts)
+    arguments = [dict(s.arguments) for s, _ in parts]
+    about = {"scorer": names, "arguments": arguments[0] if len(parts) == 1 else arguments, **pairing}
     return _noted(store, built.ids, about, built.report.to_dict(), built.stats), built.report
 
 

@@ -16,7 +16,6 @@ survey data", Survey Methodology 24 (1998).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -113,7 +113,7 @@ def compare_methods(
     if unknown:
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
     wanted = [(method, seed) for method in methods for seed in range(seeds)]
-    with closing(scorer_for(config, held_out[0].checker)) as scorer, ThreadPoolExecutor(jobs) as pool:
+    with closing(scorer_for(config)) as scorer, ThreadPoolExecutor(jobs) as pool:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
         alone = Lock()
 

@@ -20,6 +20,7 @@ from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, rea
 from hafs.judge.labels import Pair, pooled, read_labels
 from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
 from hafs.preferences import group_from_edges, same_text
+from hafs.scorers.run import checker_of
 from hafs.store import Store
 from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
 
@@ -35,8 +36,8 @@ class JudgedReport:
     """What became of the judged prompts: groups, and edges by who made them.
 
     `untrusted` counts edges of the judge below the certified threshold, `undecided` pairs without an edge by what the
-    judge said of them ("tie", "disagrees" with itself, "missing"), `against` decided pairs of which its comparisons with
-    the other candidates say the opposite, `calibrated` whether its edges are.
+    judge said of them ("tie", "disagrees" with itself, "missing"), `against` decided pairs of which its comparisons
+    with the other candidates say the opposite, `calibrated` whether its edges are.
     """
 
     source: str
@@ -262,9 +263,9 @@ def hybrid(
 ) -> Hybrid:
     """Go as far along the hybrid path as the workspace allows.
 
-    `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
-    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different
-    candidates, or none is judged and there is nobody to ask.
+    `scorer` filters by its scores ("automatic": each prompt's own checker by its; empty: no filter), `ask` is called
+    with every prompt that is left and asks only what it has no verdict of; a killed call keeps the verdicts that came.
+    Raises UsageError when no prompt has two different candidates, or none is judged and there is nobody to ask.
     """
     settings = settings or HybridSettings()
     by_id = {p.id: p for p in prompts}
@@ -318,6 +319,13 @@ def _answers(
     store: Store, scorer: str, prompts: Mapping[str, Prompt]
 ) -> Iterator[tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]]:
     """The prompts with their candidates, and their scores where a scorer is to filter."""
+    if scorer == "automatic":
+        by_checker: dict[str, dict[str, Prompt]] = {}
+        for p in prompts.values():
+            by_checker.setdefault(checker_of(p).partition(":")[0], {})[p.id] = p
+        for name, mine in sorted(by_checker.items()):
+            yield from _answers(store, name, mine)
+        return
     if scorer:
         yield from ((p, found) for p, found in store.answers(scorer, prompt_ids=prompts) if found)
         return

@@ -28,7 +28,7 @@ from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.gather import agreement, facts, judge_cards, sources, training_of
-from hafs.scorers.run import scorer_for
+from hafs.scorers.run import identity, scorer_for, stored_answers
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
@@ -166,7 +166,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
-        with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
+        with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
@@ -353,10 +353,8 @@ class _Loop:
     def _right(self, model: _Model, asked: Mapping[str, Sequence[Prompt]]) -> dict[str, float]:
         """The share of right answers among the model's scored samples, by family; none for one without a score."""
         counts: dict[str, list[int]] = {}
-        scorer = self.s.scorer
-        ids = [p.id for found in asked.values() for p in found]
-        stored = self.s.store.answers(scorer.name, scorer.version, scorer.arguments, prompt_ids=ids, model=model.hash)
-        for prompt, answers in stored:
+        prompts = [p for found in asked.values() for p in found]
+        for prompt, answers in stored_answers(self.s.store, self.s.scorer, prompts, model=model.hash):
             for _, score in answers:
                 if score is not None and score.passed is not None:
                     count = counts.setdefault(prompt.family, [0, 0])
@@ -442,7 +440,7 @@ class _Loop:
         known = {
             **facts({m.name: [m.decision] for m in state.models}),
             **prompts,
-            "scorer": f"{self.s.scorer.name}@{self.s.scorer.version}",
+            "scorer": ", ".join(f"{s['scorer']}@{s['version']}" for s in identity(self.s.scorer, self.source.decision)),
         }
         return Rerun((self.loop.command,), json.dumps(self.loop.to_dict()["settings"], indent=1), known)
 
