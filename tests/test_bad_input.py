@@ -174,11 +174,12 @@ def test_broken_lines_are_named_and_the_rest_is_used(inside: Path, tiny_model: P
         {"text": "four"},
     )
     ran = hafs("generate", "--model", tiny_model, "--prompts", "p.jsonl", "--json").ok()
-    assert (ran.json["prompts"], ran.json["candidates"]) == (3, 9)
+    assert (ran.json["prompts"], ran.json["candidates"]) == (4, 12)
     skipped = [line for line in ran.err.splitlines() if "skipped" in line]
-    assert [line.split(":")[1] for line in skipped] == list("23678")
-    assert "p.jsonl:3: skipped, the column 'text' is missing" in ran.err
-    assert "p.jsonl:8: skipped, unknown key 'colour'" in ran.err
+    assert [line.split(":")[1] for line in skipped] == list("2367")
+    assert "p.jsonl:3: skipped, no column is known as the prompt: the columns are txt" in ran.err
+    assert "p.jsonl: columns that are not used: colour" in ran.err
+    assert "p.jsonl: 4 rows could not be used; they are in p.jsonl.bad.jsonl" in ran.err
     assert "p.jsonl: 1 prompts repeat an earlier one" in ran.err
 
 
@@ -187,9 +188,9 @@ def test_columns_of_the_wrong_type_are_named(inside: Path, tiny_model: Path) -> 
         "p.jsonl",
         {"text": "one"},
         {"text": "two", "split": 5},
-        {"text": "three", "system": None},
+        {"text": "three", "system": 5},
         {"text": "four", "check": [1]},
-        {"text": "five", "references": [{"text": "x"}]},
+        {"text": "five", "references": [{"name": 5, "text": "x"}]},
     )
     ran = hafs("generate", "--model", tiny_model, "--prompts", "p.jsonl", "--json").ok()
     assert ran.json["prompts"] == 1
@@ -221,8 +222,8 @@ def test_broken_lines_of_every_kind_of_file(inside: Path, tiny_model: Path) -> N
     ran = hafs("sft", "--model", tiny_model, "--data", "sft.jsonl", "--output-dir", "sft").ok()
     skipped = [line for line in ran.err.splitlines() if "skipped" in line]
     assert [int(line.split(":")[1]) for line in skipped] == [2, 3, 4, 5, 6, 7, 8, 9, 10]
-    assert "the column 'completion' is missing" in skipped[0] and "the column 'prompt' is missing" in skipped[1]
-    assert "the column 'completion' is NoneType, not a text" in skipped[3]
+    assert "no column is known as the completion" in skipped[0] and "no column is known as the prompt" in skipped[1]
+    assert "no column is known as the completion: the columns are prompt" in skipped[3]
     write(
         "pairs.jsonl",
         {"prompt": "a", "chosen": "b", "rejected": "c"},
@@ -233,7 +234,7 @@ def test_broken_lines_of_every_kind_of_file(inside: Path, tiny_model: Path) -> N
     ran = hafs(
         "train", "dpo", "--sft-model", tiny_model, "--preference-data", "pairs.jsonl", "--output-dir", "dpo"
     ).ok()
-    assert "pairs.jsonl:2: skipped, the column 'rejected' is missing" in ran.err
+    assert "pairs.jsonl:2: skipped, no column is known as the rejected: the columns are prompt, chosen" in ran.err
     assert "pairs.jsonl:3: skipped" in ran.err and "pairs.jsonl:4: skipped" in ran.err
     write("candidates.jsonl", {"prompt_id": "nope", "text": "x"}, {"text": "x"}, "xx")
     hafs("data", "import", "candidates", "candidates.jsonl").failed(2, "has no usable row", "line 1")
@@ -286,7 +287,7 @@ def test_hostile_values_in_every_column_of_every_kind(tmp_path: Path) -> None:
                 changes += [(c, v, {**row, part: [{**first, c: v}, *rest]}) for c in first for v in HOSTILE]
             file = tmp_path / "rows.jsonl"
             file.write_text("".join(json.dumps(r) + "\n" for r in (*(changed for *_, changed in changes), row)))
-            got = store.import_jsonl(kind, file)
+            got = store.import_rows(kind, file)
             bad = dict(got.bad)
             assert got.read + len(bad) == len(changes) + 1 and len(changes) + 1 not in bad, kind
             for n, (column, value, _) in enumerate(changes, 1):
@@ -298,7 +299,7 @@ def test_hostile_values_in_every_column_of_every_kind(tmp_path: Path) -> None:
 def test_broken_lines_of_a_benchmark_are_named(inside: Path, tiny_model: Path) -> None:
     write("held.jsonl", EASY[0].to_dict(), "xx", {"txt": 1}, EASY[1].to_dict())
     ran = hafs("eval", "--model", tiny_model, "--benchmark", "held.jsonl").ok()
-    assert "held.jsonl:2: skipped" in ran.err and "held.jsonl:3: skipped, the column 'text' is missing" in ran.err
+    assert "held.jsonl:2: skipped" in ran.err and "held.jsonl:3: skipped, no column" in ran.err
     assert "0 of 2 right, coverage 100%" in ran.out
 
 

@@ -15,7 +15,7 @@ from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
 from hafs.models.loading import load_model, load_tokenizer
 from hafs.training import train_dpo
-from hafs.training.loop import TrainResult
+from hafs.training.runner import TrainResult
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 pytest.importorskip("trl")

@@ -14,13 +14,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hafs.data import Asked, set_aside
 from hafs.errors import DataError, UsageError
-from hafs.preferences import FORMATS, Mixing, mix, read_preferences, same_text, set_aside, to_pairs, write_preferences
+from hafs.preferences import FORMATS, Mixing, mix, read_preferences, same_text, to_pairs, write_preferences
 from hafs.preferences.collect import keep_groups, newest_groups
 from hafs.preferences.formats import FEATURES, detect, lost
-from hafs.preferences.pairs import Asked, group_of, messages
+from hafs.preferences.pairs import group_of, messages
 from hafs.store import open_store
-from hafs.types import Edge, GroupCandidate, PreferenceGroup
+from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup
 from run_hafs import hafs, lines, workspace
 
 USER, ASSISTANT = {"role": "user", "content": "q"}, {"role": "assistant", "content": "good"}
@@ -231,7 +232,7 @@ def test_what_a_format_can_hold_comes_back(tmp_path: Path, name: str, data: st.D
 
 def test_what_is_lost_is_named_and_what_cannot_be_said_is_left_out(tmp_path: Path) -> None:
     edges = (Edge(0, 1, 2.0, 0.8, "human:ann", margin=3.0), Edge(1, 2, source="asm@1"))
-    texts = (GroupCandidate("a", off_policy=True), GroupCandidate("b"), GroupCandidate("c"))
+    texts = (GroupCandidate("a", off_policy=True, label=CandidateLabel(True)), GroupCandidate("b"), GroupCandidate("c"))
     rich = PreferenceGroup("p", texts, edges, "sys", "id", "family", context=tuple(EARLIER), tools=(TOOL,))
     assert all(count(rich) for count in FEATURES.values())
     for name, f in FORMATS.items():
@@ -255,7 +256,9 @@ def test_a_directory_that_datasets_saved(tmp_path: Path) -> None:
     one.save_to_disk(tmp_path / "one")
     datasets.DatasetDict(train=one, test=one).save_to_disk(tmp_path / "many")
     assert read_preferences(tmp_path / "one").pairs == 2
-    assert read_preferences(tmp_path / "many").pairs == 4
+    found = read_preferences(tmp_path / "many")
+    assert found.pairs == 2 and "the split train is read; test left out" in found.notes[0]
+    assert read_preferences(f"{tmp_path / 'many'}:test").pairs == 2
     (tmp_path / "files").mkdir()
     one.to_parquet(tmp_path / "files" / "part.parquet")
     write(tmp_path / "files" / "more.jsonl", EXAMPLES["trl"])
@@ -307,7 +310,7 @@ BROKEN: Mapping[str, list[object]] = {
         EXAMPLES["label-studio"] | {"annotations": [5]},
     ],
     "unpaired": [
-        {"prompt": "q", "completion": "x", "label": 1},
+        {"prompt": "q", "completion": "x", "label": 5},
         {"prompt": "q", "completion": 5, "label": True},
         {"prompt": "q", "completion": "x", "label": True, "weight": -1},
     ],
@@ -322,12 +325,14 @@ def test_bad_rows_are_named_counted_and_kept(tmp_path: Path, name: str) -> None:
     found = read_preferences(write(tmp_path / "x.jsonl", "{broken", *rows, "[1]", "", EXAMPLES["trl"]))
     assert [n for n, _ in found.bad] == [1, *range(2, len(rows) + 3)] and all(why for _, why in found.bad)
     assert found.formats == {"trl": 1} and found.pairs == 1
-    beside = set_aside(tmp_path / "x.jsonl", found)
+    beside = set_aside(tmp_path / "x.jsonl", found.bad_rows)
     assert beside == tmp_path / "x.jsonl.bad.jsonl"
     kept = lines(beside)
     assert [row["line"] for row in kept] == [n for n, _ in found.bad]
     assert [row["row"] for row in kept] == ["{broken", *rows, "[1]"]
-    assert set_aside(tmp_path / "x.jsonl", read_preferences(write(tmp_path / "x.jsonl", EXAMPLES["trl"]))) is None
+    assert (
+        set_aside(tmp_path / "x.jsonl", read_preferences(write(tmp_path / "x.jsonl", EXAMPLES["trl"])).bad_rows) is None
+    )
 
 
 HOSTILE: list[Any] = [
@@ -393,7 +398,7 @@ def test_hostile_values_in_every_column_cost_their_row_alone(tmp_path: Path, nam
     found = read_preferences(file)
     assert "kept" in [g.prompt for g in found.groups]
     assert sum(found.formats.values()) + len(found.bad) == len(rows) + 1 and found.bad
-    kept = lines(set_aside(file, found))  # type: ignore[arg-type]
+    kept = lines(set_aside(file, found.bad_rows))  # type: ignore[arg-type]
     assert [row["line"] for row in kept] == [n for n, _ in found.bad] and all(row["reason"] for row in kept)
     mixed = mix({"x": found.groups}, Mixing(balance=("family", "source"), match_lengths=True))
     with open_store(tmp_path / "a.db") as store:
@@ -481,7 +486,7 @@ def test_a_quoting_error_in_csv_costs_its_record_alone(tmp_path: Path) -> None:
     found = read_preferences(file)
     assert [g.prompt for g in found.groups] == ["q", "s", "v"]
     assert [n for n, _ in found.bad] == [3, 6, 9] and "takes up 3 lines" in found.bad[2][1]
-    kept = lines(set_aside(file, found))  # type: ignore[arg-type]
+    kept = lines(set_aside(file, found.bad_rows))  # type: ignore[arg-type]
     assert [row["row"] for row in kept] == ['"r\nx","c"y,d', '"t\nu",g', 'w,"j,k\nx,l,m\ny,n,o']
 
 
@@ -540,13 +545,13 @@ def test_bad_rows_keep_their_text_and_their_file(tmp_path: Path) -> None:
     good = json.dumps(EXAMPLES["trl"])
     (tmp_path / "x.jsonl.gz").write_bytes(gzip.compress(f"{{broken\n{good}\n".encode()))
     found = read_preferences(tmp_path / "x.jsonl.gz")
-    assert lines(set_aside(tmp_path / "x.jsonl.gz", found))[0]["row"] == "{broken"  # type: ignore[arg-type]
+    assert lines(set_aside(tmp_path / "x.jsonl.gz", found.bad_rows))[0]["row"] == "{broken"  # type: ignore[arg-type]
     folder = tmp_path / "folder"
     (folder / "in").mkdir(parents=True)
     write(folder / "a.jsonl", EXAMPLES["trl"], EXAMPLES["trl"])
     write(folder / "in" / "b.jsonl", EXAMPLES["trl"], "{broken")
     found = read_preferences(folder)
-    (kept,) = lines(set_aside(folder, found))  # type: ignore[arg-type]
+    (kept,) = lines(set_aside(folder, found.bad_rows))  # type: ignore[arg-type]
     assert (kept["file"], kept["line"], kept["row"]) == ("in/b.jsonl", 2, "{broken") and found.pairs == 3
 
 
@@ -565,7 +570,7 @@ def test_bytes_that_are_not_utf8_are_bad_rows(tmp_path: Path) -> None:
         found = read_preferences(tmp_path / name)
         assert [g.prompt for g in found.groups] == ["q"]
         assert found.bad == [(3 if name == "x.csv" else 2, "it has bytes that are not UTF-8")]
-        assert "\\udce4" in set_aside(tmp_path / name, found).read_text()  # type: ignore[union-attr]
+        assert "\\udce4" in set_aside(tmp_path / name, found.bad_rows).read_text()  # type: ignore[union-attr]
 
 
 def test_parquet_with_values_that_are_no_json(tmp_path: Path) -> None:
@@ -578,7 +583,7 @@ def test_parquet_with_values_that_are_no_json(tmp_path: Path) -> None:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / name)
         found = read_preferences(tmp_path / name)
         assert found.pairs == 1 and [n for n, _ in found.bad] == [2]
-        (kept,) = lines(set_aside(tmp_path / name, found))  # type: ignore[arg-type]
+        (kept,) = lines(set_aside(tmp_path / name, found.bad_rows))  # type: ignore[arg-type]
         assert kept["row"]["made"].startswith("2020-01-01")
     group = RICH.to_dict() | {"tools": [{"made": when}]}
     pyarrow.parquet.write_table(pa.Table.from_pylist([group]), tmp_path / "g.parquet")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hafs.data import load
 from hafs.errors import DataError, HafsError, UsageError
-from hafs.files.jsonl import atomic_write, read_jsonl, write_jsonl
+from hafs.files.jsonl import atomic_write, write_jsonl
 from hafs.types import Prompt
 
 anything = st.text(max_size=8) | st.text(st.sampled_from("a\x00\x85\u2028\r\n\ud800é\ufeff"), max_size=6)
@@ -22,7 +23,7 @@ anything = st.text(max_size=8) | st.text(st.sampled_from("a\x00\x85\u2028\r\n\ud
 def test_rows_come_back_as_they_were_written(tmp_path: Path, rows: list[dict[str, object]]) -> None:
     file = tmp_path / "rows.jsonl"
     assert write_jsonl(file, rows) == len(rows)
-    loaded = read_jsonl(file, dict)
+    loaded = load(file, dict)
     assert loaded.rows == rows and loaded.bad == []
     assert file.read_bytes().count(b"\n") == len(rows)
 
@@ -32,7 +33,7 @@ def test_objects_are_written_by_their_own_form_and_readable_text_stays_readable(
     prompt = Prompt("Zähle é", tags=("easy",))
     write_jsonl(file, [prompt])
     assert "Zähle é" in file.read_text(encoding="utf-8")
-    assert read_jsonl(file, Prompt.from_dict).rows == [prompt]
+    assert load(file, Prompt.from_dict).rows == [prompt]
 
 
 def test_bad_lines_are_named_by_number_and_the_rest_is_kept(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_bad_lines_are_named_by_number_and_the_rest_is_kept(tmp_path: Path) -> N
     file.write_bytes(
         b'\xef\xbb\xbf{"n": 1}\n\n{"n": 2\n[1]\n{"m": 1}\n{"n": "x"}\n' + deep + b'\n{"n": 3, "t": "\xff"}\r\n'
     )
-    loaded = read_jsonl(file, lambda row: int(row["n"]))
+    loaded = load(file, lambda row: int(row["n"]))
     assert loaded.rows == [1]
     bad = dict(loaded.bad)
     assert sorted(bad) == [3, 4, 5, 6, 7, 8] and bad[8] == "it has bytes that are not UTF-8"
@@ -52,13 +53,15 @@ def test_a_file_without_a_usable_row_says_why(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n \n")
     with pytest.raises(DataError, match="it is empty"):
-        read_jsonl(file, dict)
+        load(file, dict)
     file.write_text("\nnonsense\n")
     with pytest.raises(DataError, match="line 2: "):
-        read_jsonl(file, dict)
-    for missing in (tmp_path / "nothing.jsonl", tmp_path):
-        with pytest.raises(UsageError, match="there is no file"):
-            read_jsonl(missing, dict)
+        load(file, dict)
+    with pytest.raises(UsageError, match="there is no file"):
+        load(tmp_path / "nothing.jsonl", dict)
+    file.unlink()
+    with pytest.raises(UsageError, match="holds no rows"):
+        load(tmp_path, dict)
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -69,7 +72,7 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         raise RuntimeError("stopped")
     with pytest.raises(TypeError):
         write_jsonl(file, [{"n": 2}, {"n": object()}])
-    assert read_jsonl(file, dict).rows == [{"n": 1}]
+    assert load(file, dict).rows == [{"n": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
@@ -95,5 +98,5 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     done = subprocess.run([sys.executable, "-c", code, str(file)], capture_output=True, text=True, check=True)
     assert f"could not write {file}" in done.stdout and "fix: free space" in done.stdout
-    assert read_jsonl(file, dict).rows == [{"n": 1}]
+    assert load(file, dict).rows == [{"n": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]

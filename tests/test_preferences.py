@@ -509,7 +509,7 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
     assert texts_of(found.groups) == {("a", "b"), ("x", "y")}
     bad = dict(found.bad)
     assert sorted(bad) == [3, *range(5, len(rows) + 2)]
-    assert bad[3] == "the column 'rejected' is missing"
+    assert bad[3].startswith("no column is known as the rejected: the columns are prompt, chosen")
     assert bad[5] == "chosen and rejected are the same text"
     assert "weight" in bad[6] and "'much'" in bad[7] and "p is 2" in bad[8] and "'rejected'" in bad[9]
     assert (
@@ -525,7 +525,7 @@ def test_a_file_of_groups_and_pairs_keeps_its_good_lines(tmp_path: Path) -> None
 def test_a_file_without_a_usable_line_says_what_is_missing(tmp_path: Path) -> None:
     file = tmp_path / "preferences.jsonl"
     file.write_text('{"prompt": "p", "chosen": "a"}\n')
-    with pytest.raises(DataError, match=r"no usable row.*line 1: the column 'rejected' is missing"):
+    with pytest.raises(DataError, match=r"no usable row.*line 1: no column is known as the rejected"):
         read_preferences(file)
     with pytest.raises(UsageError, match="there is no file"):
         read_preferences(tmp_path / "nowhere.jsonl")

@@ -682,14 +682,14 @@ def test_each_kind_goes_out_and_comes_back(store: Store, tmp_path: Path, kind: s
     rows = list(getattr(store, kind)())
     file = tmp_path / f"{kind}.jsonl"
     assert store.export_jsonl(kind, file) == len(rows) > 0
-    again = store.import_jsonl(kind, file)
+    again = store.import_rows(kind, file)
     assert (again.read, again.added, again.bad) == (len(rows), 0, [])
     with open_store(tmp_path / "other.db") as other:
         if kind in ("candidates", "rankings", "scores", "verdicts", "annotations"):
             other.add_prompts(prompts)
         if kind == "scores":
             other.add_candidates(made)
-        assert other.import_jsonl(kind, file).added == len(rows)
+        assert other.import_rows(kind, file).added == len(rows)
         assert list(getattr(other, kind)()) == rows
 
 
@@ -700,7 +700,7 @@ def test_export_takes_the_filters_of_reading(store: Store, tmp_path: Path) -> No
     with pytest.raises(UsageError, match="no 'answers'"):
         store.export_jsonl("answers", tmp_path / "x.jsonl")
     with pytest.raises(UsageError, match="prompts, candidates"):
-        store.import_jsonl("tasks", tmp_path / "some.jsonl")
+        store.import_rows("tasks", tmp_path / "some.jsonl")
 
 
 def test_bad_lines_are_named_by_number_and_the_rest_is_kept(store: Store, tmp_path: Path) -> None:
@@ -710,7 +710,7 @@ def test_bad_lines_are_named_by_number_and_the_rest_is_kept(store: Store, tmp_pa
         '{"text": "x", "colour": "red"}\n'
         '{"text": "also good", "references": [{"name": "r", "text": "RTS"}], "tags": ["easy"]}\n'
     )
-    got = store.import_jsonl("prompts", file)
+    got = store.import_rows("prompts", file)
     assert (got.read, got.added) == (2, 2)
     assert [number for number, _ in got.bad] == [3, 4, 5, 6, 7]
     assert [why for number, why in got.bad if number == 5] == ["the column 'text' is missing"]
@@ -723,20 +723,20 @@ def test_rows_without_their_parents_are_bad_lines(store: Store, tmp_path: Path) 
     file = tmp_path / "rows.jsonl"
     stranger = prompt(77)
     file.write_text(f'{{"prompt_id": "{stranger.id}", "text": "a"}}\n{{"prompt_id": "{prompts[0].id}", "text": "b"}}\n')
-    got = store.import_jsonl("candidates", file)
+    got = store.import_rows("candidates", file)
     assert got.added == 1 and [n for n, _ in got.bad] == [1] and "import prompts first" in got.bad[0][1]
     lines = [
         f'{{"candidate_id": "{c}", "scorer": "s", "version": "1", "value": {v}}}'
         for c, v in ((made[1].id, 0.5), ("nobody", 0.5), (made[2].id, "NaN"))
     ]
     file.write_text("\n".join(lines))
-    got = store.import_jsonl("scores", file)
+    got = store.import_rows("scores", file)
     assert got.added == 1 and [n for n, _ in got.bad] == [2, 3] and "import candidates first" in got.bad[0][1]
     file.write_text("")
     with pytest.raises(DataError, match="it is empty"):
-        store.import_jsonl("prompts", file)
+        store.import_rows("prompts", file)
     with pytest.raises(UsageError, match="there is no file"):
-        store.import_jsonl("prompts", tmp_path / "missing.jsonl")
+        store.import_rows("prompts", tmp_path / "missing.jsonl")
 
 
 # ---- the workspace

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hafs import registry
+from hafs.data import read_prompts
 from hafs.errors import DataError, UsageError
 from hafs.files.jsonl import write_jsonl
-from hafs.tasks import BENCHMARKS, SPLITS, benchmark, generate, load_tasks, split_of
+from hafs.tasks import BENCHMARKS, SPLITS, benchmark, generate, split_of
 from hafs.types import Prompt
 from hafs_snes.scorer.check import parse_check
 from hafs_snes.tasks import CONVENTION, asm, rom_hack, with_convention
@@ -254,7 +255,7 @@ def test_a_convention_is_added_on_request() -> None:
 def test_tasks_survive_a_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
     prompts = small("rom_hack", "validation", 30)
     assert write_jsonl(tmp_path / "t.jsonl", prompts) == 30
-    loaded = load_tasks(tmp_path / "t.jsonl")
+    loaded = read_prompts(tmp_path / "t.jsonl")
     assert loaded.rows == prompts
     assert loaded.bad == []
 
@@ -269,19 +270,19 @@ def test_bad_lines_are_named_and_the_rest_is_kept(tmp_path) -> None:  # type: ig
         json.dumps({"text": "a", "q": 1}),
     ]
     (tmp_path / "t.jsonl").write_text("\n".join([*lines, json.dumps({"text": "hand-written"})]))
-    loaded = load_tasks(tmp_path / "t.jsonl")
-    assert [p.text for p in loaded.rows][1:] == ["hand-written"]
-    assert [number for number, _ in loaded.bad] == [2, 3, 4, 5]
-    assert "'text' is missing" in dict(loaded.bad)[3]
-    assert "'q'" in dict(loaded.bad)[5]
+    loaded = read_prompts(tmp_path / "t.jsonl")
+    assert [p.text for p in loaded.rows][1:] == ["a", "hand-written"]
+    assert [number for number, _ in loaded.bad] == [2, 3, 4]
+    assert "no column is known as the prompt: the columns are family" in dict(loaded.bad)[3]
+    assert loaded.notes[-1].endswith("columns that are not used: q")
 
 
 def test_a_missing_or_empty_file_is_an_error(tmp_path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match="no file"):
-        load_tasks(tmp_path / "none.jsonl")
+        read_prompts(tmp_path / "none.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(DataError, match="empty"):
-        load_tasks(tmp_path / "empty.jsonl")
+        read_prompts(tmp_path / "empty.jsonl")
 
 
 # -- the language of families ------------------------------------------------------------------------------------------

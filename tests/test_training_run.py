@@ -19,8 +19,8 @@ from hafs.errors import DataError, UsageError
 from hafs.models.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
-from hafs.training.loop import TrainResult, learning_rate
 from hafs.training.run import split
+from hafs.training.runner import TrainResult, learning_rate
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
@@ -240,14 +240,14 @@ def test_the_learning_rate_rises_then_falls_and_never_leaves_its_bounds(schedule
 
 
 def test_sft_may_learn_one_of_a_prompts_right_answers(tmp_path: Path) -> None:
+    from hafs.data import read_examples
     from hafs.training.data import examples as of_prompts
-    from hafs.training.data import read_sft
     from hafs.types import Prompt, Reference
 
     prompt = Prompt("add", references=(Reference("short", "ADC"), Reference("long", "CLC\nADC")))
     (tmp_path / "tasks.jsonl").write_text(json.dumps(prompt.to_dict()) + "\n")
     for answers, texts in ((0, ["ADC", "CLC\nADC"]), (1, ["ADC"]), (2, ["ADC", "CLC\nADC"])):
-        for group in (*of_prompts([prompt], answers), *read_sft(tmp_path / "tasks.jsonl", answers).rows):
+        for group in (*of_prompts([prompt], answers), *read_examples(tmp_path / "tasks.jsonl", answers).rows):
             assert [c.text for c in group.candidates] == texts
 
 

@@ -62,13 +62,15 @@ class TrainConfig(_Section):
     max_length: int = Field(2048, ge=8, description="tokens of prompt and one candidate together")
     row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
     precision: Precision = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="flex: FlexAttention, on CUDA only")
     activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     two_pass: bool = Field(False, description="split a group longer than a row: any number of candidates, fixed memory")
     validation_share: float = Field(0.1, ge=0, lt=1)
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
     save_steps: int = Field(100, ge=1)
+    save_minutes: float = Field(1.0, gt=0, description="minutes after which a checkpoint is due between save_steps")
+    resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]

@@ -190,7 +190,7 @@ class Answer(NamedTuple):
     """A candidate with what one scorer says of it: all that rankings and groups need. Without a value it is unscored.
 
     `key`, `tolerance` and `passed` are those of `Score`, but a key is never empty where there is a value. `off_policy`
-    is that of `GroupCandidate`.
+    is that of `GroupCandidate`, `finish` that of `Candidate`.
     """
 
     id: str
@@ -200,6 +200,7 @@ class Answer(NamedTuple):
     tolerance: float = 0.0
     passed: bool | None = None
     off_policy: bool = False
+    finish: str = ""
 
 
 @dataclass(frozen=True)
@@ -387,22 +388,31 @@ class GroupCandidate(_Row):
     """A candidate inside a preference group; `off_policy` marks text the model did not sample (a reference).
 
     `label` is what is known of the candidate alone; a group may have labels, edges, or both.
+    `finish` is "length" for an answer that was cut at the token limit: nobody is taught to end there.
     """
 
     text: str
     id: str = ""
     off_policy: bool = False
     label: CandidateLabel | None = None
+    finish: str = ""
+
+    @property
+    def cut(self) -> bool:
+        """Whether the answer ended at the token limit."""
+        return self.finish == "length"
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
         label = CandidateLabel.read(row.get("label"))
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label)
+        finish = "length" if row.get("finish") == "length" else ""
+        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label, finish)
 
     def encoded(self) -> dict[str, Any]:
-        """What of it goes into a group's id; without a label it is as before there were any."""
-        plain = {"text": self.text, "id": self.id, "off_policy": self.off_policy}
-        return plain if self.label is None else {**plain, "label": asdict(self.label)}
+        """What of it goes into a group's id; what a plain candidate has none of is left out."""
+        more: dict[str, Any] = {"label": asdict(self.label)} if self.label is not None else {}
+        more |= {"finish": self.finish} if self.finish else {}
+        return {"text": self.text, "id": self.id, "off_policy": self.off_policy, **more}
 
 
 @dataclass(frozen=True)

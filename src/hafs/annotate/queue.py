@@ -15,8 +15,8 @@ from typing import Any
 
 from hafs.annotate.ranking import pair_orders
 from hafs.config import AnnotateSettings
+from hafs.data import load
 from hafs.errors import DataError, UsageError
-from hafs.files.jsonl import read_jsonl
 from hafs.store import Store
 from hafs.types import Candidate, Prompt, Queued, Ranking, Verdict, content_id, same_text
 
@@ -56,8 +56,8 @@ def read_queue(store: Store, run: str) -> list[Queued]:
 
 
 def read_gold(path: str | Path) -> dict[str, Ranking]:
-    """Rankings known to be right, by prompt; raises what `hafs.files.jsonl.read_jsonl` raises."""
-    return {ranking.prompt_id: ranking for ranking in read_jsonl(Path(path).expanduser(), Ranking.from_dict).rows}
+    """Rankings known to be right, by prompt; raises what `hafs.data.load` raises."""
+    return {ranking.prompt_id: ranking for ranking in load(path, Ranking.from_dict).rows}
 
 
 class Queue:

@@ -78,7 +78,8 @@ class Capabilities:
 class Unanswered(HafsError):
     """Some requests of a batch got no answer: `answers` are the others', `failed` counts the reasons.
 
-    `fatal` means that asking on is of no use (the server is gone, or refuses everybody).
+    `fatal` means that asking on is of no use (the server is gone, or refuses everybody), `refused` that the model's
+    chat template does not take those requests: others may be answered.
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class Unanswered(HafsError):
         answers: Sequence[Answer] = (),
         failed: Mapping[str, int] | None = None,
         fatal: bool = False,
+        refused: bool = False,
     ) -> None:
         super().__init__(what, fix)
-        self.answers, self.failed, self.fatal = list(answers), dict(failed or {}), fatal
+        self.answers, self.failed = list(answers), dict(failed or {})
+        self.fatal, self.refused = fatal, refused
 
 
 class Backend(Protocol):
@@ -165,6 +168,11 @@ def identify(model: str) -> str:
 
 
 def answers(backend: Backend, requests: Sequence[Request], config: GenerateConfig) -> Iterator[list[Answer]]:
-    """All answers, one planned batch after the other."""
+    """All answers, one planned batch after the other; what the model's chat template does not take has none."""
     for batch in backend.plan(requests, config):
-        yield backend.generate(batch, config)
+        try:
+            yield backend.generate(batch, config)
+        except Unanswered as e:
+            if not e.refused:
+                raise
+            yield e.answers

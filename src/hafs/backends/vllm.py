@@ -11,7 +11,7 @@ from hafs.backends.remote import seed_of
 from hafs.config import GenerateConfig
 from hafs.errors import MissingTool
 from hafs.models.chat import decode_answer, encode_prompt, stop_ids
-from hafs.models.loading import load_tokenizer
+from hafs.models.loading import generation_config, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 
 
@@ -30,6 +30,7 @@ class VllmBackend:
         self.tokenizer: Any = load_tokenizer(path)
         self._vllm: Any = vllm
         self._llm: Any = vllm.LLM(model=str(path))
+        self._generation = generation_config(path)
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
         """Batches of at most `config.batch_size` requests; vLLM schedules inside them."""
@@ -38,7 +39,7 @@ class VllmBackend:
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
         """Sample `n` answers for each request of the batch."""
         prompts = [{"prompt_token_ids": encode_prompt(self.tokenizer, r.text, r.system)} for r in batch]
-        stops = stop_ids(self.tokenizer)
+        stops = stop_ids(self.tokenizer, self._generation)
         params = [
             self._vllm.SamplingParams(
                 n=r.n,

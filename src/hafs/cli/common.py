@@ -14,7 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from hafs.store import Workspace
-    from hafs.types import Progress, Prompt
+    from hafs.types import Progress
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 WorkspaceDir = Annotated[
@@ -43,26 +43,6 @@ def emit(data: Mapping[str, Any], text: Any, as_json: bool) -> None:
 def note(message: str) -> None:
     """A remark on standard error, out of the way of a result."""
     print(message, file=sys.stderr)
-
-
-def bad_lines(path: Path, bad: list[tuple[int, str]]) -> None:
-    """Name the lines of a file that could not be used; the rest of it was."""
-    for number, why in bad[:10]:
-        note(f"{path}:{number}: skipped, {why}")
-    if len(bad) > 10:
-        note(f"{path}: {len(bad) - 10} more lines were skipped")
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of a task file; bad lines are named, and a prompt that comes twice is taken once."""
-    from hafs.tasks import load_tasks
-
-    loaded = load_tasks(path)
-    bad_lines(path, loaded.bad)
-    unique = {p.id: p for p in reversed(loaded.rows)}
-    if repeated := len(loaded.rows) - len(unique):
-        note(f"{path}: {repeated} prompts repeat an earlier one and were left out")
-    return list(reversed(unique.values()))
 
 
 def say_unscored(unscored: Mapping[str, int]) -> None:
@@ -97,8 +77,22 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
         yield _Lines()
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class TimeLeft(TimeRemainingColumn):
+        """What the work itself says is left, counted down; else what the bar's own speed says."""
+
+        max_refresh = 1.0
+
+        def render(self, task: Task) -> Text:
+            until = task.fields.get("until")
+            if until is None or task.finished:
+                return super().render(task)
+            minutes, seconds = divmod(max(0, round(until - time.monotonic())), 60)
+            hours, minutes = divmod(minutes, 60)
+            return Text(f"{hours}:{minutes:02}:{seconds:02}", style="progress.remaining")
 
     columns = (
         TextColumn("{task.description:<12}"),
@@ -106,7 +100,7 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        TimeLeft(),
         TextColumn("{task.fields[figures]}"),
     )
     with Bars(*columns, console=Console(stderr=True), transient=True, speed_estimate_period=120) as bars:
@@ -114,8 +108,10 @@ def progress_bars(quiet: bool = False) -> Iterator[Progress]:
 
         def report(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, figures="")
-            bars.update(tasks[what], completed=done, total=total, figures=_short(figures))
+                tasks[what] = bars.add_task(what, total=total, figures="", until=None)
+            left = figures.get("seconds_left")
+            until: dict[str, Any] = {} if left is None else {"until": time.monotonic() + left}
+            bars.update(tasks[what], completed=done, total=total, figures=_short(figures), **until)
 
         yield report
 
@@ -135,7 +131,9 @@ class _Lines:
         if now - self._last >= 10 or done == total:
             self._last = now
             rate = (now - self._began) / max(1, done - self._first)
-            left = f", {round(rate * (total - done))} s left" if done - self._first > 0 and done < total else ""
+            known = figures.get("seconds_left")
+            seconds = rate * (total - done) if known is None and done > self._first else known
+            left = f", {round(seconds)} s left" if seconds is not None and (known or done < total) else ""
             note(f"{what} {done}/{total}{left} {_short(figures)}".rstrip())
 
 

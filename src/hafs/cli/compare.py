@@ -146,18 +146,14 @@ def check_contamination(
 
 
 def _prompts_of(file: Path) -> list[str]:
-    """The prompts of any training file: task rows, groups, pairs, completions or conversations."""
-    from hafs.files.jsonl import read_jsonl
+    """What is asked in a training file of any kind: the last turn of the user in each row."""
+    from hafs.data import read_prompts
+    from hafs.preferences import read_preferences
 
-    def text(row: dict[str, object]) -> str:
-        found = next((row[k] for k in ("text", "prompt", "instruction", "messages") if k in row), None)
-        if isinstance(found, list):
-            found = next((m.get("content") for m in found if isinstance(m, dict) and m.get("role") == "user"), None)
-        if not isinstance(found, str):
-            raise KeyError("prompt")
-        return found
-
-    return read_jsonl(file, text).rows
+    try:
+        return [p.text for p in read_prompts(file).rows]
+    except DataError:
+        return [g.prompt for g in read_preferences(file).groups]
 
 
 def opinions(

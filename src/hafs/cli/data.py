@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, workspace_at
+from hafs.cli.reading import ColumnsOption, mapping, say_reading
 
 
 def register(app: typer.Typer) -> None:
@@ -31,14 +32,15 @@ def counts(workspace: WorkspaceDir = None, json: Json = False) -> None:
 
 def import_(
     kind: str = typer.Argument(help="prompts, candidates, scores, rankings, verdicts, annotations, groups or runs."),
-    file: Path = typer.Argument(help="JSON lines."),
+    file: Path = typer.Argument(help="A file of any kind that holds rows."),
+    columns: ColumnsOption = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
     """Add the rows of a file; a line that cannot be used is named by number and the rest is kept."""
     with workspace_at(workspace).open_store() as store:
-        got = store.import_jsonl(kind, file)
-    bad_lines(file, got.bad)
+        got = store.import_rows(kind, file, mapping(columns))
+    say_reading(file, got.notes, got.bad_rows, [])
     data = {"read": got.read, "new": got.added, "skipped": len(got.bad)}
     emit(data, f"{got.read} {kind} read, {got.added} new, {len(got.bad)} lines skipped", json)
 

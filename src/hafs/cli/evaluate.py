@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, note, progress_bars, read_prompts, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, note, progress_bars, workspace_at
+from hafs.cli.reading import ColumnsOption, prompts_from
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
 
@@ -44,7 +45,8 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     model: str = typer.Option(None, help="The model: HF directory, hub id, or `default`."),
     name: str = typer.Option(None, help="Its name in the comparison (baseline, sft, dpo); else the directory's."),
-    benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a task file; may be repeated."),
+    benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a file of prompts; may be repeated."),
+    columns: ColumnsOption = None,
     max_new_tokens: int = typer.Option(None),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
     temperature: float = typer.Option(0.8, min=0.01, help="Of the sampled answers."),
@@ -72,7 +74,7 @@ def evaluate(
     sampling, ks = _sampling(settings, samples, temperature, top_p, k)
     title = name or role(chosen)
     named = benchmark_names(benchmark or settings.benchmarks)
-    asked = {name: benchmark_prompts(which) for name, which in named.items()}
+    asked = {name: benchmark_prompts(which, columns) for name, which in named.items()}
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
@@ -113,7 +115,8 @@ def evaluate(
 
 def seal(
     name: str = typer.Argument(help="What the sealed set is called."),
-    file: Path = typer.Argument(help="Its prompts: a task file (JSON lines)."),
+    file: Path = typer.Argument(help="Its prompts: a task file."),
+    columns: ColumnsOption = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -121,7 +124,7 @@ def seal(
     from hafs.evals.sealed import seal
 
     space = workspace_at(workspace)
-    prompts = read_prompts(file)
+    prompts = prompts_from(file, columns)
     with space.open_store() as store:
         kept = seal(space, store, name, prompts)
     text = f"{len(prompts)} prompts sealed as {name}, kept in {kept}"
@@ -265,12 +268,12 @@ def _perplexity_summary(e: Estimate) -> tuple[dict[str, Any] | None, list[str]]:
     return vars(e), [f"  perplexity of references: {e.value:.3f} ({e.low:.3f}–{e.high:.3f}), n={e.n} prompts"]
 
 
-def benchmark_prompts(which: str) -> list[Prompt]:
+def benchmark_prompts(which: str, columns: str | None = None) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
     from hafs.tasks import benchmark, task_file
 
     path = task_file(which)
-    return benchmark(which) if path is None else read_prompts(path)
+    return benchmark(which) if path is None else prompts_from(path, columns)
 
 
 def role(model: str) -> str:

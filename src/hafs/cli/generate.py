@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, read_prompts, say_unanswered, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, workspace_at
+from hafs.cli.reading import ColumnsOption, prompts_from
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Candidates = Annotated[
 ]
 Prompts = Annotated[
     Path | None,
-    typer.Option("--prompts", help="Prompts (JSON lines with `text`); else the workspace's.", show_default=False),
+    typer.Option("--prompts", help="Prompts: a file of any kind; else the workspace's.", show_default=False),
 ]
 Split = Annotated[str, typer.Option("--split", help="Of the workspace's prompts: train, validation or test.")]
 
@@ -40,6 +41,7 @@ def generate(
         " (ollama:TAG, openai:URL#MODEL, anthropic:MODEL).",
     ),
     prompts: Prompts = None,
+    columns: ColumnsOption = None,
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
@@ -71,7 +73,7 @@ def generate(
         concurrency=concurrency,
     )
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        chosen = choose_prompts(store, prompts, split, num_samples)
+        chosen = choose_prompts(store, prompts, split, num_samples, columns)
         backend = open_backend(space.config.model.name if model is None else model)
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:
@@ -90,11 +92,13 @@ def generate(
     say_unanswered(made.failed)
 
 
-def choose_prompts(store: Store, file: Path | None, split: str, n: int | None) -> list[Prompt]:
+def choose_prompts(
+    store: Store, file: Path | None, split: str, n: int | None, columns: str | None = None
+) -> list[Prompt]:
     """The prompts of a file, or the store's of a split; at most `n` of them."""
     from hafs.evals.sealed import refuse_sealed
 
-    found = read_prompts(file) if file is not None else list(store.prompts(split=split))
+    found = prompts_from(file, columns) if file is not None else list(store.prompts(split=split))
     refuse_sealed(store, found)
     if not found:
         raise UsageError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import typer
 
 from hafs.cli.common import Json, emit, note, progress_bars
@@ -12,8 +14,9 @@ def register(app: typer.Typer) -> None:
     tools = typer.Typer(help="The programs that check answers: an assembler and an emulator.", no_args_is_help=True)
     tools.command("install")(install)
     app.add_typer(tools, name="tools")
-    models = typer.Typer(help="The embedded model.", no_args_is_help=True)
+    models = typer.Typer(help="The embedded model, and where an adapter finds its base.", no_args_is_help=True)
     models.command("pull")(pull)
+    models.command("rebase")(rebase)
     app.add_typer(models, name="models")
 
 
@@ -43,3 +46,15 @@ def pull(name: str = typer.Argument("default", help="`default`, the embedded mod
     with progress_bars(quiet=json) as progress:
         path = models.pull(name, progress=progress)
     emit({"model": name, "path": str(path), "hash": models.model_hash(path)}, f"{name}  {path}", json)
+
+
+def rebase(
+    adapter: Path = typer.Argument(..., help="The adapter's directory."),
+    base: str = typer.Option(..., help="Where the model is that it was trained on: a directory or a hub id."),
+    json: Json = False,
+) -> None:
+    """Write into an adapter where its base model is now, after checking that the adapter fits it."""
+    from hafs.models.loading import rebase_adapter
+
+    hash = rebase_adapter(adapter, base)
+    emit({"adapter": str(adapter), "base": base, "hash": hash}, f"{adapter} is an adapter of {base}", json)

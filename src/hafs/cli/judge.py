@@ -10,6 +10,7 @@ import typer
 from hafs.cli import judge_calibrate
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
 from hafs.cli.generate import NumSamples, Prompts, Split, choose_prompts
+from hafs.cli.reading import ColumnsOption
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def run(
     judge: Judges,
     protocol: str = typer.Option("listwise", help="listwise, pairwise, pointwise, or reference (the known answer)."),
     prompts: Prompts = None,
+    columns: ColumnsOption = None,
     num_samples: NumSamples = None,
     split: Split = "train",
     model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
@@ -78,7 +80,7 @@ def run(
     if batch and replay:
         raise UsageError("--replay sends nothing, --batch sends batches", "leave one of them out")
     with space.open_store() as store:
-        chosen = choose_prompts(store, prompts, split, num_samples)
+        chosen = choose_prompts(store, prompts, split, num_samples, columns)
         if prompts is not None:
             store.add_prompts(chosen)
         only = model_hash(resolve(model)) if model else None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
+from hafs.cli.reading import ColumnsOption, Show, preferences_from, show_rows
 from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
-    from hafs.preferences import Mixed, Preferences, Stats
+    from hafs.preferences import Mixed, Stats
     from hafs.preferences.formats import Written
     from hafs.types import PreferenceGroup
 
@@ -29,40 +29,28 @@ def register(group: typer.Typer) -> None:
     group.command("stats")(stats)
 
 
-def read(file: Path, format: str = "") -> Preferences:
-    """The preferences of a file; bad rows are named and written down beside it."""
-    from hafs.preferences import read_preferences, set_aside
-
-    found = read_preferences(file, format)
-    for name, rows in groupby(found.bad_rows, lambda row: row.file):
-        bad_lines(file / name, [(row.line, row.reason) for row in rows])
-    try:
-        beside = set_aside(file, found)
-    except HafsError as e:
-        note(f"the bad rows could not be written down: {e.what}")
-        beside = None
-    if beside is not None:
-        note(f"{file}: the {len(found.bad)} bad rows are in {beside}")
-    if found.unpaired:
-        note(f"{file}: {found.unpaired} labelled answers have none of the other label to be compared with")
-    return found
-
-
 def import_(
-    file: Path = typer.Argument(help="A file or a `datasets` directory."),
+    file: Path = typer.Argument(help="A file, a `datasets` folder, or a data set on the hub (owner/name)."),
     format: FormatName = "",
+    columns: ColumnsOption = None,
+    show: Show = None,
+    model: str = typer.Option(None, help="Whose chat template `--show` uses; by default the workspace's model."),
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
     """Read preferences of any format into the workspace, as its newest groups; without --format each row is detected.
 
-    A row that cannot be used goes to FILE.bad.jsonl with its number and the reason.
+    The first three are shown as the model will see them (`--show`). A row that cannot be used goes to FILE.bad.jsonl
+    with its number and the reason.
     """
     from hafs.preferences.collect import keep_groups
 
-    with workspace_at(workspace).open_store() as store:
-        found = read(file, format)
+    space = workspace_at(workspace)
+    with space.open_store() as store:
+        found = preferences_from(file, format, columns)
         kept = keep_groups(store, found.groups, {"file": str(file)}, lambda: {"groups": len(found.groups)})
+    rows = (0 if json else 3) if show is None else show
+    shown = show_rows(found.groups, rows, space.config.model.name if model is None else model)
     edges = sum(len(g.edges) for g in found.groups)
     data = {
         "groups": len(kept),
@@ -74,11 +62,10 @@ def import_(
         "contradictions": found.contradictions,
         "draws": found.draws,
         "unpaired": found.unpaired,
+        "shown": shown,
     }
     read_as = ", ".join(f"{n} rows as {name}" for name, n in found.formats.items())
     text = f"{len(kept)} groups with {edges} edges from {file} ({read_as}); {len(found.bad)} bad rows"
-    if found.contradictions or found.draws:
-        text += f"; {found.contradictions} pairs with rows on both sides, {found.draws} of them equal and left out"
     emit(data, text, json)
 
 
@@ -95,7 +82,7 @@ def export(
     from hafs.preferences.collect import newest_groups
 
     if input is not None:
-        groups = read(input).groups
+        groups = preferences_from(input).groups
     else:
         with workspace_at(workspace).open_store() as store:
             groups = newest_groups(store)
@@ -161,7 +148,7 @@ def combine(
     if duplicate and format == "groups":
         format = "trl"
         note("repeated edges are rows of their own: written as trl, not as groups")
-    named = {_name(file): read(file).groups for file in files}
+    named = {_name(file): preferences_from(file).groups for file in files}
     if len(named) < len(files):
         raise UsageError("two of the files have one name, which sources are named by", "rename one")
     mixed = mix(named, how)
@@ -235,7 +222,7 @@ def stats(
 
     if file is not None:
         found = Stats()
-        for group in read(file).groups:
+        for group in preferences_from(file).groups:
             found.add(group)
     else:
         with workspace_at(workspace).open_store() as store:

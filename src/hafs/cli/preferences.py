@@ -14,6 +14,7 @@ import typer
 from hafs.cli import mixing
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, say_unscored, workspace_at
 from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
+from hafs.cli.reading import ColumnsOption
 from hafs.cli.score import Budget, ScorerName, no_judge, the_protocol
 from hafs.errors import UsageError
 
@@ -97,6 +98,7 @@ def build(
 def generate(
     model: str = typer.Option(None, help="What answers: HF directory, hub id, or `default`."),
     prompts: Prompts = None,
+    columns: ColumnsOption = None,
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
@@ -124,13 +126,14 @@ def generate(
     sampling = override(space.config.generate, candidates=candidates_per_prompt)
     if named := judge_of(scorer_name(space.config, scorer)):
         _no_pairing(scheme, references)
-        _generate_judged(space, named, model, (prompts, split, num_samples), sampling, budget, output, pairs, json)
+        wanted = (prompts, split, num_samples, columns)
+        _generate_judged(space, named, model, wanted, sampling, budget, output, pairs, json)
         return
     no_judge(budget)
     pairing = _pairing(space.config, scheme, references)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
-            chosen = choose_prompts(store, prompts, split, num_samples)
+            chosen = choose_prompts(store, prompts, split, num_samples, columns)
             backend = open_backend(space.config.model.name if model is None else model)
             made = generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}
@@ -145,7 +148,7 @@ def _generate_judged(
     space: Workspace,
     named: str,
     model: str | None,
-    wanted: tuple[Path | None, str, int | None],
+    wanted: tuple[Path | None, str, int | None, str | None],
     sampling: GenerateConfig,
     budget: float | None,
     output: Path | None,

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hafs.cli import train as common
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts, say_unscored
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored
+from hafs.cli.reading import ColumnsOption, Show, mapping, prompts_from, say_reading
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ def register(app: typer.Typer) -> None:
 def reward(
     sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model."),
     preference_data: Path = typer.Option(
-        None, help="Preference groups or pairs (JSON lines). Without it: the groups that were built last."
+        None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
     ),
+    columns: ColumnsOption = None,
+    show: Show = None,
     output_dir: common.Output = None,
     loss: str = typer.Option(None, help="bradley-terry (edges) or plackett-luce (whole rankings)."),
     margin: float = typer.Option(None, help="Reward gap asked of a sure edge, times by how much its winner is better."),
@@ -64,6 +67,8 @@ def reward(
         workspace=workspace,
         as_json=json,
         dry_run=dry_run,
+        columns=columns,
+        show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
         flags={
@@ -89,13 +94,15 @@ def reward(
 
 
 def score(
-    file: Path = typer.Argument(help="JSON lines with `prompt` (or `text`), `answer` (or `response`), maybe `system`."),
+    file: Path = typer.Argument(help="Rows with `prompt` (or `text`), `answer` (or `response`), maybe `system`."),
+    columns: ColumnsOption = None,
     model: str = typer.Option(help="A reward model: the output of `hafs train reward`, or a directory."),
     output: Path = typer.Option(None, help="Write every row with its `reward` here (JSON lines)."),
     json: Json = False,
 ) -> None:
     """Score the rows of a file with a reward model; rows that cannot be scored are named and left out."""
-    from hafs.files.jsonl import read_jsonl, write_jsonl
+    from hafs.data import load
+    from hafs.files.jsonl import write_jsonl
     from hafs.scorers.reward import RewardScorer
     from hafs.types import Candidate, Prompt
 
@@ -104,8 +111,8 @@ def score(
         prompt = Prompt(text, str(row.get("system") or ""))
         return row, prompt, Candidate(prompt.id, answer)
 
-    loaded = read_jsonl(file, parse)
-    bad_lines(file, loaded.bad)
+    loaded = load(file, parse, mapping(columns))
+    say_reading(file, loaded.notes, loaded.bad_rows, [])
     with closing(RewardScorer(model)) as scorer, progress_bars(quiet=json) as progress:
         scores = []
         for done, found in enumerate(scorer.score([(p, c) for _, p, c in loaded.rows]), 1):
@@ -146,7 +153,8 @@ def _either(row: dict[str, Any], *names: str) -> str:
 
 def ppo(
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
-    prompts: Path = typer.Option(None, help="Prompts to sample answers to (a task file). Without it: the workspace's."),
+    prompts: Path = typer.Option(None, help="Prompts to sample answers to. Without it: the workspace's."),
+    columns: ColumnsOption = None,
     reward_model: str = typer.Option(None, help="A run of `hafs train reward` on the same model."),
     reward_weight: float = typer.Option(1.0, help="What the reward model's scalar weighs beside the scorer's value."),
     scorer: str = typer.Option(None, help="Any scorer as the reward: `asm`, `automatic`. Added to a reward model's."),
@@ -220,7 +228,7 @@ def ppo(
         ),
         **common.lora(lora_rank),
     )
-    chosen = read_prompts(prompts) if prompts else _stored(workspace)
+    chosen = prompts_from(prompts, columns) if prompts else _stored(workspace)
     common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()
     finished = common.finished(directory)
@@ -240,6 +248,8 @@ def ppo(
             served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts")
             sample = stack.enter_context(served)
         progress = stack.enter_context(progress_bars(quiet=json))
+        if "validate" in hooks:
+            hooks["validate"].progress = progress
         result: TrainResult = train_ppo(
             sft_model,
             chosen,

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir
+from hafs.cli.reading import ColumnsOption, Show
 from hafs.cli.train import (
     Accumulation,
     BatchSize,
@@ -37,9 +38,11 @@ def sft(
     model: str = typer.Option(None, help="The model to start from: HF directory, hub id, or `default`."),
     data: Path = typer.Option(
         None,
-        help="Examples (JSON lines): task rows, prompt and completion, or messages."
+        help="Examples, in a file of any kind: task rows, prompt and answer, or conversations."
         " Without it: the workspace's prompts that have references.",
     ),
+    columns: ColumnsOption = None,
+    show: Show = None,
     output_dir: Output = None,
     answers: int = typer.Option(None, help="Learn the first so many right answers of a task's prompt; 0: all."),
     learning_rate: LearningRate = None,
@@ -68,6 +71,8 @@ def sft(
         workspace=workspace,
         as_json=json,
         dry_run=dry_run,
+        columns=columns,
+        show=show,
         memory_limit=memory_limit,
         flags={
             **given(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, progress_bars, say_unscored, workspace_at
+from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, say_unscored, workspace_at
+from hafs.cli.reading import ColumnsOption, mapping, say_reading
 
 
 def register(app: typer.Typer) -> None:
@@ -54,13 +55,14 @@ def generate(
     emit({"prompts": len(prompts), "new": new, "where": where}, f"{len(prompts)} prompts ({new} new) in {where}", json)
 
 
-def check(file: Path = typer.Argument(help="Tasks as JSON lines."), json: Json = False) -> None:
+def check(file: Path = typer.Argument(help="A task file."), columns: ColumnsOption = None, json: Json = False) -> None:
     """Run every reference answer of a task file through its checker; exit code 1 when one fails or cannot be run."""
+    from hafs.data import read_prompts
+    from hafs.data.remarks import of_prompts
     from hafs.scorers.run import check_references
-    from hafs.tasks import load_tasks
 
-    loaded = load_tasks(file)
-    bad_lines(file, loaded.bad)
+    loaded = read_prompts(file, mapping(columns))
+    say_reading(file, loaded.notes, loaded.bad_rows, of_prompts(loaded.rows))
     with progress_bars(quiet=json) as progress:
         report = check_references(loaded.rows, progress)
     lines = [f"{report.right} of {report.total} reference answers are right"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hafs import registry
-from hafs.cli.common import Json, WorkspaceDir, bad_lines, emit, note, progress_bars, read_prompts
+from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
+from hafs.cli.reading import ColumnsOption, Show, examples_from, preferences_from, prompts_from, show_rows
 from hafs.errors import HafsError, UsageError
 from hafs.presets import PRESETS
 
@@ -78,8 +79,10 @@ def register(app: typer.Typer) -> None:
 def dpo(
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
     preference_data: Path = typer.Option(
-        None, help="Preference groups or pairs (JSON lines). Without it: the groups that were built last."
+        None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
     ),
+    columns: ColumnsOption = None,
+    show: Show = None,
     output_dir: Output = None,
     preset: str = typer.Option(None, help=_PRESET_HELP),
     beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
@@ -128,6 +131,8 @@ def dpo(
         as_json=json,
         validate=validate,
         dry_run=dry_run,
+        columns=columns,
+        show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
         flags={
@@ -190,6 +195,8 @@ def run_training(
     dry_run: bool = False,
     memory_limit: str | None = None,
     allow_uncalibrated: bool = False,
+    columns: str | None = None,
+    show: int | None = None,
 ) -> None:
     """Train from files or from the workspace, print how it ended."""
     from hafs.config import override
@@ -199,9 +206,10 @@ def run_training(
     config, root = settings(workspace)
     section = override(getattr(config, kind), **flags)
     answers = getattr(section, "answers", 0)
-    groups = _read(kind, data, answers) if data else _stored(kind, workspace, answers)
+    groups = _read(kind, data, answers, columns) if data else _stored(kind, workspace, answers)
     refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
+    show_rows(groups, show or 0, chosen)
     directory = (output or root / "models" / kind).expanduser()
     if dry_run:
         _plan(chosen, groups, section, memory_limit, as_json)
@@ -215,6 +223,8 @@ def run_training(
             refuse_sealed_in(workspace, check.prompts)
             stack.enter_context(closing(check.scorer))
         progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
+        if "validate" in hooks:
+            hooks["validate"].progress = progress
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
     if MAIN_PROCESS:
         report(kind, result, directory, done, as_json)
@@ -292,16 +302,10 @@ def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
             refuse_sealed(store, prompts)
 
 
-def _read(kind: str, data: Path, answers: int) -> list[PreferenceGroup]:
+def _read(kind: str, data: Path, answers: int, columns: str | None) -> list[PreferenceGroup]:
     if kind == "sft":
-        from hafs.training.data import read_sft
-
-        loaded = read_sft(data, answers)
-        bad_lines(data, loaded.bad)
-        return loaded.rows
-    from hafs.cli.mixing import read
-
-    return read(data).groups
+        return examples_from(data, answers, columns)
+    return preferences_from(data, columns=columns).groups
 
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:
@@ -344,9 +348,9 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.scorers.run import checkers, scorer_for
 
     pack, _, count = spec.partition(":")
-    if not (Path(spec).is_file() or (count.isdecimal() and int(count))):
+    if not (Path(spec).exists() or (count.isdecimal() and int(count))):
         raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
-    prompts = read_prompts(Path(spec)) if Path(spec).is_file() else tasks.generate(pack, "validation", int(count))
+    prompts = prompts_from(Path(spec)) if Path(spec).exists() else tasks.generate(pack, "validation", int(count))
     try:
         scorer = scorer_for(config)
         checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work

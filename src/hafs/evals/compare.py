@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hafs.errors import UsageError
-from hafs.evals.results import EvalResult, PromptResult, parse
+from hafs.evals.results import MIN_COVERAGE, EvalResult, PromptResult, parse
 from hafs.evals.words import interval, model_title, p_value, percent, points, title
 from hafs.statistics import (
     Estimate,
@@ -192,7 +192,7 @@ def compare(
     judged: Mapping[str, Estimate] | None = None,
     level: float = 0.95,
     strict: bool = False,
-    min_coverage: float = 0.9,
+    min_coverage: float = MIN_COVERAGE,
     notes: Sequence[str] = (),
 ) -> Comparison:
     """Compare models on the benchmarks that the reference was evaluated on.

@@ -15,6 +15,7 @@ from hafs.config import EvalConfig, GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
 from hafs.evals.compare import pair_up, winner
+from hafs.evals.results import MIN_COVERAGE
 from hafs.generation.candidates import generate_candidates
 from hafs.models.naming import model_hash, resolve
 from hafs.scorers import Scorer
@@ -180,18 +181,23 @@ class PassRate:
     scorer: Scorer
     config: EvalConfig
     before: EvalResult | None = None
+    progress: Progress = silent
 
     def __call__(self, step: int, net: Any) -> Mapping[str, float]:
-        """Metrics of the network as it is now; "score" picks the checkpoint. Empty when nothing could be scored.
+        """Metrics of the network as it is now; "score" picks the checkpoint, and is missing where too few of the
+        answers could be scored (`MIN_COVERAGE`, as for a promotion): 3 right of 3 scored of 48 is no pass rate.
 
         Raises HafsError when that is so at the start: the checkpoint could not be picked by what was asked for.
         """
         now = self._answered(net)
-        if not now.scored:
+        if not now.scored or now.coverage < MIN_COVERAGE:
             if step == 0:
-                why = "; ".join(now.unscored())
-                raise HafsError(f"no answer to the validation prompts could be scored: {why}", "hafs doctor")
-            return {}
+                raise HafsError(
+                    f"{now.scored} of {len(self.prompts)} answers to the validation prompts could be scored, too few to"
+                    f" pick a checkpoint by: {'; '.join(now.unscored())}",
+                    "hafs doctor",
+                )
+            return {"coverage": now.coverage, "prompts": now.scored}
         if self.before is None:  # training asks about the model that it starts from first, when it resumes too
             self.before = now
         wins = [winner(new, old) for new, old in pair_up(now, self.before)[0]]
@@ -201,6 +207,7 @@ class PassRate:
         return {
             "score": rate + 0.5 * net_wins / now.scored,  # all wins together weigh less than one prompt
             "pass_rate": rate,
+            "coverage": now.coverage,
             "prompts": now.scored,
             "net_wins": net_wins,
             **({"builds": sum(built) / len(built)} if built else {}),
@@ -213,11 +220,13 @@ class PassRate:
 
         backend = TransformersBackend.of(net, self.tokenizer)
         requests = [Request(p.id, p.text, p.system) for p in self.prompts]
-        made = [
-            Candidate(a.key, a.text, n_tokens=len(a.token_ids), finish=a.finish)
-            for batch in answers(backend, requests, greedy(self.config))
-            for a in batch
-        ]
+        made = []
+        for batch in answers(backend, requests, greedy(self.config)):
+            made += [Candidate(a.key, a.text, n_tokens=len(a.token_ids), finish=a.finish) for a in batch]
+            self.progress("validating", len(made), len(requests), {})
         by_id = {p.id: p for p in self.prompts}
-        scores = {s.candidate_id: s for s in self.scorer.score([(by_id[c.prompt_id], c) for c in made])}
+        scores = {}
+        for s in self.scorer.score([(by_id[c.prompt_id], c) for c in made]):
+            scores[s.candidate_id] = s
+            self.progress("checking", len(scores), len(made), {})
         return eval_result("in training", "", "", "validation", {}, self.prompts, made, scores)

@@ -18,9 +18,12 @@ from hafs.scorers.run import JUDGED, NO_CHECKER, checker_of
 from hafs.tasks.domain import domain_of, domains
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
+__all__ = ["MIN_COVERAGE", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
 
 T = TypeVar("T")
+
+MIN_COVERAGE = 0.9
+"""The share of prompts that must be scored before a pass rate decides anything."""
 
 
 def without_score(prompt: Prompt) -> str:

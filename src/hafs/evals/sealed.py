@@ -13,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hafs.data import read_prompts
 from hafs.errors import DataError, UsageError
 from hafs.evals import EvalResult
 from hafs.evals.contamination import refuse_contaminated
@@ -21,7 +22,7 @@ from hafs.files.jsonl import write_jsonl
 from hafs.models.naming import model_hash, resolve
 from hafs.scorers.run import scorer_for
 from hafs.store import Run, Store, Workspace
-from hafs.tasks import BENCHMARKS, load_tasks
+from hafs.tasks import BENCHMARKS
 from hafs.types import Progress, Prompt, content_id, silent
 
 __all__ = ["open_sealed", "openings", "refuse_sealed", "seal", "sealed_notes"]
@@ -163,7 +164,7 @@ def _digest(prompts: Sequence[Prompt]) -> str:
 
 
 def _read(path: Path, digest: str) -> list[Prompt]:
-    prompts = load_tasks(path).rows
+    prompts = read_prompts(path).rows
     if _digest(prompts) != digest:
         raise DataError(f"{path} is not what was sealed: it has been changed", "restore the file from a copy")
     return prompts

@@ -19,7 +19,7 @@ from typing import Any
 
 from hafs.errors import HafsError
 from hafs.export.gguf import need_packages
-from hafs.models.chat import encode_prompt, messages_of
+from hafs.models.chat import encode_prompt, messages_of, render
 
 TEXTS = (
     "Hello.",
@@ -85,9 +85,16 @@ def same_tokens(url: str, tokenizer: Any, texts: Sequence[tuple[str, str]]) -> T
         else:
             plain = f"{system}\n\n{text}\n" if system else f"{text}\n"
             asked = {"content": plain, "add_special": True, "parse_special": False}
-        if _post(url, "/tokenize", asked)["tokens"] != encode_prompt(tokenizer, text, system):
+        if _post(url, "/tokenize", asked)["tokens"] != _as_read(tokenizer, text, system):
             different.append(text)
     return Tokens(len(texts), tuple(different))
+
+
+def _as_read(tokenizer: Any, text: str, system: str) -> list[int]:
+    """Our tokens of a prompt where a control token that its text spells is read as one, as llama.cpp reads it."""
+    if not tokenizer.chat_template:
+        return encode_prompt(tokenizer, text, system)
+    return list(tokenizer(render(tokenizer, messages_of(text, system)), add_special_tokens=False)["input_ids"])
 
 
 def _post(url: str, path: str, body: dict[str, Any]) -> Any:

@@ -14,13 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from hafs.errors import UsageError
-from hafs.models.loading import load_model, load_tokenizer, save_model
-from hafs.models.naming import HASHED, resolve
-
-
-def is_adapter(path: Path) -> bool:
-    """Whether a model directory holds an adapter and not a whole model."""
-    return (path / "adapter_config.json").is_file()
+from hafs.models.loading import is_adapter, load_model, load_tokenizer, put_on_base, save_model
+from hafs.models.naming import HASHED, base_of
 
 
 def base_bits(path: Path, asked: str = "auto") -> str:
@@ -41,11 +36,7 @@ def merged(path: Path, precision: str = "auto", base: str = "auto") -> Any:
     """
     if not is_adapter(path) or base_bits(path, base) == "none":
         return load_model(path, precision, device="cpu")
-    from peft import PeftModel
-
-    named = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
-    net = load_model(resolve(named), precision, quantize="nf4", device="cpu").dequantize()
-    return PeftModel.from_pretrained(net, str(path)).merge_and_unload().eval()
+    return put_on_base(load_model(base_of(path), precision, quantize="nf4", device="cpu").dequantize(), path)
 
 
 def write_merged(path: Path, folder: Path, precision: str = "auto", base: str = "auto") -> None:

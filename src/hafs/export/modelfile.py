@@ -69,10 +69,13 @@ def wrapping(tokenizer: Any) -> Wrapping | None:
     return found if found is not None and all(found.render(t) == render(t) for t in _PROBES) else None
 
 
-def modelfile(gguf: str, tokenizer: Any, *, temperature: float, limit: int, system: str = "") -> tuple[str, bool]:
+def modelfile(
+    gguf: str, tokenizer: Any, *, temperature: float, limit: int, system: str = "", generation_config: Any = None
+) -> tuple[str, bool]:
     """The text of a Modelfile for the file `gguf`, and whether it has a TEMPLATE.
 
     Sampling is from the whole distribution, so that what Ollama answers is what hafs would: no top_k, no min_p.
+    It stops at the template's end of a turn and at those of `generation_config`.
     """
     lines = ["# ollama create NAME -f Modelfile", f"FROM ./{gguf}"]
     around = wrapping(tokenizer)
@@ -81,7 +84,7 @@ def modelfile(gguf: str, tokenizer: Any, *, temperature: float, limit: int, syst
         lines.append(f'TEMPLATE """{around.go()}"""')
         if said := system or around.default_system:
             lines.append(f'SYSTEM """{said}"""')
-    stops = [tokenizer.decode([i]) for i in stop_ids(tokenizer)]
+    stops = [tokenizer.decode([i]) for i in stop_ids(tokenizer, generation_config)]
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in stops if stop]
     lines += [
         f"PARAMETER temperature {temperature:g}",

@@ -11,8 +11,8 @@ from hafs.errors import UsageError
 from hafs.export.card import Origin, card
 from hafs.export.merge import base_bits, is_adapter, write_adapter, write_merged
 from hafs.files.fetch import locked, new_folder
-from hafs.models.loading import load_tokenizer
-from hafs.models.naming import resolve
+from hafs.models.loading import generation_config, load_tokenizer
+from hafs.models.naming import base_of, resolve
 from hafs.types import Progress, silent
 
 FORMATS = ("safetensors", "adapter", "gguf", "ollama")
@@ -153,21 +153,19 @@ def _ollama(
 
     files, notes = _gguf(path, folder, title, quantize, precision, base, base_name, temperature, progress)
     tokenizer = load_tokenizer(path)
-    where = path if (path / "config.json").is_file() else _base_of(path)
+    where = path if (path / "config.json").is_file() else base_of(path)
     limit = int(getattr(AutoConfig.from_pretrained(str(where)), "max_position_embeddings", 0) or 4096)
     text, has_template = modelfile(
-        f"{title}-{quantize}.gguf", tokenizer, temperature=temperature, limit=min(limit, 8192)
+        f"{title}-{quantize}.gguf",
+        tokenizer,
+        temperature=temperature,
+        limit=min(limit, 8192),
+        generation_config=generation_config(where),
     )
     (folder / "Modelfile").write_text(text, encoding="utf-8")
     if not has_template:
         notes.append("the chat template has no form in Ollama's language: Ollama goes by the one in the GGUF file")
     return [*files, f"Modelfile: `ollama create {title} -f Modelfile`"], notes
-
-
-def _base_of(path: Path) -> Path:
-    import json
-
-    return resolve(json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"])
 
 
 def _merge_notes(path: Path, base: str) -> list[str]:

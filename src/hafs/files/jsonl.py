@@ -1,35 +1,20 @@
-"""JSON lines in and out: bad lines are named by number and kept aside, files appear whole or not at all."""
+"""JSON lines out: files appear whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import IO, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import IO, Any, get_args, get_origin, get_type_hints
 
-from hafs.errors import DataError, HafsError, UsageError
-
-T = TypeVar("T")
-
-UNDECODED = re.compile("[\udc80-\udcff]")
-"""Finds what a file opened with `errors="surrogateescape"` could not decode."""
-NOT_UTF8 = "it has bytes that are not UTF-8"
-
-
-@dataclass
-class Loaded(Generic[T]):
-    """The good rows of a file, and for each bad line its number and what is wrong with it."""
-
-    rows: list[T]
-    bad: list[tuple[int, str]] = field(default_factory=list)
+from hafs.errors import HafsError
 
 
 @contextmanager
@@ -69,43 +54,6 @@ def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
                 f.write(json.dumps(data) + "\n")
             n += 1
     return n
-
-
-def read_jsonl(path: str | Path, parse: Callable[[dict[str, Any]], T]) -> Loaded[T]:
-    """Read rows through `parse`; a line that is no JSON object, or that `parse` refuses, lands in `bad`.
-
-    Raises UsageError when the file is missing or cannot be read, DataError when no line is usable.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}", "check the path")
-    out: Loaded[T] = Loaded([])
-    with _opened(path) as f:
-        for number, line in enumerate(f, 1):
-            if not line.strip():
-                continue
-            try:
-                if UNDECODED.search(line):
-                    raise ValueError(NOT_UTF8)
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError(f"not a JSON object but {type(row).__name__}")
-                out.rows.append(parse(row))
-            except KeyError as e:
-                out.bad.append((number, f"the column {e.args[0]!r} is missing"))
-            except (ValueError, TypeError, OverflowError, RecursionError) as e:
-                out.bad.append((number, str(e)))
-    if not out.rows:
-        why = f"line {out.bad[0][0]}: {out.bad[0][1]}" if out.bad else "it is empty"
-        raise DataError(f"{path} has no usable row ({why})", "give one JSON object per line")
-    return out
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        return path.open(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as e:
-        raise UsageError(f"could not read {path}: {e.strerror}", "check who may read the file") from e
 
 
 def check_fields(cls: Any, row: Mapping[str, Any], where: str = "") -> None:

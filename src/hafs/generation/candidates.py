@@ -57,6 +57,9 @@ def generate_candidates(
                 failed.update(stopped.failed)
                 _go_on_or_raise(stopped, sum(map(len, known.values())), len(unique) * config.candidates)
         progress("generating", done, len(plan), {})
+    if failed and not any(known.values()):
+        reason = failed.most_common(1)[0][0]
+        raise HafsError(f"none of {len(unique)} prompts could be answered: {reason}", "correct the prompts")
     order = dict.fromkeys(r.key for batch in plan for r in batch) if backend.capabilities.batch else unique
     found = [known[id][i] for id in order for i in range(config.candidates) if i in known[id]]
     return Generated(found, new, sum(c.finish == "length" for c in found), dict(failed))
@@ -111,7 +114,7 @@ def _keep(
 
 def _go_on_or_raise(stopped: Unanswered, have: int, total: int) -> None:
     """Raise where asking on is of no use: the server is gone, or the batch got no answer at all."""
-    if stopped.fatal or not stopped.answers:
+    if stopped.fatal or not (stopped.answers or stopped.refused):
         raise HafsError(f"{stopped.what}; {have} of {total} answers are in the workspace", stopped.fix) from stopped
 
 

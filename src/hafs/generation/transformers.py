@@ -6,6 +6,7 @@ is computed once, its key-value cache repeated for the answers wanted, and rows 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,10 +16,10 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from hafs.backends import Answer, Capabilities, Request
+from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
-from hafs.models.chat import decode_answer, encode_prompt, stop_ids
+from hafs.models.chat import TemplateRefuses, check_rows, decode_answer, encode_prompt, stop_ids
 from hafs.models.loading import load_model, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 from hafs.types import content_id
@@ -36,12 +37,14 @@ class TransformersBackend:
         self._net: Any = load_model(path, precision)
         self._net.eval()
         self._adapters: list[str] = []
+        self._refusals: dict[Request, TemplateRefuses] = {}
 
     @classmethod
     def of(cls, net: Any, tokenizer: Any, name: str = "in memory", model: str = "") -> TransformersBackend:
         """A backend around a model in memory (a model in training); the caller sets eval mode."""
         self = cls.__new__(cls)
         self.name, self.model, self.tokenizer, self._net, self._adapters = name, model, tokenizer, net, []
+        self._refusals = {}
         return self
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
@@ -49,7 +52,7 @@ class TransformersBackend:
 
         Raises UsageError when a prompt and its answer may be longer than what the model was made for.
         """
-        lengths = {r: len(encode_prompt(self.tokenizer, r.text, r.system)) for r in requests}
+        lengths = {r: len(self._encoded(r) or ()) for r in requests}
         ordered = sorted(requests, key=lambda r: (-lengths[r], r.text))
         self._check_length(lengths[ordered[0]] + config.max_new_tokens if ordered else 0, config)
         batches: list[list[Request]] = []
@@ -62,8 +65,34 @@ class TransformersBackend:
         return batches
 
     def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
-        """Sample `n` answers for each request of the batch (greedy when the temperature is 0)."""
-        prompts = [encode_prompt(self.tokenizer, r.text, r.system) for r in batch]
+        """Sample `n` answers for each request of the batch (greedy when the temperature is 0).
+
+        Raises Unanswered, with the answers to the others, when the chat template does not take some.
+        """
+        encoded = [(r, self._encoded(r)) for r in batch]
+        batch = [r for r, ids in encoded if ids is not None]
+        made = self._answers(batch, [ids for _, ids in encoded if ids is not None], config) if batch else []
+        if refused := [r for r, ids in encoded if ids is None]:
+            first = self._refusals[refused[0]]
+            failed = Counter[str]()
+            for request in refused:
+                failed[str(self._refusals[request])] += request.n
+            raise Unanswered(str(first), first.fix, answers=made, failed=failed, refused=True)
+        return made
+
+    def _encoded(self, request: Request) -> list[int] | None:
+        """The prompt's token ids; None, and the reason kept, where the chat template does not take it."""
+        try:
+            ids = encode_prompt(self.tokenizer, request.text, request.system)
+        except TemplateRefuses as e:
+            self._refusals[request] = e
+            return None
+        check_rows(self.tokenizer, ids, self._net.get_input_embeddings().weight.shape[0])
+        return ids
+
+    def _answers(
+        self, batch: Sequence[Request], prompts: Sequence[Sequence[int]], config: GenerateConfig
+    ) -> list[Answer]:
         own = [seed for r in batch for seed in _own_seeds(r)]
         seeds = own if len(own) == sum(r.n for r in batch) else []
         rows = self.decode(prompts, [r.n for r in batch], config, seeds, _seed_of(batch, config))

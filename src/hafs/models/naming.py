@@ -76,6 +76,28 @@ def resolve(name: str | Path) -> Path:
     return _from_hub(str(name))
 
 
+def base_of(path: Path) -> Path:
+    """The directory of the model that an adapter was trained on.
+
+    Raises UsageError, saying where it is named, when it is not there.
+    """
+    file = path / "adapter_config.json"
+    name = str(_settings(file).get("base_model_name_or_path") or "")
+    if not name:
+        raise UsageError(f"{file} does not name the base model (base_model_name_or_path)", _REBASE)
+    try:
+        return resolve(name)
+    except (UsageError, MissingTool):
+        if name in DEFAULT_NAMES:
+            raise
+        raise UsageError(
+            f"{file} says that the adapter's base model is {name!r}, and it is not there", _REBASE
+        ) from None
+
+
+_REBASE = "`hafs models rebase ADAPTER --base DIRECTORY` writes where it is now"
+
+
 def pull(name: str = "default", progress: Progress = silent) -> Path:
     """Put a model into the cache and return its directory; one that is there already is left alone.
 
@@ -108,8 +130,8 @@ def model_hash(path: str | Path) -> str:
     for name in ("config.json", "generation_config.json", "adapter_config.json"):
         if name in parts:
             parts[name] = _settings(folder / name)
-    if base := parts.get("adapter_config.json", {}).pop("base_model_name_or_path", ""):
-        parts["base"] = model_hash(base)
+    if parts.get("adapter_config.json", {}).pop("base_model_name_or_path", ""):
+        parts["base"] = model_hash(base_of(folder))
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 

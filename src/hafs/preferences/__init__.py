@@ -9,7 +9,7 @@ from hafs.preferences.build import (
     groups_from_answers,
     groups_of_scorer,
 )
-from hafs.preferences.formats import FORMATS, read_preferences, set_aside, write_preferences
+from hafs.preferences.formats import FORMATS, read_preferences, write_preferences
 from hafs.preferences.mix import Mixed, Mixing, mix
 from hafs.preferences.pairs import Preferences, from_pairs, to_pairs
 from hafs.preferences.people import group_from_people
@@ -38,7 +38,6 @@ __all__ = [
     "rank",
     "read_preferences",
     "same_text",
-    "set_aside",
     "spread",
     "to_pairs",
     "write_preferences",

@@ -141,7 +141,8 @@ def group_from_ranking(
     `Pairing`; the ones that need scores change nothing. Raises DataError when it ranks a candidate
     twice, or one that is not among `candidates`.
     """
-    texts = {c.id: c.text for c in candidates}
+    members = {c.id: c for c in candidates}
+    texts = {id: c.text for id, c in members.items()}
     ranked = [id for tier in ranking.tiers for id in tier]
     if len(set(ranked)) != len(ranked):
         raise DataError(f"the ranking {ranking.id} names a candidate twice", "rank each candidate once")
@@ -150,7 +151,7 @@ def group_from_ranking(
         raise DataError(f"the ranking {ranking.id} names an unknown candidate {unknown[0]}", "add that candidate")
     lowest = {same_text(texts[id]): id for id in ranked}
     kept = set(lowest.values())
-    tiers = [[Answer(id, texts[id]) for id in tier if id in kept] for tier in ranking.tiers]
+    tiers = [[Answer(id, texts[id], finish=members[id].finish) for id in tier if id in kept] for tier in ranking.tiers]
     pairing = Pairing(scheme, **options)
     tiers = spread([tier for tier in tiers if tier], pairing.max_candidates)
     return _paired(prompt, tiers, pairing, ranking.source)
@@ -165,7 +166,8 @@ def group_from_edges(
     becomes their mean, and nothing where that is even. Of more than `max_candidates`, those that win most, those that
     lose most and an even spread between are kept. Raises DataError for a candidate that is not among `candidates`.
     """
-    texts = {c.id: c.text for c in candidates}
+    known = {c.id: c for c in candidates}
+    texts = {id: c.text for id, c in known.items()}
     first: dict[str, str] = {}
     about: dict[tuple[str, str], list[tuple[float, Edge]]] = defaultdict(list)
     for winner, loser, edge in edges:
@@ -185,7 +187,7 @@ def group_from_edges(
         return None
     used = {id for winner, loser, _ in made for id in (winner, loser)}
     place = {id: i for i, id in enumerate(id for id in kept if id in used)}
-    members = tuple(GroupCandidate(texts[id], id) for id in place)
+    members = tuple(GroupCandidate(texts[id], id, finish=_cut(known[id].finish)) for id in place)
     placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
     return PreferenceGroup(prompt.text, members, placed, prompt.system, prompt.id, prompt.family, prompt.split)
 
@@ -290,8 +292,13 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
         )
         for winner, loser in pairs
     )
-    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy) for m in members)
+    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy, finish=_cut(m.finish)) for m in members)
     return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
+
+
+def _cut(finish: str) -> str:
+    """How a candidate of a group ended, where that matters: at the token limit."""
+    return finish if finish == "length" else ""
 
 
 @lru_cache(1 << 16)

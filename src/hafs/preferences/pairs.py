@@ -19,21 +19,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from hafs.data import Asked, BadRow, Row, answer_of, asked_in, column_of, text_of, value_of
 from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
-from hafs.types import Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
+from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
 
 LARGEST = 1e100
 """Weights and margins are no larger, and weights no smaller than one by it: their sums and products stay finite."""
-
-
-class BadRow(NamedTuple):
-    """A row that cannot be used: its number (of its file, when it is one of a directory), why, and the row itself."""
-
-    line: int
-    reason: str
-    row: Any = None
-    file: str = ""
 
 
 @dataclass
@@ -43,7 +35,7 @@ class Preferences:
     `pairs` counts usable rows of pairs, `repeated` those that an earlier row already said, `contradictions`
     the edges with rows on both sides, `draws` the pairs of texts left out because both sides weigh the same.
     `unpaired` counts answers labelled good or bad whose prompt has none of the other label. `formats` counts rows by
-    the format that they were read as.
+    the format that they were read as, `notes` are remarks on the reading.
     """
 
     groups: list[PreferenceGroup]
@@ -54,20 +46,12 @@ class Preferences:
     draws: int = 0
     unpaired: int = 0
     formats: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def bad(self) -> list[tuple[int, str]]:
         """The numbers of the bad rows, with the reasons."""
         return [(row.line, row.reason) for row in self.bad_rows]
-
-
-class Asked(NamedTuple):
-    """What a pair or a label is about: system text, earlier messages, the prompt, and tools (lists as JSON texts)."""
-
-    system: str
-    context: str
-    prompt: str
-    tools: str = "[]"
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,8 @@ def to_pairs(group: PreferenceGroup, *, conversational: bool = False) -> list[di
 def messages(group: PreferenceGroup) -> list[dict[str, Any]]:
     """The conversation up to the answer as chat messages."""
     system = [{"role": "system", "content": group.system}] if group.system else []
-    return [*system, *(dict(m) for m in group.context), {"role": "user", "content": group.prompt}]
+    asked = [{"role": "user", "content": group.prompt}] if group.prompt or not group.context else []
+    return [*system, *(dict(m) for m in group.context), *asked]
 
 
 def from_pairs(rows: Iterable[Mapping[str, Any]]) -> Preferences:
@@ -160,8 +145,8 @@ def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
     check_fields(PreferenceGroup, row)
     json.dumps([row.get("context"), row.get("tools")])  # of Parquet they may hold what is no JSON
     group = PreferenceGroup.from_dict(row)
-    if not group.edges:
-        raise ValueError("the group has no edge")
+    if not group.edges and not any(c.label for c in group.candidates):
+        raise ValueError("the group has no edge, and no candidate has a label")
     for edge in group.edges:
         weight_of(edge.weight)
         _number(edge.margin, "margin")
@@ -170,10 +155,10 @@ def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
 
 def parse_pair(row: Mapping[str, Any]) -> Pair:
     """A pair from a row; raises KeyError for a missing column, ValueError for one that cannot be used."""
-    columns = {name: row[name] for name in ("prompt", "chosen", "rejected")}
-    asked = asked_of(columns["prompt"], row.get("system"), row.get("tools"))
-    chosen, rejected = (answer_of(columns[name], name, asked) for name in ("chosen", "rejected"))
-    return checked_pair(asked, chosen, rejected, row)
+    given = row if isinstance(row, Row) else Row(row)
+    asked = asked_in(given)
+    better, worse = value_of(given, "chosen"), value_of(given, "rejected")
+    return checked_pair(asked, answer_of(better, "chosen", asked), answer_of(worse, "rejected", asked), given)
 
 
 def checked_pair(asked: Asked, chosen: str, rejected: str, row: Mapping[str, Any]) -> Pair:
@@ -183,11 +168,24 @@ def checked_pair(asked: Asked, chosen: str, rejected: str, row: Mapping[str, Any
     weight, p = weight_of(row.get("weight")), _number(row.get("p"), "p")
     if not 0 <= p <= 1:
         raise ValueError(f"the probability p is {p}, not in [0, 1]")
-    margin, calibrated = row.get("margin"), row.get("calibrated")
+    margin, calibrated = row.get("margin", scored_margin(row)), row.get("calibrated")
     margin = None if margin is None else _number(margin, "margin")
     if calibrated is not None and not isinstance(calibrated, bool):
         raise ValueError(f"the column 'calibrated' is {calibrated!r}, not true or false")
     return Pair(asked, chosen, rejected, weight, p, text_of(row.get("source"), "source"), margin, calibrated)
+
+
+def scored_margin(row: Mapping[str, Any]) -> float | None:
+    """By how much the better answer's score is higher, None without scores; raises ValueError for a tie."""
+    names = [column_of(row, role) for role in ("score_chosen", "score_rejected")]
+    if not all(names):
+        return None
+    better, worse = (row[name] for name in names)
+    if any(isinstance(s, bool) or not isinstance(s, int | float) for s in (better, worse)):
+        raise ValueError(f"{names[0]} and {names[1]} are no numbers")
+    if better == worse:
+        raise ValueError("both answers have one score: a tie makes no pair")
+    return float(better - worse)
 
 
 def _number(value: Any, name: str) -> float:
@@ -206,73 +204,11 @@ def weight_of(value: Any) -> float:
     return weight
 
 
-def text_of(value: Any, name: str) -> str:
-    """The text in a column that may be empty; raises ValueError for anything else."""
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"the column {name!r} is {type(value).__name__}, not a text")
-    return value or ""
-
-
-def asked_of(value: Any, system: Any = None, tools: Any = None) -> Asked:
-    """What a prompt, given as text or as messages that end with the user's, asks. Raises ValueError."""
-    if isinstance(tools, str):
-        tools = json.loads(tools) if tools.strip() else None
-    if tools is not None and not (isinstance(tools, list) and all(isinstance(t, dict) for t in tools)):
-        raise ValueError("the column 'tools' is no list of objects")
-    listed = json.dumps(tools or [], sort_keys=True)
-    given = text_of(system, "system")
-    if isinstance(value, str):
-        if not value.strip():
-            raise ValueError("the prompt is empty")
-        return Asked(given, "[]", value, listed)
-    turns = turns_of(value, "prompt")
-    given = turns.pop(0)["content"] if turns and turns[0]["role"] == "system" else given
-    if not turns or turns[-1]["role"] != "user":
-        raise ValueError("the messages of a prompt end with one of the user")
-    return Asked(given, json.dumps(turns[:-1], sort_keys=True), turns[-1]["content"], listed)
-
-
-def answer_of(value: Any, name: str, asked: Asked) -> str:
-    """The text of an answer given as text or as messages, which may repeat the prompt before the answer."""
-    if isinstance(value, str):
-        return value
-    *before, last = turns_of(value, name)
-    if last["role"] != "assistant":
-        raise ValueError(f"the last message of {name!r} is of {last['role']!r}, not of the assistant")
-    if last.get("tool_calls"):
-        raise ValueError(f"the answer in {name!r} is a call of tools, not a text")
-    before = [turn for turn in before if turn["role"] != "system"]
-    prompt = {"role": "user", "content": asked.prompt}
-    if before not in ([], [prompt], [*json.loads(asked.context), prompt]):
-        raise ValueError(f"the messages of {name!r} begin with another conversation than the prompt")
-    return str(last["content"])
-
-
-def turns_of(value: Any, name: str) -> list[dict[str, Any]]:
-    """Chat messages with a role and a text each; raises ValueError for anything else.
-
-    A message that calls tools needs no text, and other keys of a message are kept.
-    """
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"the column {name!r} is neither a text nor a list of messages")
-    turns = []
-    for message in value:
-        text = message.get("content") if isinstance(message, dict) else None
-        if isinstance(text, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in text):
-            text = "".join(str(part.get("text", "")) for part in text)
-        if text is None and isinstance(message, dict) and message.get("tool_calls"):
-            text = ""
-        if not isinstance(text, str):
-            raise ValueError(f"the column {name!r} has a message without a text as its 'content'")
-        if not isinstance(message.get("role"), str):
-            raise ValueError(f"the column {name!r} has a message without a text as its 'role'")
-        kept = {k: v for k, v in message.items() if v is not None and k not in ("role", "content", "weight")}
-        turns.append({"role": message["role"], "content": text, **kept})
-    return turns
-
-
 def said(rows: Sequence[Pair | Label | PreferenceGroup]) -> Preferences:
-    """Groups from everything that a file says: its own groups first, then what its pairs and labels make."""
+    """Groups from everything that a file says: its own groups first, then what its pairs and labels make.
+
+    A label stays with its answer; every good answer to a prompt also makes a pair with every bad one.
+    """
     labels: dict[Asked, list[Label]] = {}
     for row in rows:
         if isinstance(row, Label):
@@ -289,28 +225,30 @@ def said(rows: Sequence[Pair | Label | PreferenceGroup]) -> Preferences:
         ]
         unpaired += 0 if made else len(members)
         pairs += made
-    found = grouped(pairs)
+    found = grouped(pairs, labels)
     found.groups[:0] = [row for row in rows if isinstance(row, PreferenceGroup)]
     found.unpaired = unpaired
     return found
 
 
-def grouped(pairs: Iterable[Pair]) -> Preferences:
-    """One group for each thing asked, in the order in which they first appear."""
+def grouped(pairs: Iterable[Pair], labels: Mapping[Asked, Sequence[Label]] | None = None) -> Preferences:
+    """One group for each thing asked, in the order in which they first appear; those that only have labels last."""
     by_prompt: dict[Asked, list[Pair]] = {}
     for pair in pairs:
         by_prompt.setdefault(pair.asked, []).append(pair)
+    labels = labels or {}
     found = Preferences([])
-    for asked, members in by_prompt.items():
+    for asked in dict.fromkeys([*by_prompt, *labels]):
+        members = by_prompt.get(asked, [])
         found.pairs += len(members)
-        group = _group(asked, members, found)
+        group = _group(asked, members, labels.get(asked, ()), found)
         if group is not None:
             found.groups.append(group)
     return found
 
 
-def _group(asked: Asked, pairs: list[Pair], found: Preferences) -> PreferenceGroup | None:
-    """The group of one prompt's pairs; counts repetitions, contradictions and draws in `found`."""
+def _group(asked: Asked, pairs: list[Pair], labels: Sequence[Label], found: Preferences) -> PreferenceGroup | None:
+    """The group of one prompt's pairs and labels; counts repetitions, contradictions and draws in `found`."""
     texts: dict[str, str] = {}
     about: dict[frozenset[str], list[Pair]] = {}
     for pair in pairs:
@@ -325,14 +263,35 @@ def _group(asked: Asked, pairs: list[Pair], found: Preferences) -> PreferenceGro
         found.draws += verdict is None
         if verdict is not None:
             judged.append(verdict)
-    if not judged:
+    marked = _labels_of(labels, found)
+    for label in labels:
+        texts.setdefault(same_text(label.text), label.text)
+    used = {key for winner, loser, *_ in judged for key in (winner, loser)} | set(marked)
+    if not used:
         return None
-    used = {key for winner, loser, *_ in judged for key in (winner, loser)}
     place = {key: i for i, key in enumerate(key for key in texts if key in used)}
     edges = tuple(
         Edge(place[v.winner], place[v.loser], v.weight, v.p, v.source, v.calibrated, v.margin) for v in judged
     )
-    return group_of(asked, [GroupCandidate(texts[key]) for key in place], edges)
+    return group_of(asked, [GroupCandidate(texts[key], label=marked.get(key)) for key in place], edges)
+
+
+def _labels_of(labels: Sequence[Label], found: Preferences) -> dict[str, CandidateLabel]:
+    """What several labels of one answer say together; none where good and bad weigh the same."""
+    by_text: dict[str, list[Label]] = {}
+    for label in labels:
+        by_text.setdefault(same_text(label.text), []).append(label)
+    made = {}
+    for text, rows in by_text.items():
+        found.repeated += len(rows) - 1
+        net = sum(row.weight if row.good else -row.weight for row in rows)
+        found.contradictions += len({row.good for row in rows}) > 1
+        if math.isclose(net, 0.0, abs_tol=1e-12):
+            found.draws += 1
+            continue
+        source = "+".join(sorted({row.source for row in rows if row.source}))
+        made[text] = CandidateLabel(net > 0, abs(net), source)
+    return made
 
 
 def group_of(asked: Asked, candidates: Iterable[GroupCandidate], edges: Iterable[Edge]) -> PreferenceGroup:

@@ -106,7 +106,8 @@ def _group(prompt: Prompt, candidates: Iterable[Candidate], votes: Votes) -> Pre
     used.sort(key=lambda text: -wins[text])
     place = {text: i for i, text in enumerate(used)}
     members = tuple(
-        GroupCandidate(c.text, c.id, c.source.startswith("edited:")) for c in (by_text[text] for text in used)
+        GroupCandidate(c.text, c.id, c.source.startswith("edited:"), finish="length" if c.finish == "length" else "")
+        for c in (by_text[text] for text in used)
     )
     edges = sorted(
         (Edge(place[winner], place[loser], weight, p, source) for winner, loser, weight, p, source in decided),

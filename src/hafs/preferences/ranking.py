@@ -38,9 +38,11 @@ def rank(answers: Sequence[tuple[Candidate, Score | None]]) -> Ranking:
 def answer(candidate: Candidate, score: Score | None) -> Answer:
     """A candidate and its score as `tiers_of` takes them."""
     if score is None or score.value is None:
-        return Answer(candidate.id, candidate.text)
+        return Answer(candidate.id, candidate.text, finish=candidate.finish)
     key = score.key or (score.value,)
-    return Answer(score.candidate_id, candidate.text, score.value, key, score.tolerance, score.passed)
+    return Answer(
+        score.candidate_id, candidate.text, score.value, key, score.tolerance, score.passed, finish=candidate.finish
+    )
 
 
 def is_scored(answer: Answer) -> bool:

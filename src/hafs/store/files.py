@@ -1,4 +1,4 @@
-"""JSON lines into the workspace: each line is checked before anything is stored, bad ones are named."""
+"""Rows into the workspace: each is checked before anything is stored, bad ones are named."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hafs.files.jsonl import Loaded, check_fields, read_jsonl
+from hafs.data import BadRow, Columns, Loaded, load, read_prompts
+from hafs.files.jsonl import check_fields
 from hafs.store.rows import KINDS
 from hafs.types import Score
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: usable rows read, how many of them were new, and the bad lines (number, reason)."""
+    """What an import did: usable rows read, how many of them were new, the bad ones, and remarks."""
 
     read: int
     added: int
-    bad: list[tuple[int, str]] = field(default_factory=list)
+    bad_rows: list[BadRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> list[tuple[int, str]]:
+        """The numbers of the bad rows, with the reasons."""
+        return [(row.line, row.reason) for row in self.bad_rows]
 
 
 @dataclass(frozen=True)
@@ -31,9 +38,11 @@ class Parent:
     ids: Collection[str]
 
 
-def read_rows(path: str | Path, kind: str, parent: Parent | None = None) -> Loaded[Any]:
-    """Read rows of `kind` from JSON lines; see `hafs.files.jsonl.read_jsonl` for what happens to bad lines."""
-    return read_jsonl(path, _parser(kind, parent))
+def read_rows(path: str | Path, kind: str, parent: Parent | None = None, columns: Columns | None = None) -> Loaded[Any]:
+    """Read rows of `kind` from a file; prompts in any shape. See `hafs.data.load` for what happens to bad rows."""
+    if kind == "prompts":
+        return read_prompts(path, columns)
+    return load(path, _parser(kind, parent), columns)
 
 
 def _parser(kind: str, parent: Parent | None) -> Callable[[dict[str, Any]], Any]:

@@ -199,7 +199,7 @@ class Reader:
         """
         p, c, t = schema.prompts.c, schema.candidates.c, schema.scores.c
         asked = (p.id, p.text, p.system, p.family, p.split, p.reference_texts)
-        raw = (type_coerce(column, Text) for column in (*asked, c.id, c.text, t.sort_key))
+        raw = (type_coerce(column, Text) for column in (*asked, c.id, c.text, c.finish, t.sort_key))
         query: Any = select(*raw, t.value, t.tolerance, t.passed).select_from(schema.prompts)
         theirs = self._all((c.model, filters.get("model")), (c.source, filters.get("source")))
         query = query.outerjoin(schema.candidates, and_(c.prompt_id == p.id, *theirs))
@@ -212,12 +212,14 @@ class Reader:
             for _, rows in groupby(self._rows(conn, query), key=itemgetter(0)):
                 found: list[Answer] = []
                 for row in rows:
-                    *prompt, id, text, key, value, tolerance, passed = row
+                    *prompt, id, text, finish, key, value, tolerance, passed = row
                     if value is not None:
                         ranks = tuple(_DECODER.raw_decode(key)[0]) or (value,)
-                        found.append(Answer(id, schema.unescape_text(text), value, ranks, tolerance, passed))
+                        found.append(
+                            Answer(id, schema.unescape_text(text), value, ranks, tolerance, passed, finish=finish)
+                        )
                     elif id is not None:
-                        found.append(Answer(id, schema.unescape_text(text)))
+                        found.append(Answer(id, schema.unescape_text(text), finish=finish))
                 text, system, family, split = map(schema.unescape_text, prompt[1:5])
                 known = schema.references(json.loads(prompt[5]))
                 yield Prompt(text, system, family, split=split, references=known), found

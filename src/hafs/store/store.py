@@ -21,6 +21,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine, Table, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from hafs.data import Columns
 from hafs.errors import DataError, UsageError
 from hafs.files.jsonl import write_jsonl
 from hafs.store import schema
@@ -232,15 +233,15 @@ class Store(Reader):
         check_kind(kind)
         return write_jsonl(path, getattr(self, kind)(**filters))
 
-    def import_jsonl(self, kind: str, path: str | Path) -> Imported:
-        """Add the rows of a JSON lines file; lines that cannot be used are named by number, the rest kept.
+    def import_rows(self, kind: str, path: str | Path, columns: Columns | None = None) -> Imported:
+        """Add the rows of a file; those that cannot be used are named by number, the rest kept.
 
         Raises UsageError when there is no such file, DataError when no line of it is usable.
         """
         check_kind(kind)
-        loaded = read_rows(path, kind, self._parent(kind))
+        loaded = read_rows(path, kind, self._parent(kind), columns)
         added = getattr(self, f"add_{kind}")(loaded.rows)
-        return Imported(len(loaded.rows), added, loaded.bad)
+        return Imported(len(loaded.rows), added, loaded.bad_rows, loaded.notes)
 
     def connection(self, write: bool = False) -> AbstractContextManager[Connection]:
         """A connection in a transaction of its own, for tables that a single feature reads and writes itself."""

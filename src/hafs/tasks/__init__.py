@@ -15,7 +15,6 @@ from typing import Protocol
 
 from hafs import registry
 from hafs.errors import UsageError
-from hafs.files.jsonl import Loaded, read_jsonl
 from hafs.tasks.domain import domains
 from hafs.types import Prompt
 
@@ -27,7 +26,6 @@ __all__ = [
     "benchmark_name",
     "benchmark_names",
     "generate",
-    "load_tasks",
     "split_of",
     "task_file",
 ]
@@ -92,7 +90,7 @@ def benchmark(name: str) -> list[Prompt]:
 def task_file(which: str) -> Path | None:
     """The file that a benchmark is written as; None for one that hafs brings, and for what is neither."""
     path = Path(which).expanduser()
-    return None if which in BENCHMARKS or not path.is_file() else path
+    return None if which in BENCHMARKS or not path.exists() else path
 
 
 def benchmark_name(which: str) -> str:
@@ -121,31 +119,3 @@ def benchmark_names(which: Iterable[str]) -> dict[str, str]:
                 f"{other} and {one} would have one name in results: {benchmark_name(one)}", "rename one of the files"
             )
     return found
-
-
-def load_tasks(path: str | Path) -> Loaded[Prompt]:
-    """The prompts of a JSON-lines file; `bad` names each line that is none.
-
-    Raises UsageError when the file is missing, DataError when no line is usable.
-    """
-    return read_jsonl(path, _parse)
-
-
-_WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
-_COLUMNS: dict[str, type] = {
-    **dict.fromkeys(("system", "family", "category", "split", "source", "checker"), str),
-    **dict.fromkeys(("references", "tags"), list),
-    "check": dict,
-}
-
-
-def _parse(row: dict[str, object]) -> Prompt:
-    if not isinstance(row["text"], str) or not row["text"].strip():
-        raise ValueError("the column 'text' is empty or no text")
-    for name, kind in _COLUMNS.items():
-        if not isinstance(row.get(name, kind()), kind):
-            raise ValueError(f"the column {name!r} is no {_WORDS[kind]}")
-    for reference in row.get("references", []):  # type: ignore[attr-defined]
-        if not isinstance(reference, dict) or {"name", "text"} - set(reference):
-            raise ValueError("a reference needs 'name' and 'text'")
-    return Prompt.from_dict(row)

@@ -1,8 +1,8 @@
 """Training: plain preference groups in, a better model out. Knows no store, scorer or backend.
 
-`train_sft` and `train_dpo` load the model, put an adapter on it, run the one loop (`loop.py`) with the objective, and
-save the result as a Hugging Face directory. A run that is repeated resumes, or returns at once when it is done. Under
-`accelerate launch` or `torchrun` the same call trains in several processes.
+`train_sft` and `train_dpo` load the model, put an adapter on it, go the one course of a run (`runner.py`) with the
+objective's step, and save the result as a Hugging Face directory. A run that is repeated resumes, or returns at once
+when it is done. Under `accelerate launch` or `torchrun` the same call trains in several processes.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 
 from hafs.config import DPOConfig, RewardConfig, SFTConfig
 from hafs.training.data import record_data
-from hafs.training.loop import TrainResult, Validate
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.objectives.sft import SFTObjective
 from hafs.training.run import train
+from hafs.training.runner import TrainResult, Validate
 from hafs.types import PreferenceGroup
 
 __all__ = ["TrainResult", "Validate", "train_dpo", "train_reward", "train_sft"]

@@ -6,7 +6,6 @@ details are those of Huang et al. 2024 (see ppo.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,8 +161,8 @@ def reward_adapter(path: Path, base: str) -> RewardAdapter | None:
     run_path = path.parent if path.name == "model" else path
     if not (run_path / "run.json").is_file():
         return None
-    identity = json.loads((run_path / "run.json").read_text(encoding="utf-8"))["identity"]
     run = RunDirectory(run_path)
+    identity = run.about()["identity"]
     result = run.finished()
     settings = identity["settings"]
     fits = identity["kind"] == "reward" and identity["model"] == base and settings["method"] == "lora"

@@ -45,7 +45,15 @@ def grpo(scores: torch.Tensor, returns: torch.Tensor) -> torch.Tensor:
     would pull as hard as the scores where those are equal, whatever its weight.
     """
     rest = returns - scores
-    return (scores - scores.mean()) / (scores.std(unbiased=False) + 1e-6) + rest - rest.mean()
+    return _standard(scores) + rest - rest.mean()
+
+
+def _standard(values: torch.Tensor) -> torch.Tensor:
+    """To mean 0 and deviation 1. Values that are equal but for rounding have no spread, and nothing is made of it."""
+    spread = values.max() - values.min()
+    if spread <= 8 * torch.finfo(values.dtype).eps * values.abs().max():
+        return torch.zeros_like(values)
+    return (values - values.mean()) / (values.std(unbiased=False) + 1e-6)
 
 
 def whiten(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

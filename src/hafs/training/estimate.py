@@ -68,7 +68,7 @@ class Estimate:
     def _steps(self) -> Iterator[tuple[list[Work], bool]]:
         """The rows of each step of the first epoch, in the loop's order, and whether the step takes two passes."""
         config, size = self.config, self.config.batch_size * self.config.gradient_accumulation_steps
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003)
+        generator = torch.Generator().manual_seed(config.seed * 1_000_003 % 2**63)
         order = torch.randperm(len(self.groups), generator=generator).tolist()
         for first in range(0, len(order), size):
             members = [self.groups[i] for i in order[first : first + size]]

@@ -69,10 +69,13 @@ class Row:
 
 
 def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
-    """The token ids of a group under the model's own chat template; answers end with the end-of-turn token."""
+    """The token ids of a group under the model's own chat template; answers end as turns do, unless they were cut.
+
+    Raises TemplateRefuses where the template takes no such conversation.
+    """
     return TokenGroup(
         tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
-        tuple(tuple(encode_answer(tokenizer, c.text)) for c in group.candidates),
+        tuple(tuple(encode_answer(tokenizer, c.text, end=not c.cut)) for c in group.candidates),
         group.edges,
     )
 

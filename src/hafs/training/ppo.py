@@ -9,10 +9,9 @@ of Proximal Policy Optimization" (cited as [37]). The objective is that of Schul
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,17 @@ from torch import nn
 from hafs.config import PPOConfig
 from hafs.errors import HafsError, UsageError
 from hafs.models.chat import encode_prompt, template_hash, tokenizer_hash
-from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.loading import load_model, load_tokenizer, pick_precision
 from hafs.models.naming import model_hash, resolve
-from hafs.training.actors import POLICY, Actors, reward_adapter
+from hafs.training.actors import POLICY, Actors, RewardAdapter, reward_adapter
 from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded, rloo, whiten
-from hafs.training.checkpoints import RunDirectory, trim_log
+from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, self_test
-from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
 from hafs.training.packing import Row, StepRows, TokenGroup
-from hafs.training.run import tracking
+from hafs.training.run import check_weights, settings_of, tracking
+from hafs.training.runner import Runner, TrainResult, Validate, found_in, result_dict, seed_of
+from hafs.training.saving import save_checked
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
@@ -98,8 +98,10 @@ class Batch:
         return (self.old - self.sampled).exp().clamp(max=cap).nan_to_num(1.0)
 
 
-class PPOTrainer:
+class PPOTrainer(Runner):
     """Trains the policy of `actors` on `prompts`; keeps the best checkpoint by held-out score."""
+
+    config: PPOConfig
 
     def __init__(
         self,
@@ -127,87 +129,58 @@ class PPOTrainer:
             raise UsageError(f"{config.advantage} compares answers of one prompt", "set rollouts to 2 or more")
         if config.kl == "adaptive" and not config.kl_weight:
             raise UsageError("an adaptive KL weight of 0 stays 0", "set kl_weight to what it begins with")
-        self.actors, self.prompts, self.encoded, self.config, self.run = actors, prompts, encoded, config, run
-        self._sample, self._rate, self._validate, self._progress = sample, rate, validate, progress
-        self._track = track
+        super().__init__(
+            config,
+            run,
+            len(prompts),
+            validate=validate,
+            progress=progress,
+            track=track,
+            more_state={
+                "unscored": 0,
+                "why": {},
+                "alone": 0,
+                "kl_weight": config.kl_weight,
+                "first_entropy": None,
+                "low_entropy": 0,
+                "reward": [],
+                "best_reward": None,
+                "hacking": 0,
+            },
+        )
+        self.actors, self.prompts, self.encoded = actors, prompts, encoded
+        self._sample, self._rate = sample, rate
         self.parameters = actors.trained()
         # Detail 6: Adam's epsilon is 1e-5 as in OpenAI's code, not PyTorch's 1e-8.
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=config.learning_rate, eps=1e-5, weight_decay=config.weight_decay
         )
-        self.prompts_per_step = config.batch_size * config.gradient_accumulation_steps
-        self.steps_per_epoch = math.ceil(len(prompts) / self.prompts_per_step)
-        self.total = max(1, math.ceil(self.steps_per_epoch * config.num_epochs))
-        self._state: dict[str, Any] = {
-            "step": 0,
-            "best_step": 0,
-            "best": {},
-            "seconds": 0.0,
-            "tokens": 0,
-            "unscored": 0,
-            "why": {},
-            "alone": 0,
-            "stopped": "",
-            "kl_weight": config.kl_weight,
-            "first_entropy": None,
-            "low_entropy": 0,
-            "reward": [],
-            "best_reward": None,
-            "hacking": 0,
-        }
         self._same_model = False
 
-    @property
-    def best_step(self) -> int:
-        """The step whose weights are the best so far."""
-        return int(self._state["best_step"])
+    @contextmanager
+    def validating(self) -> Iterator[Any]:
+        """The network as the policy."""
+        with self.actors.acting("policy"):
+            yield self.actors.net
 
-    def fit(self) -> TrainResult:
-        """Train to the end or to a reason to stop; leaves the best policy in the network."""
-        if self.run.latest() is None:
-            trim_log(self.run.log, -1)
-            self._check(0)
-            self._save()
-        else:
-            if self._validate is not None:
-                with self.actors.acting("policy"):
-                    self._validate(0, self.actors.net)  # what later ones are compared with
-            self._resume()
-        started = time.monotonic() - self._state["seconds"]
-        while self._state["step"] < self.total and not self._state["stopped"]:
-            step = self._state["step"] = self._state["step"] + 1
-            metrics = self.step(step)
-            self._state["seconds"] = time.monotonic() - started
-            self._log({"step": step, **metrics, "seconds": round(self._state["seconds"], 2)})
-            self._progress("training", step, self.total, metrics)
-            trouble = self._trouble(metrics)
-            self._state["stopped"] = trouble or self._out_of_time()
-            due = step % (self.config.eval_steps or self.steps_per_epoch) == 0 or step == self.total
-            if due or self._state["stopped"]:
-                self._check(step, sound=not trouble)
-            if due or self._state["stopped"] or step % self.config.save_steps == 0:
-                self._save()
-        self._load(self.run.weights(self.best_step))
-        s = self._state
-        notes = []
+    def _result(self) -> TrainResult:
+        s, result = self._state, super()._result()
         if s["unscored"]:
-            notes.append(f"{s['unscored']} sampled answers could not be rated ({self._why()}) and were left out")
+            result.warnings.append(
+                f"{s['unscored']} sampled answers could not be rated ({self._why()}) and were left out"
+            )
         if s["alone"]:
-            notes.append(
+            result.warnings.append(
                 f"{s['alone']} rated answers were the only one of their prompt, with which"
                 f" {self.config.advantage} can compare nothing, and were left out"
             )
-        return TrainResult(
-            s["step"], self.best_step, s["best"], s["seconds"], s["tokens"], warnings=notes, stopped=s["stopped"]
-        )
+        return result
 
     # ---- a step
 
     def step(self, step: int) -> dict[str, float]:
         """Sample, rate, and make `epochs` passes over the answers; returns the step's metrics under TRL's names."""
-        rate = learning_rate(self.config, step, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        rate = self.set_rate(step)
         rollouts = self._rollouts(step)
         if not rollouts:
             raise HafsError(
@@ -220,7 +193,7 @@ class PPOTrainer:
         metrics = {**self._rewards(batches, ended), **self._distance(batches)}
         sums: dict[str, list[float]] = {}
         for epoch in range(self.config.epochs):
-            generator = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 101 + epoch)
+            generator = torch.Generator().manual_seed((seed_of(self.config.seed, step) * 101 + epoch) % 2**63)
             for i in torch.randperm(len(minibatches), generator=generator).tolist():
                 for name, value in self._update(minibatches[i]).items():
                     sums.setdefault(name, []).append(value)
@@ -241,13 +214,10 @@ class PPOTrainer:
 
     def _rollouts(self, step: int) -> list[Rollout]:
         """The step's prompts with their rated answers; what could not be rated is left out and counted."""
-        epoch, position = divmod(step - 1, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(self.prompts), generator=generator).tolist()
-        chosen = order[position * self.prompts_per_step : (position + 1) * self.prompts_per_step]
+        chosen = self.drawn(step)
         prompts = [self.prompts[i] for i in chosen]
         with self.actors.acting("policy"):
-            sampled = self._sample(self.actors.net, prompts, self.config.rollouts, self.config.seed * 1_000_003 + step)
+            sampled = self._sample(self.actors.net, prompts, self.config.rollouts, seed_of(self.config.seed, step))
         drafts = [
             TokenGroup(self.encoded[i], tuple(a.ids for a in row)) for i, row in zip(chosen, sampled, strict=True)
         ]
@@ -410,7 +380,10 @@ class PPOTrainer:
                 loss, ratio, clipped = policy_loss(logps, batch.old, batch.advantages, self.config.clip)
                 loss = loss * batch.weights(self.config.importance_cap)
                 error = torch.zeros(()) if values is None else self._value_error(values, batch)
-                ((loss.sum() + self.config.value_weight * error) / tokens).backward()
+                total = (loss.sum() + self.config.value_weight * error) / tokens
+                self._finite(total, logps, batch)
+                total.backward()
+            self.tick()
             with torch.no_grad():
                 change = logps - batch.old
                 sums["loss/policy_avg"] += float(loss.sum())
@@ -427,27 +400,44 @@ class PPOTrainer:
                 sums["loss/value_avg"] += float(error.detach())
         policy = [p for name, p in self.parameters.items() if f".{POLICY}." in name]
         value = [p for name, p in self.parameters.items() if f".{POLICY}." not in name]
-        norm = nn.utils.clip_grad_norm_(policy, self.config.max_grad_norm)  # [37] detail 11
+        norm = float(nn.utils.clip_grad_norm_(policy, self.config.max_grad_norm))  # [37] detail 11
         nn.utils.clip_grad_norm_(value, self.config.max_grad_norm)  # apart: an early value error is no policy's step
+        if not math.isfinite(norm):
+            raise self.unsound(
+                f"the gradient is {norm}; prompts: {self._named(g for b in batches for g in b.row.groups)}"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return {**{name: value / tokens for name, value in sums.items()}, "grad_norm": float(norm)}
+        return {**{name: value / tokens for name, value in sums.items()}, "grad_norm": norm}
+
+    def _finite(self, loss: torch.Tensor, logps: torch.Tensor, batch: Batch) -> None:
+        """Raise, naming the prompts, where the loss is no number."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            groups = batch.row.groups
+            bad = found_in(batch.row.sums(logps).detach().tolist(), [len(g.candidates) for g in groups])
+            raise self.unsound(f"the loss is {value}, from {self._named([groups[i] for i in bad] or groups)}")
+
+    def _named(self, groups: Iterable[TokenGroup]) -> str:
+        """The groups' prompts in words, four at most."""
+        texts = dict(zip(self.encoded, (p.text for p in self.prompts), strict=True))
+        return ", ".join(repr(texts.get(g.prompt, "?")[-80:]) for g in list(groups)[:4])
 
     def _value_error(self, values: torch.Tensor, batch: Batch) -> torch.Tensor:
         return value_loss(values, batch.values, batch.returns, self.config.value_clip).sum()
 
     # ---- when to stop, what to keep
 
-    def _trouble(self, metrics: Mapping[str, float]) -> str:
+    def trouble(self, metrics: Mapping[str, float]) -> str:
         """What has gone wrong with the policy, in words, or nothing."""
         s = self._state
         s["reward"].append(metrics["objective/scores"])
         if s["best_reward"] is None:  # the first step's answers are the SFT model's
             s["best_reward"] = metrics["objective/scores"]
-        if not all(bool(p.isfinite().all()) for p in self.parameters.values()):
-            return "its weights are no numbers any more: lower the learning rate"
         kl, entropy = metrics["objective/kl"], metrics["objective/entropy_per_token"]
-        if not math.isfinite(kl) or kl > self.config.max_kl:
+        if not math.isfinite(kl):
+            raise self.unsound(f"the KL to the SFT model is {kl}")
+        if kl > self.config.max_kl:
             return f"KL to the SFT model is {kl:.0f} nats an answer (limit {self.config.max_kl:g}): it has run away"
         if s["first_entropy"] is None:
             s["first_entropy"] = entropy
@@ -459,7 +449,7 @@ class PPOTrainer:
             )
         return ""
 
-    def _out_of_time(self) -> str:
+    def enough(self) -> str:
         """That the minutes are used, or nothing."""
         over = self.config.max_minutes and self._state["seconds"] > 60 * self.config.max_minutes
         return f"the {self.config.max_minutes:g} minutes it was given are used" if over else ""
@@ -469,58 +459,26 @@ class PPOTrainer:
         why = self._state["why"]
         return max(why, key=lambda reason: why[reason], default="")
 
-    def _check(self, step: int, sound: bool = True) -> None:
-        """Validate; remember the step when it is the best so far. Without a validation that is the newest sound one."""
+    def judged(self, metrics: Mapping[str, float], score: float | None, best: bool) -> str:
+        """Stop where the reward is gamed: more of it and fewer right answers than the best checkpoint had, by more
+        than a standard error of its pass rate, several validations in a row."""
         s = self._state
         reward = sum(s["reward"]) / len(s["reward"]) if s["reward"] else None
         s["reward"] = []
-        if self._validate is None:
-            s["best_step"] = step if sound else s["best_step"]
-            return
-        with self.actors.acting("policy"):
-            metrics = {f"eval/{k}": float(v) for k, v in self._validate(step, self.actors.net).items()}
-        score, best = metrics.get("eval/score"), s["best"].get("score")
-        if score is not None and (best is None or score > best):
-            s["best_step"], s["best"], s["best_reward"], s["hacking"] = step, {"score": score, **metrics}, reward, 0
-        elif score is not None and best is not None and reward is not None:
-            # More reward and fewer right answers than the best checkpoint had, by more than a standard error of its
-            # pass rate: the reward is being gamed.
-            rate, before = metrics.get("eval/pass_rate", score), s["best"].get("eval/pass_rate", best)
+        if best:
+            s["best_reward"], s["hacking"] = reward, 0
+        elif score is not None and reward is not None:
+            rate, before = metrics.get("eval/pass_rate", score), s["best"].get("eval/pass_rate", s["best"]["score"])
             prompts = metrics.get("eval/prompts")
             error = math.sqrt(before * (1 - before) / prompts) if prompts else 0.0
             gamed = before - rate > error and reward > s["best_reward"]
             s["hacking"] = s["hacking"] + 1 if gamed else 0
             if s["hacking"] >= self.config.hacking_patience:
-                s["stopped"] = (
+                return (
                     f"the reward rose while the held-out score fell ({before:.3f} to {rate:.3f}) at"
                     f" {s['hacking']} validations in a row: the reward is being gamed"
                 )
-        self._log({"step": step, **metrics})
-        self._progress("validated", step, self.total, metrics)
-
-    def _log(self, row: Mapping[str, Any]) -> None:
-        with self.run.log.open("a", encoding="utf-8") as f:
-            f.write(json.dumps(dict(row)) + "\n")
-        if self._track is not None:
-            self._track({k: v for k, v in row.items() if k != "step"}, row["step"])
-
-    def _save(self) -> None:
-        state = {**self._state, "optimizer": self.optimizer.state_dict()}
-        self.run.save(self._state["step"], self.parameters, state, keep={self.best_step})
-
-    def _resume(self) -> None:
-        found = self.run.latest()
-        assert found is not None
-        weights, state = found
-        trim_log(self.run.log, state["step"])
-        self._load(weights)
-        self.optimizer.load_state_dict(state.pop("optimizer"))
-        self._state = state
-
-    @torch.no_grad()
-    def _load(self, weights: Mapping[str, torch.Tensor]) -> None:
-        for name, parameter in self.parameters.items():
-            parameter.copy_(weights[name])
+        return ""
 
 
 def train_ppo(
@@ -557,66 +515,92 @@ def train_ppo(
             "train it on the same model, or give it as a scorer: --scorer reward:PATH",
         )
     run = RunDirectory(output)
-    run.claim(
-        {
-            "kind": "ppo",
-            "model": model_hash(path),
-            "tokenizer": tokenizer_hash(tokenizer),
-            "template": template_hash(tokenizer),
-            "data": content_id(sorted(p.id for p in prompts)),
-            "rater": dict(rater or {}),
-            "reward": [
-                model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir() else Path(reward)),
-                reward_weight,
-            ]
-            if reward
-            else [],
-            "settings": config.model_dump(mode="json", exclude={"trackers"}),
-        }
-    )
-    done = run.finished()
-    if done is not None:
-        return TrainResult(**done)
+    about = {
+        "kind": "ppo",
+        "model": model_hash(path),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "template": template_hash(tokenizer),
+        "data": content_id(sorted(p.id for p in prompts)),
+        "rater": dict(rater or {}),
+        "reward": [
+            model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir() else Path(reward)),
+            reward_weight,
+        ]
+        if reward
+        else [],
+        "settings": settings_of(config),
+    }
+    with run.held():
+        run.claim(about, defaults=settings_of(PPOConfig.model_validate({})))
+        done = run.finished()
+        if done is not None:
+            return TrainResult(**done)
+        adapter = replace(adapter, weight=reward_weight) if adapter else None
+        trainer, dropped = _trainer(
+            path,
+            tokenizer,
+            prompts,
+            config,
+            run,
+            adapter,
+            sample=sample,
+            rate=rate,
+            validate=validate,
+            progress=progress,
+        )
+        with tracking("ppo", config, output) as track:
+            trainer.track(track)
+            result = trainer.fit()
+        result.dropped = dropped
+        _save_policy(trainer, path, tokenizer, output / "model")
+        run.finish(result_dict(result))
+    asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+    record_data(output, model, asked)
+    return result
+
+
+def _trainer(
+    path: Path,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    config: PPOConfig,
+    run: RunDirectory,
+    reward: RewardAdapter | None,
+    **hooks: Any,
+) -> tuple[PPOTrainer, int]:
+    """The trainer on the model at `path`, and how many prompts are too long for it."""
     encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]
     fits = [i for i, ids in enumerate(encoded) if len(ids) + config.max_new_tokens <= config.max_length]
     net = load_model(path, config.precision, config.attention, config.quantize)
-    adapter = replace(adapter, weight=reward_weight) if adapter else None
+    check_weights(net, path)
     network = CandidateLogps(net)
     self_test(
         network,
         [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
         1e-3 if pick_precision(config.precision) == "fp32" else 0.1,
     )
-    actors = Actors(net, config, adapter, network.shared)
-    with tracking("ppo", config, output) as track:
-        trainer = PPOTrainer(
-            actors,
-            [prompts[i] for i in fits],
-            [encoded[i] for i in fits],
-            sample,
-            rate,
-            config,
-            run,
-            validate=validate,
-            progress=progress,
-            track=track,
-        )
-        result = trainer.fit()
-    result.dropped = len(prompts) - len(fits)
-    _save_policy(trainer.actors.net, tokenizer, config, output / "model")
-    run.finish(result_dict(result))
-    asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
-    record_data(output, model, asked)
-    return result
+    actors = Actors(net, config, reward, network.shared)
+    trainer = PPOTrainer(
+        actors,
+        [prompts[i] for i in fits],
+        [encoded[i] for i in fits],
+        hooks.pop("sample"),
+        hooks.pop("rate"),
+        config,
+        run,
+        **hooks,
+    )
+    return trainer, len(prompts) - len(fits)
 
 
-def _save_policy(net: Any, tokenizer: Any, config: PPOConfig, output: Path) -> None:
+def _save_policy(trainer: PPOTrainer, path: Path, tokenizer: Any, output: Path) -> None:
     """The policy merged into its base, or as an adapter on it; the other adapters go."""
+    net, config = trainer.actors.net, trainer.config
     net.set_adapter(POLICY)
     for name in set(net.peft_config) - {POLICY}:
         net.delete_adapter(name)
-    merge = config.save == "merged" and config.quantize == "none"
-    save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+    groups = [TokenGroup(ids, (ids[:8],)) for ids in trainer.encoded[:2]]
+    save_checked(net, tokenizer, config, output, trainer.actors.policy, groups)
 
 
 def _known(rollouts: Sequence[Rollout], row: Row) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,21 +21,23 @@ from peft import get_peft_model
 from hafs.config import DPOConfig, TrainConfig
 from hafs.errors import DataError, UsageError
 from hafs.files.fetch import cache_root
-from hafs.models.chat import template_hash, tokenizer_hash
-from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.chat import TemplateRefuses, chat_notes, check_rows, template_hash, tokenizer_hash
+from hafs.models.loading import add_rows, load_model, load_tokenizer, pick_precision, touches_head, untie
 from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import check_calibrated
 from hafs.training.heads import CandidateRewards, save_classifier
 from hafs.training.logprobs import CandidateLogps, self_test
-from hafs.training.loop import Trainer, TrainResult, Validate, result_dict
+from hafs.training.loop import Trainer
 from hafs.training.objectives import Objective
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import TokenGroup, fit, tokenize
 from hafs.training.reference import ReferenceCache, fill_reference
 from hafs.training.reward import reward_report
-from hafs.training.sharding import is_sharded
+from hafs.training.runner import TrainResult, Validate, result_dict
+from hafs.training.saving import save_checked
+from hafs.training.sharding import all_finite, is_sharded
 from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
@@ -61,18 +63,47 @@ def train(
     tokenizer = load_tokenizer(path)
     run = RunDirectory(output)
     accelerator = _accelerator(config, output)
-    with accelerator.main_process_first():
-        run.claim(identity(kind, path, tokenizer, groups, config), writes=accelerator.is_main_process)
-        done = run.finished()
-    if done is not None:
-        return TrainResult(**done)
-    train, valid, dropped = split(groups, tokenizer, config)
-    cache = _reference(path, objective, [*train, *valid], config, accelerator, progress)
-    network = _network(path, config, accelerator, train)
+    with run.held(accelerator.is_main_process):
+        with accelerator.main_process_first():
+            about = identity(kind, path, tokenizer, groups, config)
+            run.claim(about, accelerator.is_main_process, settings_of(type(config).model_validate({})))
+            done = run.finished()
+        if done is not None:
+            return TrainResult(**done)
+        refused: list[str] = []
+        train, valid, dropped = split(groups, tokenizer, config, refused)
+        trainer = _trainer(path, tokenizer, train, valid, objective, config, run, accelerator, validate, progress)
+        with tracked(kind, config, accelerator):
+            result = trainer.fit()
+        result.dropped = dropped
+        result.warnings += data_notes(tokenizer, groups, refused)
+        _report(result, trainer, config)
+        if accelerator.is_main_process:
+            _save(trainer, path, tokenizer, config, output / "model")
+            run.finish(result_dict(result))
+        accelerator.wait_for_everyone()
+    return result
+
+
+def _trainer(
+    path: Path,
+    tokenizer: Any,
+    train: Sequence[TokenGroup],
+    valid: Sequence[TokenGroup],
+    objective: Objective,
+    config: TrainConfig,
+    run: RunDirectory,
+    accelerator: Accelerator,
+    validate: Validate | None,
+    progress: Progress,
+) -> Trainer:
+    """The trainer on the model at `path`, with the reference's log-probabilities computed before it is changed."""
+    cache = _reference(path, objective, [*train, *valid], config, accelerator, progress, tokenizer)
+    network = _network(path, config, accelerator, [*train, *valid], tokenizer)
     if cache is not None and _other_reference(path, config) is None:
         fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
     network = objective.network(with_adapter(network.net, config), network.shared)
-    trainer = Trainer(
+    return Trainer(
         network,
         objective,
         train,
@@ -83,23 +114,24 @@ def train(
         validate=validate,
         progress=progress,
         accelerator=accelerator,
+        words=lambda group: repr(tokenizer.decode(group.prompt)[-80:]),
     )
-    with tracked(kind, config, accelerator):
-        result = trainer.fit()
-    result.dropped = dropped
+
+
+def _report(result: TrainResult, trainer: Trainer, config: TrainConfig) -> None:
+    """Put into `result` what is to be said of the run."""
+    network = trainer.network
     if isinstance(network, CandidateRewards):
-        result.report = reward_report(network, valid, config.row_tokens)
-    result.warnings = [*recipe_advice(config, len(train)), *signs_of_trouble(run.log, result.best_step)]
+        result.report = reward_report(network, trainer.valid, config.row_tokens)
+    result.warnings += [
+        *recipe_advice(config, len(trainer.train)),
+        *signs_of_trouble(trainer.run.log, result.best_step),
+    ]
     if not network.shared:
         result.warnings.append(
             f"{network.config.model_type} does not take the shared layout: each candidate was"
             " computed with its own copy of the prompt"
         )
-    if accelerator.is_main_process:
-        _save(trainer, path, tokenizer, config, output / "model")
-        run.finish(result_dict(result))
-    accelerator.wait_for_everyone()
-    return result
 
 
 @contextmanager
@@ -137,11 +169,27 @@ def _accelerator(config: TrainConfig, output: Path) -> Accelerator:
     return accelerator
 
 
+def settings_of(config: TrainConfig) -> dict[str, Any]:
+    """The settings that a run's result depends on."""
+    return config.model_dump(mode="json", exclude={"trackers", "save_minutes"})
+
+
+def check_weights(net: Any, path: Path) -> None:
+    """Raise UsageError when a weight of the model read from `path` is no number: nothing can be learnt from there."""
+    bad = [n for n, p in net.named_parameters() if p.is_floating_point() and not all_finite([p])]
+    if bad:
+        raise UsageError(
+            f"{path} holds weights that are no numbers (NaN or infinite): {bad[0]}"
+            + (f" and {len(bad) - 1} more" if len(bad) > 1 else ""),
+            "fetch the model again, or take the checkpoint before",
+        )
+
+
 def identity(
     kind: str, path: Path, tokenizer: Any, groups: Sequence[PreferenceGroup], config: TrainConfig
 ) -> dict[str, Any]:
     """What makes a run the run it is; where one of these has changed, it cannot go on."""
-    settings = config.model_dump(mode="json", exclude={"trackers"})
+    settings = settings_of(config)
     if name := settings.get("reference"):
         settings["reference"] = model_hash(resolve(name))
     return {
@@ -154,10 +202,20 @@ def identity(
     }
 
 
-def _network(path: Path, config: TrainConfig, accelerator: Accelerator, groups: Sequence[TokenGroup]) -> CandidateLogps:
-    """The model at `path` on this process's device, with the layout that it takes."""
+def _network(
+    path: Path, config: TrainConfig, accelerator: Accelerator, groups: Sequence[TokenGroup], tokenizer: Any
+) -> CandidateLogps:
+    """The model at `path` on this process's device, with the layout that it takes.
+
+    Raises UsageError for a token in `groups` that it has no embedding for, unless the settings give it one.
+    """
     precision = "fp32" if config.method == "full" else config.precision  # weights in training are kept exact
     net = load_model(path, precision, config.attention, config.quantize, accelerator.device)
+    check_weights(net, path)
+    if config.resize_vocab:
+        add_rows(net, tokenizer)
+    used = [max(max(ids) for ids in (g.prompt, *g.candidates)) for g in groups]
+    check_rows(tokenizer, used, net.get_input_embeddings().weight.shape[0])
     network = CandidateLogps(net)
     self_test(network, groups, 1e-3 if pick_precision(precision) == "fp32" else 0.1)
     return network
@@ -170,15 +228,18 @@ def _reference(
     config: TrainConfig,
     accelerator: Accelerator,
     progress: Progress,
+    tokenizer: Any,
 ) -> ReferenceCache | None:
     """The cache of the run's reference, filled when the reference is a model of its own."""
     if not objective.uses_reference:
         return None
     other = _other_reference(path, config)
     about = [model_hash(other or path), pick_precision(config.precision), config.attention, config.quantize]
+    if config.resize_vocab:
+        about.append("resized")
     cache = ReferenceCache(cache_root() / "reference", about, objective.reference_by_token)
     if other is not None and any(cache.get(g) is None for g in groups):
-        network = _network(other, config, accelerator, groups)
+        network = _network(other, config, accelerator, groups, tokenizer)
         fill_reference(cache, network, groups, config, accelerator, progress)
         del network
         gc.collect()
@@ -222,8 +283,18 @@ def adapter_config(config: TrainConfig) -> PeftLora:
 
 
 def _adapted(net: Any, config: TrainConfig) -> Any:
+    """`net` with an adapter; tokens that it was given are trained whole, and a head that the adapter changes is untied
+    from the input embeddings, which it must not change with it."""
+    adapter = adapter_config(config)
+    targets = adapter.target_modules
+    if touches_head(net, [] if isinstance(targets, str) else list(targets or ())):
+        untie(net)
+    if rows := list(getattr(net, "new_rows", ())):
+        embeddings = net.get_input_embeddings()
+        name = next(n for n, m in net.named_modules() if m is embeddings)
+        adapter.trainable_token_indices = {name.rpartition(".")[2]: rows}
     try:
-        return get_peft_model(net, adapter_config(config))
+        return get_peft_model(net, adapter)
     except ValueError as e:
         raise UsageError(f"no adapter could be put on the model: {e}", "check lora.targets") from e
 
@@ -234,29 +305,32 @@ def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, out
     if is_sharded(trainer.parameters.values()) or (head and config.quantize != "none"):
         # this process holds a part, or a base that nothing can be merged into: the whole is in the checkpoint
         base = load_model(path, config.precision, device="cpu")
+        if config.resize_vocab:
+            add_rows(base, tokenizer)
         network = type(network)(with_adapter(base, config), network.shared)
         weights = trainer.run.weights(trainer.best_step)
         with torch.no_grad():
             for name, parameter in network.net.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(weights[name])
-    net = network.net
+    net, groups = network.net, [*trainer.valid, *trainer.train]
     if isinstance(network, CandidateRewards):
         score = net.score
         save_classifier(net.merge_and_unload() if config.method != "full" else net, score, tokenizer, output)
         return
-    merge = config.method != "full" and config.save == "merged" and config.quantize == "none"
-    save_model(net.merge_and_unload() if merge else net, tokenizer, output)
+    save_checked(net, tokenizer, config, output, network, groups)
 
 
 def split(
-    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig
+    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig, refused: list[str] | None = None
 ) -> tuple[list[TokenGroup], list[TokenGroup], int]:
     """Token groups for training and validation, and how many were dropped as too long; split by prompt.
 
-    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. Raises DataError
-    when a group is marked "test".
+    Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. What the model's
+    chat template does not take is left out and named in `refused`. Raises DataError when a group is marked "test", and
+    when the template takes none.
     """
+    refused = [] if refused is None else refused
     tests = sum(g.split == "test" for g in groups)
     if tests:
         raise DataError(f"{tests} of {len(groups)} prompts are of the test split", "train on other prompts")
@@ -265,14 +339,30 @@ def split(
     train: list[TokenGroup] = []
     valid: list[TokenGroup] = []
     dropped = 0
-    for group in groups:
-        tokens = fit(tokenize(tokenizer, group), config.max_length)
+    for number, group in enumerate(groups, 1):
+        try:
+            tokens = fit(tokenize(tokenizer, group), config.max_length)
+        except TemplateRefuses as e:
+            refused.append(f"prompt {number} ({group.prompt[:40]!r}): {e}")
+            continue
         if tokens is None:
             dropped += 1
             continue
         held = int(content_id("validation", group.system, group.prompt)[:8], 16) % 1000 < limit
         (valid if (group.split == "validation" if marked else held) else train).append(tokens)
+    if groups and len(refused) == len(groups):
+        raise DataError(f"no prompt can be used; {refused[0]}", "see what the model's chat template takes")
     return train, valid, dropped
+
+
+def data_notes(tokenizer: Any, groups: Sequence[PreferenceGroup], refused: Sequence[str]) -> list[str]:
+    """What became of the data on its way through the chat template."""
+    notes = chat_notes(tokenizer, any(g.system for g in groups))
+    if refused:
+        notes.append(f"{len(refused)} of {len(groups)} prompts were left out: {'; '.join(refused[:5])}")
+    if cut := sum(c.cut for g in groups for c in g.candidates):
+        notes.append(f"{cut} answers were cut at the token limit: they are trained without an end of the turn")
+    return notes
 
 
 def token_groups(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig) -> tuple[list[TokenGroup], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 
 from hafs.errors import UsageError
 from hafs.models.loading import quiet
-from hafs.models.naming import resolve
+from hafs.models.naming import base_of, resolve
 from hafs.training.attention import takes_shared_layout
 
 
@@ -76,10 +75,7 @@ class Shape:
         """The shapes of the model called `model`; an adapter has those of its base."""
         path = resolve(model)
         if adapter := (path / "adapter_config.json").is_file():
-            base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path")
-            if not base:
-                raise UsageError(f"{path}/adapter_config.json does not name the base model", "name it there")
-            path = resolve(base)
+            path = base_of(path)
         return Shape.of(_on_meta(path), adapter)
 
     @staticmethod

@@ -43,3 +43,13 @@ def like_parameters(state: dict[str, Any], parameters: Sequence[torch.Tensor]) -
         for i, entries in state["state"].items()
     }
     return {**state, "state": parted}
+
+
+def all_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether every number that this process holds of them is one; a single wait for the device."""
+    parts = [(t.to_local() if isinstance(t, DTensor) else t).detach() for t in tensors]
+    parts = [t for t in parts if t.numel()]
+    if not parts:
+        return True
+    norms = torch._foreach_norm(parts, ord=float("inf"))  # the largest number, so that nothing overflows
+    return bool(torch.stack([n.float().to(norms[0].device) for n in norms]).isfinite().all())

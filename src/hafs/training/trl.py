@@ -35,14 +35,17 @@ from transformers import PrinterCallback, TrainerCallback
 
 from hafs.config import DPOConfig
 from hafs.errors import HafsError, MissingTool, UsageError
-from hafs.models.loading import load_model, load_tokenizer, pick_precision, save_model
+from hafs.models.chat import stop_ids
+from hafs.models.loading import load_model, load_tokenizer, pick_precision
 from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import check_calibrated
-from hafs.training.loop import TrainResult, Validate, learning_rate, result_dict
+from hafs.training.logprobs import CandidateLogps
 from hafs.training.packing import TokenGroup
-from hafs.training.run import identity, split
+from hafs.training.run import check_weights, data_notes, identity, settings_of, split
+from hafs.training.runner import TrainResult, Validate, learning_rate, result_dict
+from hafs.training.saving import save_checked
 from hafs.types import PreferenceGroup, Progress, silent
 
 __all__ = ["LOSSES", "lora_of", "train_dpo_trl", "trl_arguments"]
@@ -89,28 +92,38 @@ def train_dpo_trl(
     tokenizer = load_tokenizer(path)
     run = RunDirectory(output)
     about = identity("dpo", path, tokenizer, groups, config)
-    if (output / "run.json").is_file():
-        run.claim(about)
-        if done := run.finished():
-            return TrainResult(**done)
-    train, valid, dropped = split(groups, tokenizer, config)
-    if not _pairs(train):
-        raise UsageError("there is nothing to train on", "check the data and max_length")
-    _same_tokens(_pairs([*train, *valid]), tokenizer)
-    run.claim(about)
-    result = _fit(path, tokenizer, train, valid, config, run, progress)
-    result.dropped = dropped
-    result.warnings = [*_advice(train, config), *signs_of_trouble(run.log, result.best_step)]
-    run.finish(result_dict(result))
-    folder = output / "trl"
-    for done_with in folder.glob("checkpoint-*") if config.trackers else [folder]:  # trackers write in it, too
-        shutil.rmtree(done_with, ignore_errors=True)
+    defaults = settings_of(DPOConfig.model_validate({}))
+    with run.held():
+        if (output / "run.json").is_file():
+            run.claim(about, defaults=defaults)
+            if done := run.finished():
+                return TrainResult(**done)
+        refused: list[str] = []
+        train, valid, dropped = split(groups, tokenizer, config, refused)
+        if not _pairs(train):
+            raise UsageError("there is nothing to train on", "check the data and max_length")
+        theirs = load_tokenizer(path)
+        theirs.eos_token = theirs.decode([stop_ids(tokenizer)[0]])  # what TRL puts at the end of an answer
+        _same_tokens(_pairs([*train, *valid]), theirs)
+        run.claim(about, defaults=defaults)
+        result = _fit(path, tokenizer, theirs, train, valid, config, run, progress)
+        result.dropped = dropped
+        result.warnings = [
+            *data_notes(tokenizer, groups, refused),
+            *_advice(train, config),
+            *signs_of_trouble(run.log, result.best_step),
+        ]
+        run.finish(result_dict(result))
+        folder = output / "trl"
+        for done_with in folder.glob("checkpoint-*") if config.trackers else [folder]:  # trackers write in it, too
+            shutil.rmtree(done_with, ignore_errors=True)
     return result
 
 
 def _fit(
     path: Path,
     tokenizer: Any,
+    theirs: Any,
     train: Sequence[TokenGroup],
     valid: Sequence[TokenGroup],
     config: DPOConfig,
@@ -122,7 +135,7 @@ def _fit(
     rows = trim_log(run.log, int(resume.name.rpartition("-")[2]) if resume else -1)
     steps = math.ceil(len(_pairs(train)) / (config.batch_size * config.gradient_accumulation_steps))
     follower = _Follower(run, config, steps, bool(valid), rows, progress)
-    trainer = _trainer(path, tokenizer, train, valid, config, run.path / "trl", follower, fresh=resume is None)
+    trainer = _trainer(path, theirs, train, valid, config, run.path / "trl", follower, fresh=resume is None)
     total = math.ceil(steps * config.num_epochs)
     optimizer = trainer.create_optimizer()
     trainer.lr_scheduler = LambdaLR(optimizer, _schedule(config, total))
@@ -140,8 +153,7 @@ def _fit(
     with torch.no_grad():
         for name, parameter in _trained(net).items():
             parameter.copy_(kept[name])
-    merge = config.save == "merged" and config.method != "full"
-    save_model(net.merge_and_unload() if merge else net, tokenizer, run.path / "model")
+    save_checked(net, tokenizer, config, run.path / "model", CandidateLogps(net), [*valid, *train])
     tokens = int(trainer.state.num_input_tokens_seen)
     return TrainResult(steps=total, best_step=follower.best_step, best=follower.best, seconds=seconds, tokens=tokens)
 
@@ -162,6 +174,7 @@ def _trainer(
 
     held = Dataset.from_list(_texts(_pairs(valid), tokenizer)) if valid else None
     net = load_model(path, "fp32" if config.method == "full" else config.precision, config.attention)
+    check_weights(net, path)
     arguments = trl_arguments(config, folder, precompute_ref_log_probs=True, eval_on_start=bool(valid) and fresh)
     with _no_bars():
         try:
@@ -299,6 +312,12 @@ class _Follower(TrainerCallback):
             return  # TRL's summary of the whole run
         step, seconds = state.global_step, round(self.seconds, 2)
         row = {"step": step, **{k.replace("eval_", "eval/", 1): v for k, v in logs.items()}, "seconds": seconds}
+        for name in ("loss", "grad_norm", "eval/loss"):
+            if not math.isfinite(float(row.get(name, 0.0))):
+                raise HafsError(
+                    f"training stopped at step {step}: {name} is {row[name]}; the checkpoints before it are kept",
+                    "a lower learning rate or another precision (--precision fp32) with another --output_dir",
+                )
         with self._run.log.open("a", encoding="utf-8") as f:
             f.write(json.dumps(row) + "\n")
         self._progress("training" if "loss" in logs else "validated", step, state.max_steps, logs)

@@ -110,7 +110,11 @@ class Stages:
         from hafs.models.loading import load_tokenizer
         from hafs.training import train_dpo
 
-        check = PassRate(load_tokenizer(Path(model)), held, self.scorer, config.eval) if held else None
+        check = (
+            PassRate(load_tokenizer(Path(model)), held, self.scorer, config.eval, progress=self.progress)
+            if held
+            else None
+        )
         train_dpo(str(model), groups, config.dpo, output, validate=check, progress=self.progress)
         return output / "model"
 

@@ -1,27 +1,25 @@
 """Preferences from files of any format, detected row by row, and into a format that is chosen.
 
-`files.py` opens what holds the rows, `shapes.py` has what a row of each format says. What a format cannot hold is
-named by `lost`; a row that cannot be used is kept with its number and the reason, and `set_aside` writes it down.
+`hafs.data` opens what holds the rows, `shapes.py` has what a row of each format says. What a format cannot hold is
+named by `lost`; a row that cannot be used is kept with its number and the reason.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hafs.data import ROLES, Columns, Row, asks, column_of, is_chat, load, unknown, write_rows
 from hafs.errors import DataError, UsageError
-from hafs.files.jsonl import write_jsonl
 from hafs.preferences.formats import shapes
-from hafs.preferences.formats.files import read_rows, write_rows
-from hafs.preferences.formats.shapes import Row, Said
-from hafs.preferences.pairs import BadRow, Preferences, said
+from hafs.preferences.formats.shapes import Said
+from hafs.preferences.pairs import Pair, Preferences, said
 from hafs.types import PreferenceGroup
 
-__all__ = ["FORMATS", "Format", "Written", "detect", "lost", "read_preferences", "set_aside", "write_preferences"]
+__all__ = ["FORMATS", "Format", "Written", "detect", "lost", "read_preferences", "write_preferences"]
 
 FEATURES: dict[str, Callable[[PreferenceGroup], int]] = {
     "weights": lambda g: sum(e.weight != 1 for e in g.edges),
@@ -32,6 +30,7 @@ FEATURES: dict[str, Callable[[PreferenceGroup], int]] = {
     "system texts": lambda g: int(bool(g.system)),
     "earlier turns": lambda g: int(bool(g.context)),
     "tools": lambda g: int(bool(g.tools)),
+    "labels": lambda g: sum(c.label is not None for c in g.candidates),
     "families and splits": lambda g: int(bool(g.family or g.split != "train")),
     "off-policy marks": lambda g: sum(c.off_policy for c in g.candidates),
 }
@@ -55,8 +54,33 @@ def _has(*columns: str) -> Callable[[Row], bool]:
     return lambda row: all(c in row for c in columns)
 
 
-def _is_chat(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+def _roles(*roles: str) -> Callable[[Row], bool]:
+    return lambda row: all(any(name in row for name in ROLES[role]) for role in roles)
+
+
+def _label(row: Row) -> bool:
+    """Whether a row has one answer and a label of it."""
+    return _roles("label")(row) and (_roles("completion")(row) or _roles("messages")(row))
+
+
+def _is_implicit(row: Row) -> bool:
+    """Whether the prompt can only be inside the answers: no column is left that could be it."""
+    return "chosen" in row and "rejected" in row and not asks(row) and not set(row) - _IMPLICIT
+
+
+_IMPLICIT = {
+    "chosen",
+    "rejected",
+    "weight",
+    "source",
+    "p",
+    "margin",
+    "calibrated",
+    "system",
+    "tools",
+    "id",
+    "prompt_id",
+}
 
 
 FORMATS: dict[str, Format] = {
@@ -84,7 +108,7 @@ FORMATS: dict[str, Format] = {
     "sharegpt": Format(
         "ShareGPT ranking (LLaMA-Factory)",
         _has("conversations", "chosen"),
-        shapes.read_sharegpt,
+        shapes.read_pair,
         shapes.write_sharegpt,
         frozenset(_CHAT),
     ),
@@ -103,15 +127,22 @@ FORMATS: dict[str, Format] = {
         frozenset({"annotators", "system texts", "earlier turns"}),
     ),
     "unpaired": Format(
-        "TRL unpaired preference (KTO)",
-        _has("prompt", "completion", "label"),
+        "TRL unpaired preference (KTO): prompt, completion, label; or messages, label",
+        lambda r: _label(r) and not _roles("chosen", "rejected")(r),
         shapes.read_unpaired,
         shapes.write_unpaired,
+        frozenset({*_CHAT, "labels"}),
+    ),
+    "ms-swift": Format(
+        "ms-swift: messages with the better answer last, rejected_response",
+        lambda r: "messages" in r and _roles("rejected")(r) and not _roles("chosen")(r),
+        shapes.read_swift,
+        shapes.write_swift,
         frozenset(_CHAT),
     ),
     "ultrafeedback": Format(
-        "UltraFeedback, binarised",
-        _has("chosen", "rejected", "score_chosen"),
+        "UltraFeedback, binarised: messages with score_chosen and score_rejected",
+        lambda r: _has("chosen", "rejected", "score_chosen")(r) and is_chat(r.get("chosen")),
         shapes.read_ultrafeedback,
         shapes.write_ultrafeedback,
         frozenset({"system texts", "earlier turns", "margins"}),
@@ -125,20 +156,20 @@ FORMATS: dict[str, Format] = {
     ),
     "trl-implicit": Format(
         "TRL preference, the prompt inside the answers",
-        lambda r: "prompt" not in r and "chosen" in r and "rejected" in r,
+        _is_implicit,
         shapes.read_implicit,
         shapes.write_implicit,
         frozenset(_COLUMNS),
     ),
     "trl-chat": Format(
         "TRL preference, conversational",
-        lambda r: _is_chat(r.get("prompt")),
+        lambda r: is_chat(r.get("prompt")),
         shapes.read_pair,
         shapes.write_chat,
         frozenset(_COLUMNS),
     ),
     "trl": Format(
-        "TRL preference: prompt, chosen, rejected",
+        "TRL preference: prompt (or instruction + input, question, messages), chosen, rejected",
         lambda r: True,
         shapes.read_pair,
         shapes.write_pair,
@@ -153,52 +184,41 @@ def detect(row: Row) -> str:
     return next(name for name, f in FORMATS.items() if f.knows(row))
 
 
-def read_preferences(path: str | Path, format: str = "") -> Preferences:
-    """Read a file, or a local `datasets` directory, of preferences in any of FORMATS, several mixed if need be.
+def read_preferences(path: str | Path, format: str = "", columns: Columns | None = None) -> Preferences:
+    """Read a file, folder or hub data set of preferences in any of FORMATS, several mixed if need be.
 
-    Bad rows are named by number and kept; the rest is used. Raises UsageError when there is no such file or format,
-    DataError when no row of it is usable, MissingTool without pyarrow for what needs it.
+    `columns` is a mapping by the user. Bad rows are named by number and kept; the rest is used. Raises UsageError when
+    there is no such file or format, DataError when no row of it is usable.
     """
     if format:
         _known(format)
-    path = Path(path).expanduser()
-    good: list[Any] = []
-    formats: Counter[str] = Counter()
-    bad: list[BadRow] = []
-    for row in read_rows(path):
-        try:
-            if row.problem:
-                raise ValueError(row.problem)
-            name = format or detect(row.value)
-            good += FORMATS[name].read(row.value)
-            formats[name] += 1
-            continue
-        except KeyError as e:
-            why = f"the column {e.args[0]!r} is missing"
-        except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
-            why = str(e)
-        bad.append(BadRow(row.number, why, row.value, row.file))
-    if not good:
-        first = f"{bad[0].file} line {bad[0].line}: {bad[0].reason}".strip() if bad else "it is empty"
-        raise DataError(f"{path} has no usable row ({first})", "give rows of a format of `hafs preferences formats`")
-    found = said(good)
-    found.bad_rows, found.formats = bad, formats
+
+    def parse(row: Row) -> tuple[str, Said]:
+        name = format or detect(row)
+        if name == "trl":
+            _all_there(row)
+        return name + (".text" if isinstance(row.get("chosen"), str) else ""), FORMATS[name].read(row)
+
+    loaded = load(path, parse, columns, whole=True)
+    found = said([one for _, row in loaded.rows for one in row])
+    found.formats = Counter(name.partition(".")[0] for name, _ in loaded.rows)
+    found.bad_rows, found.notes = loaded.bad_rows, loaded.notes
+    implicit = [row[0] for name, row in loaded.rows if name == "trl-implicit.text"]
+    if inside := [one.asked.prompt for one in implicit if isinstance(one, Pair)]:
+        found.notes.append(
+            f"{path}: {len(inside)} rows have no column for the prompt: it is what chosen and rejected begin with"
+            f" alike, such as {inside[0][:60]!r}"
+        )
     return found
 
 
-def set_aside(path: str | Path, found: Preferences) -> Path | None:
-    """Write the bad rows of a file beside it, each with its number and what is wrong; returns where, None for none."""
-    if not found.bad_rows:
-        return None
-    path = Path(path).expanduser()
-    beside = path.with_name(f"{path.name}.bad.jsonl")
-    write_jsonl(beside, (json.loads(json.dumps(_aside(row), default=str)) for row in found.bad_rows))
-    return beside
-
-
-def _aside(bad: BadRow) -> dict[str, Any]:
-    file = {"file": bad.file} if bad.file else {}
-    return {**file, "line": bad.line, "reason": bad.reason, "row": bad.row}
+def _all_there(row: Row) -> None:
+    """Raise ValueError, with the columns that were found and a mapping, for a row that is of no known format."""
+    missing = [] if asks(row) else ["prompt"]
+    labelled = column_of(row, "label") or (column_of(row, "completion") and not column_of(row, "chosen"))
+    missing += [r for r in (("completion", "label") if labelled else ("chosen", "rejected")) if not column_of(row, r)]
+    if missing:
+        raise ValueError(unknown(row, missing))
 
 
 @dataclass(frozen=True)

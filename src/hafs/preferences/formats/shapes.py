@@ -11,25 +11,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hafs.preferences.pairs import (
-    Asked,
-    Label,
-    Pair,
-    answer_of,
-    asked_of,
-    checked_pair,
-    messages,
-    parse_group,
-    parse_pair,
-    text_of,
-    to_pairs,
-    turns_of,
-    weight_of,
-)
+from hafs.data import Asked, Row, answer_of, asked_in, asked_of, column_of, conversation_in, text_of, turns_of, value_of
+from hafs.preferences.pairs import Label, Pair, checked_pair, messages, parse_group, parse_pair, to_pairs, weight_of
 from hafs.types import PreferenceGroup
 
 Said = Sequence[Pair | Label | PreferenceGroup]
-Row = Mapping[str, Any]
 
 
 def assistant(text: str) -> list[dict[str, Any]]:
@@ -85,20 +71,42 @@ def write_implicit(group: PreferenceGroup) -> list[dict[str, Any]]:
     return rows
 
 
+_GOOD = {"true", "1", "good", "up", "thumbs_up", "thumbs up", "👍", "desirable", "chosen", "positive", "like"}
+_BAD = {"false", "0", "-1", "bad", "down", "thumbs_down", "thumbs down", "👎", "undesirable", "rejected", "negative"}
+
+
 def read_unpaired(row: Row) -> Said:
-    asked = asked_of(row["prompt"], row.get("system"), row.get("tools"))
-    text = answer_of(row["completion"], "completion", asked)
-    if not isinstance(row["label"], bool):
-        raise ValueError(f"the label is {row['label']!r}, not true or false")
-    return [Label(asked, text, row["label"], weight_of(row.get("weight")), text_of(row.get("source"), "source"))]
+    """A prompt, one answer and whether it is good; or a conversation whose last answer is."""
+    value = value_of(row, "label")
+    word = "true" if value is True else "false" if value is False else str(value).strip().lower().removesuffix(".0")
+    if word not in _GOOD | _BAD:
+        raise ValueError(f"the label is {value!r}, not true or false")
+    if column_of(row, "completion") and (column_of(row, "prompt") or column_of(row, "messages") or "input" in row):
+        asked = asked_in(row)
+        text = answer_of(value_of(row, "completion"), "completion", asked)
+    else:
+        asked, text = _last_answer(row)
+    return [Label(asked, text, word in _GOOD, weight_of(row.get("weight")), text_of(row.get("source"), "source"))]
+
+
+def _last_answer(row: Row) -> tuple[Asked, str]:
+    """What is asked by a conversation that ends with an answer, and that answer."""
+    turns, tools = conversation_in(row)
+    if turns[-1]["role"] != "assistant":
+        raise ValueError(f"the conversation ends with the {turns[-1]['role']}: it has no answer")
+    asked = asked_of(turns[:-1], None, tools)
+    return asked, answer_of(turns[-1:], "messages", asked)
 
 
 def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
-    """Each candidate once: good when it wins more weight than it loses."""
+    """Each candidate once: by its label, or good when it wins more weight than it loses."""
     balance = [0.0] * len(group.candidates)
     for e in group.edges:
         balance[e.winner] += e.weight
         balance[e.loser] -= e.weight
+    for i, candidate in enumerate(group.candidates):
+        if candidate.label is not None:
+            balance[i] = 1.0 if candidate.label.good else -1.0
     rows = []
     for candidate, net in zip(group.candidates, balance, strict=True):
         if net:
@@ -164,34 +172,26 @@ def write_openai(group: PreferenceGroup) -> list[dict[str, Any]]:
     ]
 
 
+# ---- ms-swift
+
+
+def read_swift(row: Row) -> Said:
+    """`{"messages": …}` with the better answer last, and `rejected_response` (a text) or `rejected_messages`."""
+    asked, better = _last_answer(row)
+    return [checked_pair(asked, better, answer_of(value_of(row, "rejected"), "rejected", asked), row)]
+
+
+def write_swift(group: PreferenceGroup) -> list[dict[str, Any]]:
+    more = {"tools": [dict(t) for t in group.tools]} if group.tools else {}
+    return [
+        {"messages": [*messages(group), *assistant(chosen)], "rejected_response": rejected, **more}
+        for chosen, rejected, _ in group.pairs()
+    ]
+
+
 # ---- ShareGPT ranking (LLaMA-Factory)
 
-FROM = {
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "assistant": "assistant",
-    "system": "system",
-    "observation": "tool",
-    "function_call": "assistant",
-}
 TO = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
-
-
-def read_sharegpt(row: Row) -> Said:
-    """`{"conversations": [{"from", "value"}], "chosen": {"from", "value"}, "rejected": …, "system"?, "tools"?}`."""
-
-    def turn(one: Any, name: str) -> dict[str, Any]:
-        if not isinstance(one, dict) or one.get("from") not in FROM or not isinstance(one.get("value"), str):
-            raise ValueError(f"a message of {name!r} has no known 'from' and text 'value'")
-        return {"role": FROM[one["from"]], "content": one["value"]}
-
-    said = row["conversations"]
-    if not isinstance(said, list):
-        raise ValueError("the column 'conversations' is no list")
-    asked = asked_of([turn(one, "conversations") for one in said], row.get("system"), row.get("tools"))
-    better, worse = (answer_of([turn(row[name], name)], name, asked) for name in ("chosen", "rejected"))
-    return [checked_pair(asked, better, worse, row)]
 
 
 def write_sharegpt(group: PreferenceGroup) -> list[dict[str, Any]]:
@@ -217,19 +217,14 @@ def write_sharegpt(group: PreferenceGroup) -> list[dict[str, Any]]:
 
 def read_ultrafeedback(row: Row) -> Said:
     """`{"prompt", "prompt_id", "chosen": messages, "rejected": messages, "score_chosen", "score_rejected"}`."""
-    scores = [row[name] for name in ("score_chosen", "score_rejected")]
-    if any(isinstance(s, bool) or not isinstance(s, int | float) for s in scores):
-        raise ValueError("score_chosen and score_rejected are no numbers")
-    if scores[0] == scores[1]:
-        raise ValueError("both answers have one score: a tie makes no pair")
+    if isinstance(row["chosen"], str):
+        return read_pair(row)
+    row.get("prompt"), row.get("messages")  # copies of parts of chosen
     a, b = turns_of(row["chosen"], "chosen"), turns_of(row["rejected"], "rejected")
     if a[:-1] != b[:-1]:
         raise ValueError("chosen and rejected differ before their last message")
     asked = asked_of(a[:-1] or row["prompt"], row.get("system"))
-    margin = {"margin": scores[0] - scores[1]}
-    return [
-        checked_pair(asked, answer_of(a[-1:], "chosen", asked), answer_of(b[-1:], "rejected", asked), {**row, **margin})
-    ]
+    return [checked_pair(asked, answer_of(a[-1:], "chosen", asked), answer_of(b[-1:], "rejected", asked), row)]
 
 
 def write_ultrafeedback(group: PreferenceGroup) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from hafs import tasks
 from hafs.config import LoopConfig
+from hafs.data import read_prompts
 from hafs.errors import UsageError
 from hafs.evals import contamination
 from hafs.types import Prompt
@@ -109,7 +109,7 @@ class Source:
 
 def _read(path: str) -> dict[str, list[Prompt]]:
     """The prompts of a file by split, those for tests left out; where none is marked for validation, texts decide."""
-    rows = {p.id: p for p in tasks.load_tasks(Path(path).expanduser()).rows if p.split != "test"}.values()
+    rows = {p.id: p for p in read_prompts(path).rows if p.split != "test"}.values()
     marked = any(p.split == "validation" for p in rows)
     pool: dict[str, list[Prompt]] = {"train": [], "validation": []}
     for p in rows:

@@ -19,6 +19,7 @@ from typing import Any
 
 from hafs import tasks
 from hafs.config import Config, override
+from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
 from hafs.evals import Comparison, EvalResult, compare, failures
 from hafs.evals.contamination import refuse_contaminated
@@ -490,7 +491,7 @@ def _lasting(loop: Loop) -> dict[str, Any]:
 def _benchmark(which: str) -> list[Prompt]:
     """The prompts of a benchmark by name, or of a task file."""
     path = tasks.task_file(which)
-    return tasks.benchmark(which) if path is None else tasks.load_tasks(path).rows
+    return tasks.benchmark(which) if path is None else read_prompts(path).rows
 
 
 def _not_trained_on(
