@@ -26,7 +26,7 @@ import scipy
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged
 from hafs.judge.calibrate import Evidence, gather
-from hafs.judge.labels import Pair, pooled
+from hafs.judge.labels import Pair
 from hafs.judge.queue import Sample
 from hafs.statistics import FEWEST_OF_EITHER, Estimate, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.store import Store
@@ -160,7 +160,7 @@ def _matches(
     """Every two models on every prompt, and how many prompts of the wanted two have no usable verdict."""
     matches, missing = [], 0
     for j in evidence.judged:
-        labels = {pair: label for pair, (label, _) in pooled(evidence.labels.of.get(j.prompt_id, {})).items()}
+        labels = {pair: m.label for pair, m in evidence.labels.merged(j.prompt_id).items()}
         by_model: dict[str, list[Candidate]] = defaultdict(list)
         for id in sorted({id for o in j.opinions for id in (o.a, o.b)}):
             if (c := candidates.get(id)) is not None and c.model:

@@ -187,7 +187,10 @@ def group_from_edges(
         return None
     used = {id for winner, loser, _ in made for id in (winner, loser)}
     place = {id: i for i, id in enumerate(id for id in kept if id in used)}
-    members = tuple(GroupCandidate(texts[id], id, finish=_cut(known[id].finish)) for id in place)
+    members = tuple(
+        GroupCandidate(texts[id], id, known[id].source.startswith("edited:"), finish=_cut(known[id].finish))
+        for id in place
+    )
     placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
     return PreferenceGroup(prompt.text, members, placed, prompt.system, prompt.id, prompt.family, prompt.split)
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from hafs.config import PreferencesConfig
 from hafs.errors import UsageError
-from hafs.preferences import BuildReport, Stats, group_from_people
+from hafs.judge.labels import read_labels
+from hafs.preferences import BuildReport, Stats, group_from_labels
 from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
-from hafs.types import Annotation, PreferenceGroup, Progress, content_id, silent
+from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -101,17 +102,14 @@ def groups_from_people(
 
     `annotators` are the people that count (all without it), `split` the prompts' split.
     """
-    said: dict[str, list[Annotation]] = {}
-    for annotation in store.annotations(annotator=annotators):
-        said.setdefault(annotation.prompt_id, []).append(annotation)
+    labels = read_labels(store, blind=False, annotators=annotators)
     report = BuildReport()
     options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
 
     def made() -> Iterator[PreferenceGroup]:
-        for prompt in store.prompts(ids=list(said), split=split):
+        for prompt in store.prompts(ids=list(labels.of), split=split):
             report.prompts += 1
-            candidates = list(store.candidates(prompt_ids=prompt.id))
-            group = group_from_people(prompt, candidates, said[prompt.id], **options)
+            group = group_from_labels(prompt, store.candidates(prompt_ids=prompt.id), labels, **options)
             if group is None:
                 report.skipped["nobody said that one answer is better than another"] += 1
                 continue

@@ -17,9 +17,9 @@ import scipy
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, aggregate
 from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, read_verdicts
-from hafs.judge.labels import Pair, pooled, read_labels
+from hafs.judge.labels import Merged, Pair, read_labels
 from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
-from hafs.preferences import group_from_edges, same_text
+from hafs.preferences import group_from_edges, people_edges, people_said, same_text
 from hafs.scorers.run import checker_of
 from hafs.store import Store
 from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
@@ -97,8 +97,8 @@ def judged_groups(
     for prompt in store.prompts(ids=spoken):
         report.prompts += 1
         known = candidates.get(prompt.id, {})
-        said = pooled(labels.of.get(prompt.id, {}))
-        edges = list(_peoples(said, known))
+        said = people_said(labels, prompt.id, known.values())
+        edges = list(people_edges(said))
         report.human_edges += len(edges)
         if prompt.id in judged:
             machine = list(
@@ -123,16 +123,7 @@ def judged_groups(
     return groups, report
 
 
-Said = Mapping[Pair, tuple[float, tuple[str, ...]]]
-
-
-def _peoples(said: Said, candidates: Mapping[str, Candidate]) -> Iterator[tuple[str, str, Edge]]:
-    """An edge for every pair of which people prefer one; `p` is the share of them who do, ties counted half."""
-    for (a, b), (label, people) in said.items():
-        if label != 0.5 and a in candidates and b in candidates:
-            winner, loser = (a, b) if label > 0.5 else (b, a)
-            edge = Edge(0, 1, p=max(label, 1 - label), source=f"human:{'+'.join(people)}")
-            yield winner, loser, edge
+Said = Mapping[Pair, Merged]
 
 
 def _about(judged: Judged, candidates: Mapping[str, Candidate], shortlist: Shortlist | None) -> Judged:
@@ -153,11 +144,7 @@ def _judges(
     report: JudgedReport,
 ) -> Iterator[tuple[str, str, Edge]]:
     """The judge's edges on pairs of texts that no person spoke of."""
-    spoken = {
-        frozenset(same_text(candidates[id].text) for id in pair)
-        for pair in said
-        if all(id in candidates for id in pair)
-    }
+    spoken = {frozenset(same_text(candidates[id].text) for id in pair) for pair in said}
     report.undecided.update(o.says for o in judged.opinions if not o.decided)
     report.against += sum(o.against for o in judged.opinions)
     for winner, loser, margin in judged.edges():
