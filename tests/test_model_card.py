@@ -12,10 +12,10 @@ from hafs.models.lineage import ancestry, training_runs
 from hafs.models.naming import model_hash
 from hafs.store import Store, open_store
 
+Rows = list[dict[str, object]]
 
-def trained(
-    root: Path, name: str, model: Path, parent: str, began: str, kind: str, rows: list[dict[str, object]]
-) -> Path:
+
+def trained(root: Path, name: str, model: Path, parent: str, began: str, kind: str, rows: Rows) -> Path:
     """A training directory that made a copy of `model`."""
     shutil.copytree(model, root / "models" / name / "model")
     identity = {"kind": kind, "model": parent, "data": "d", "settings": {"beta": 0.1}}
@@ -40,8 +40,8 @@ def evaluated(store: Store, name: str, model: str, passed: int) -> None:
     store.finish_run(run, "finished", {}, EvalResult(name, "own", rows, model=model).to_dict(), model=model)
 
 
-SFT = [{"group": f"s{i}", "prompt_id": f"p{i}", "sources": ["reference"]} for i in range(5)]
-DPO = [{"group": f"g{i}", "prompt_id": f"q{i}", "sources": ["human:ann", "asm@1"]} for i in range(3)]
+SFT: Rows = [{"group": f"s{i}", "prompt_id": f"p{i}", "sources": ["reference"]} for i in range(5)]
+DPO: Rows = [{"group": f"g{i}", "prompt_id": f"q{i}", "sources": ["human:ann", "asm@1"]} for i in range(3)]
 
 
 def test_a_card_lists_what_this_model_saw_and_reached(tiny_model: Path, tmp_path: Path) -> None:

@@ -172,12 +172,14 @@ class PreferencesConfig(_Section):
 
 
 class EvalConfig(_Section):
-    """Evaluation is greedy by default; intervals are at `level`."""
+    """Evaluation is greedy by default; intervals are at `level`. From the similarity `near_copy` on a prompt counts as
+    a copy of another, prompts of one template aside (docs/log.md has the measurement); 1 leaves only the same words."""
 
     benchmarks: list[str] = ["asm"]
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
+    near_copy: float = Field(0.58, gt=0, le=1)
 
 
 class ScoreConfig(_Section):

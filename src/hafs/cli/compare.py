@@ -130,7 +130,7 @@ def check_contamination(
 
     Raises UsageError when there are any, unless that is `allowed`.
     """
-    from hafs.evals.contamination import refuse_contaminated
+    from hafs.evals.contamination import THRESHOLD, refuse_contaminated
     from hafs.store import workspace_or_none
 
     prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
@@ -142,6 +142,7 @@ def check_contamination(
         {e.model_path for rows in results.values() for e in rows if e.model_path},
         more={str(file): _prompts_of(file) for file in files},
         allowed=allowed,
+        threshold=space.config.eval.near_copy if space else THRESHOLD,
     )
 
 

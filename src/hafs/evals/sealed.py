@@ -115,6 +115,7 @@ def open_sealed(
         paths.values(),
         allowed=allow_contaminated,
         fix="open it anyway with --allow-contaminated; it stays sealed now",
+        threshold=workspace.config.eval.near_copy,
     )
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config

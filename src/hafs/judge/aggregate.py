@@ -140,7 +140,7 @@ def _opinion(a: str, b: str, says: str, margin: float, alone: float, against: bo
     if says not in ("a", "b"):
         return Opinion(a, b, says)
     sign = 1.0 if says == "a" else -1.0
-    if sign * margin > 0:
+    if sign * margin > 1e-6:  # what is nearly 0 says nothing of the two
         return Opinion(a, b, says, margin, against)
     return Opinion(a, b, says, sign * alone, True)
 

@@ -22,7 +22,7 @@ from hafs.config import Config, override
 from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
 from hafs.evals import Comparison, EvalResult, compare, failures
-from hafs.evals.contamination import refuse_contaminated
+from hafs.evals.contamination import refuse_contaminated, side_by_side
 from hafs.evals.sealed import refuse_sealed
 from hafs.files.fetch import file_sha256
 from hafs.models.naming import model_hash, resolve
@@ -167,6 +167,9 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
+        if source.copies and source.nearest is not None:
+            said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
+            say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
         with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
@@ -186,7 +189,8 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
             f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
             "rename the file",
         )
-    return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
+    benchmarks = [p for found in reported.values() for p in found]
+    return Source(config.loop, _checkpoints(config), benchmarks, config.eval.near_copy), reported
 
 
 def _checkpoints(config: Config) -> int:
@@ -506,7 +510,8 @@ def _not_trained_on(
     model = {"the model that it began with": [model_hash(path)]}
     where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
     refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
-    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, **where)
+    near = loop.config.eval.near_copy
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
 
 
 def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
