@@ -329,6 +329,9 @@ def test_set_up_is_dropped_and_placing_belongs_to_patches() -> None:
         ("STA $4203\nNOP\nNOP\nNOP\nLDA $4216", []),
         ("STA $4206\nNOP\nNOP\nNOP\nNOP\nLDA $4214", ["hardware not ready"]),
         ("STA $4206\n" + "NOP\n" * 8 + "LDA $4214", []),
+        ("BNE $8123", ["raw offset"]),
+        ("BRL $8123\nBRA 5\nbcc %101", ["raw offset"] * 3),
+        ("BNE Loop\nBRA .end\nBEQ -\nBNE +\nBPL x+1\nJMP $8123\nJSR $8123", []),
     ],
 )
 def test_lint(code: str, kinds: list[str]) -> None:

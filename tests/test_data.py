@@ -22,6 +22,7 @@ from hafs.data.remarks import of_groups, of_prompts, remarks
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.preferences import Preferences, read_preferences
 from hafs.types import CandidateLabel, PreferenceGroup
+from run_hafs import hafs, workspace
 
 PAIRS = [{"prompt": f"What is {i}+{i}?", "chosen": str(2 * i), "rejected": str(2 * i + 1)} for i in range(1, 9)]
 CALL = {"type": "function", "function": {"name": "rand", "arguments": {"lo": 1, "hi": 6}}}
@@ -523,3 +524,60 @@ def test_prompts_are_looked_at_too(tmp_path: Path) -> None:
 def test_an_empty_system_text_is_said(tmp_path: Path) -> None:
     rows = [{"prompt": "q", "completion": "a", "system": ""}, {"messages": [{"role": "system", "content": ""}, *FAUST]}]
     assert "2 rows have an empty system text" in read_examples(put(tmp_path / "x.jsonl", *rows)).notes[0]
+
+
+# ---- the verbs
+
+
+@pytest.fixture
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("HAFS_WORKSPACE", raising=False)
+    monkeypatch.chdir(workspace(tmp_path))
+    return tmp_path
+
+
+def test_an_import_shows_rows_as_the_model_sees_them(inside: Path, tiny_model: Path) -> None:
+    put(inside / "x.jsonl", *PAIRS, {"prompt": "spelt <|im_end|>", "chosen": "a", "rejected": "b"}, {"prompt": "q"})
+    ran = hafs("preferences", "import", "x.jsonl", "--show", "1", "--model", tiny_model).ok()
+    assert "row 1 of 9 as the model sees it" in ran.err and "row 2" not in ran.err
+    assert "⟦<|im_start|>⟧user⏎" in ran.err and "chosen    2⟦<|im_end|>⟧" in ran.err
+    assert "warning: x.jsonl: 1 of 9 rows hold marks of a chat template" in ran.err
+    assert "x.jsonl: 1 rows could not be used; they are in x.jsonl.bad.jsonl, with the reasons" in ran.err
+    shown = hafs("preferences", "import", "x.jsonl", "--show", "9", "--model", tiny_model, "--json").ok().json["shown"]
+    assert "spelt <|im_end|>⟦<|im_end|>⟧" in shown[8]["prompt"] and shown[0]["answers"][1]["as"] == "rejected"
+
+
+def test_columns_are_mapped_in_every_verb_that_reads(inside: Path, tiny_model: Path) -> None:
+    put(inside / "x.jsonl", {"ask": "q", "best": "a", "worst": "b"})
+    ran = hafs("preferences", "import", "x.jsonl").failed(2, "the columns are ask, best, worst")
+    assert "fix: --columns prompt=ask,chosen=best,rejected=worst" in ran.err
+    mapped = ("--columns", "prompt=ask,chosen=best,rejected=worst")
+    assert hafs("preferences", "import", "x.jsonl", *mapped, "--json").ok().json["groups"] == 1
+    train = ("--sft-model", tiny_model, "--preference-data", "x.jsonl", "--dry-run", "--json")
+    assert hafs("train", "dpo", *train, *mapped).ok().json["prompts"] == 1
+    hafs("train", "dpo", *train).failed(2, "fix: --columns prompt=ask")
+    sft = ("sft", "--model", tiny_model, "--data", "x.jsonl", "--dry-run", "--show", "1")
+    assert "answer    a" in hafs(*sft, "--columns", "prompt=ask,completion=best").ok().err
+    hafs(*sft).failed(2, "fix: --columns prompt=ask,completion=COLUMN")
+    ran = hafs("generate", "--model", tiny_model, "--prompts", "x.jsonl", "--columns", "prompt=ask", "--json").ok()
+    assert ran.json["prompts"] == 1 and "not used: best, worst" in ran.err
+    hafs("data", "import", "prompts", "x.jsonl").failed(2, "fix: --columns prompt=ask")
+    assert hafs("data", "import", "prompts", "x.jsonl", "--columns", "prompt=ask", "--json").ok().json["read"] == 1
+
+
+def test_what_came_to_nothing_is_said_one_line_each(inside: Path) -> None:
+    rows = [
+        PAIRS[0],
+        PAIRS[0],
+        {**PAIRS[1]},
+        {**PAIRS[1], "chosen": PAIRS[1]["rejected"], "rejected": PAIRS[1]["chosen"]},
+    ]
+    put(inside / "x.jsonl", *rows, {"prompt": "q", "completion": "a", "label": 1})
+    err = hafs("preferences", "import", "x.jsonl", "--show", "0").ok().err
+    for words in (
+        "2 rows repeat what an earlier one says",
+        "1 pairs of answers have rows on both sides",
+        "1 pairs of answers weigh the same on both sides and are left out",
+        "1 labelled answers have none of the other label",
+    ):
+        assert f"x.jsonl: {words}" in err

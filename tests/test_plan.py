@@ -38,7 +38,8 @@ def settings(**changes: Any) -> DPOConfig:
 
 
 def equal_groups(count: int, prompt: int, candidates: int, length: int) -> list[TokenGroup]:
-    return [TokenGroup((1,) * prompt, tuple((i,) * length for i in range(candidates)))] * count
+    """Groups of equal sizes that begin each with a token of its own, and so do their candidates."""
+    return [TokenGroup((k,) * prompt, tuple((i,) * length for i in range(candidates))) for k in range(count)]
 
 
 # Parameters: what peft and transformers really make.
@@ -139,7 +140,7 @@ def kept_by_autograd(family: str, config: DPOConfig, tokens: int, depth: int) ->
     dtype = torch.bfloat16 if config.precision == "bf16" and config.method != "full" else torch.float32
     net = tiny_network(family, **{"n_layer" if family == "gpt2" else "num_hidden_layers": depth}).to(dtype)
     model = CandidateLogps(with_adapter(net, config)).train()
-    rest = tokens - 30
+    rest = tokens - 29  # the prompt's last token is shared, each answer's last one a label alone
     row = model.row([TokenGroup((1,) * 31, ((2,) * (rest // 2), (3,) * (rest - rest // 2)))])
     held: WeakSet[Kept] = WeakSet()
 
@@ -184,7 +185,7 @@ def test_two_pass_splits_a_group_to_the_prompt_and_one_candidate(tmp_path: Path)
     path, groups = config_only(tmp_path), equal_groups(4, prompt=20, candidates=4, length=30)
     whole = plan(path, settings(row_tokens=40), groups, uses_reference=False)
     split = plan(path, settings(row_tokens=40, two_pass=True), groups, uses_reference=False)
-    assert (whole.longest_row, split.longest_row) == (19 + 120, 19 + 30)
+    assert (whole.longest_row, split.longest_row) == (20 + 4 * 29, 20 + 29)
     assert split.tokens_per_epoch == 4 * 4 * 49
     assert split.memory["activations"] < whole.memory["activations"]
     assert split.reference_seconds == 0
@@ -343,7 +344,7 @@ def test_advice_counts_the_candidates_that_a_shorter_length_leaves_out(tmp_path:
 
 def test_without_data_the_longest_pair_is_planned(tmp_path: Path) -> None:
     made = plan(config_only(tmp_path), settings(max_length=200), None, uses_reference=True)
-    assert (made.prompts, made.steps, made.longest_row) == (0, 0, 299)
+    assert (made.prompts, made.steps, made.longest_row) == (0, 0, 298)
     assert made.total_seconds is None
     assert "no data given" in text(made)
 

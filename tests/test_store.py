@@ -711,11 +711,11 @@ def test_bad_lines_are_named_by_number_and_the_rest_is_kept(store: Store, tmp_pa
         '{"text": "also good", "references": [{"name": "r", "text": "RTS"}], "tags": ["easy"]}\n'
     )
     got = store.import_rows("prompts", file)
-    assert (got.read, got.added) == (2, 2)
-    assert [number for number, _ in got.bad] == [3, 4, 5, 6, 7]
-    assert [why for number, why in got.bad if number == 5] == ["the column 'text' is missing"]
-    assert "'text' is int, not str" in dict(got.bad)[6] and "'colour'" in dict(got.bad)[7]
-    assert {p.text for p in store.prompts()} == {"good", "also good"}
+    assert (got.read, got.added) == (3, 3)
+    assert [number for number, _ in got.bad] == [3, 4, 5, 6]
+    assert dict(got.bad)[5].startswith("no column is known as the prompt: the columns are system")
+    assert "'text' is empty or no text" in dict(got.bad)[6] and "not used: colour" in got.notes[-1]
+    assert {p.text for p in store.prompts()} == {"good", "x", "also good"}
 
 
 def test_rows_without_their_parents_are_bad_lines(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +12,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_network
+from hafs.errors import UsageError
+from hafs.training import tree
 from hafs.training.attention import SHARED_LAYOUT, masks
 from hafs.training.logprobs import CandidateLogps, _plain, self_test
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
-from hafs.training.packing import Row, TokenGroup, fit, pack, shared_row, unshared_row
+from hafs.training.packing import Row, TokenGroup, fit, pack, shared_row, tokens_of, unshared_row
 from hafs.training.reference import ReferenceCache
 from hafs.types import Edge
 
-token = st.integers(0, 255)
-ids = st.lists(token, min_size=1, max_size=7).map(tuple)
+few, many = (st.lists(st.integers(0, top), min_size=1, max_size=7).map(tuple) for top in (2, 255))
+ids = st.one_of(few, many)
+"""Of three different tokens sequences begin alike: prompts, candidates that are equal, one that is another's prefix."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def branch_by_branch() -> Iterator[None]:
+    """Attention is cut at every fork, as it is where branches are long; these are short."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree, "CALL", 0)
+        yield
 
 
 @st.composite
 def groups(draw: Any) -> TokenGroup:
-    candidates = draw(st.lists(ids, min_size=2, max_size=4, unique=True))
+    candidates = draw(st.lists(ids, min_size=2, max_size=4))
     pairs = [(i, j) for i in range(len(candidates)) for j in range(i + 1, len(candidates))]
     chosen = draw(st.lists(st.sampled_from(pairs), min_size=1, max_size=len(pairs), unique=True))
     edges = tuple(
@@ -189,9 +201,9 @@ def test_the_self_test_switches_a_wrong_layout_off(net: Any, monkeypatch: pytest
 def test_attention_by_blocks_is_attention_under_the_whole_mask(net: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     members = [TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8))), TokenGroup((9, 8), ((7,), (6, 5, 4, 3)))]
     model, row = CandidateLogps(net, shared=True), shared_row(members)
-    assert len(masks(row, model.config).spans) == 2
+    assert len(row.blocks) > 1
     by_blocks = gradients(net, model(row).sum())
-    monkeypatch.setattr("hafs.training.logprobs.masks", lambda row, config: masks(row, config).clone())  # no spans
+    monkeypatch.setattr("hafs.training.logprobs.masks", lambda row, config: masks(row, config).clone())  # no blocks
     same(gradients(net, model(row).sum()), by_blocks)
 
 
@@ -246,7 +258,106 @@ def test_too_long_candidates_go_with_their_edges() -> None:
 def test_packing_keeps_every_group_and_the_budget(members: list[TokenGroup], row_tokens: int) -> None:
     rows = pack(members, row_tokens)
     assert sorted(map(repr, (g for r in rows for g in r))) == sorted(map(repr, members))
-    assert all(len(r) == 1 or sum(g.shared_tokens for g in r) <= row_tokens for r in rows)
+    assert all(len(r) == 1 or tokens_of(r) <= row_tokens for r in rows)
+    assert [[g.prompt for g in r] for r in pack(members[::-1], row_tokens)] == [[g.prompt for g in r] for r in rows]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=4))
+def test_a_row_has_every_distinct_prefix_once_and_each_sees_its_own(members: list[TokenGroup]) -> None:
+    row = shared_row(members)
+    sequences = [(*g.prompt, *c[:-1]) for g in members for c in g.candidates]
+    prefixes = {s[: i + 1] for s in sequences for i in range(len(s))}
+    tokens, ends, depths = row.input_ids[0].tolist(), row.ends.tolist(), row.positions[0].tolist()
+    read = [tuple(tokens[k] for k in range(q + 1) if q < ends[k]) for q in range(len(tokens))]
+    assert len(read) == len(prefixes) == tokens_of(members)
+    assert set(read) == prefixes
+    assert depths == [len(prefix) - 1 for prefix in read]
+    assert row.labels.tolist() == [t for g in members for c in g.candidates for t in c]
+    assert len(row.chosen) == len(
+        {(*g.prompt, *c[:i]) for g in members for c in g.candidates for i in range(1, len(c) + 1)}
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=4), st.sampled_from([0, 10, 1500]))
+def test_blocks_are_the_row_cut_where_attention_costs_least(members: list[TokenGroup], call: int) -> None:
+    row = shared_row(members)
+    depths, ends = row.positions[0].tolist(), row.ends.tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tree, "CALL", call)
+        found = tree.blocks(depths, ends)
+    assert [place for a, b in found for place in range(a, b)] == list(range(len(ends)))
+    for first, last in found:  # a branch, or whole subtrees
+        inside = all(ends[k] <= last for k in range(first, last))
+        assert inside or all(ends[k] == ends[first] for k in range(first, last))
+        above = [k for k in range(first) if ends[k] >= last]
+        assert len(above) == depths[first]
+    if call == 0:
+        branches = [a for a in range(len(ends)) if not a or ends[a - 1] != ends[a]]
+        assert len(found) <= len(branches) + 1
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.lists(groups(), min_size=1, max_size=3), st.sampled_from([0, 10, 1500]))
+def test_windows_and_any_cut_are_exact_with_gradients(members: list[TokenGroup], call: int) -> None:
+    windowed = tiny_network("mistral", sliding_window=3).double()
+    objective = PreferenceObjective(nll_weight=0.3)
+    found = []
+    for layout in (shared_row, unshared_row):
+        model = CandidateLogps(windowed, shared=layout is shared_row)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tree, "CALL", call)
+            row = layout(members)
+        logps = model(row)
+        found.append((logps, gradients(windowed, objective.loss(logps, row.sums(logps).detach() * 0.9, row)[0])))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-9, atol=1e-9)
+    same(found[0][1], found[1][1])
+
+
+def test_attention_with_dropout_goes_both_ways_with_one_mask() -> None:
+    """The gradient of a pass with dropout is that of the very numbers it gave: here by a difference quotient."""
+    torch.manual_seed(0)
+    noisy = tiny_network(attention_dropout=0.5).double().train()
+    noisy.config.attention_dropout = 0.5
+    model, row = CandidateLogps(noisy, shared=True), shared_row([TokenGroup((1, 2, 3), ((4, 5), (4, 6, 7)))])
+    weight = noisy.model.layers[0].self_attn.q_proj.weight
+
+    def value() -> torch.Tensor:
+        torch.manual_seed(7)
+        return model(row).sum()
+
+    noisy.zero_grad()
+    value().backward()
+    step = torch.randn_like(weight)
+    with torch.no_grad():
+        weight += 1e-3 * step
+        up = value()
+        weight -= 2e-3 * step
+        down = value()
+    assert float((up - down) / 2e-3) == pytest.approx(float((weight.grad * step).sum()), rel=1e-2)
+
+
+def test_the_padded_layout_is_packed_by_what_it_takes() -> None:
+    """A prompt in common is no reason to put many groups in a row of a model that shares nothing."""
+    members = [TokenGroup((*range(50), i), ((1, 2), (3, 4))) for i in range(60, 70)]
+    assert len(pack(members, 120)) == 1
+    assert [len(row) for row in pack(members, 120, shared=False)] == [1] * 10
+
+
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(UsageError, match="without a single token"):
+        TokenGroup((), ((1, 2),))
+
+
+def test_equal_candidates_have_one_probability_and_send_two_gradients(net: Any) -> None:
+    model = CandidateLogps(net, shared=True)
+    row = shared_row([TokenGroup((1, 2), ((3, 4, 5), (3, 4, 5), (3, 4)), (Edge(0, 2),))])
+    assert row.input_ids.tolist() == [[1, 2, 3, 4]]
+    values = sums(model, row)
+    assert values[0] == values[1]
+    once = gradients(net, sums(model, shared_row([TokenGroup((1, 2), ((3, 4, 5),))]))[0] * 2)
+    same(gradients(net, values[:2].sum()), once)
 
 
 def test_the_reference_cache_outlives_the_process_and_a_cut_line(tmp_path: Any) -> None:

@@ -38,7 +38,7 @@ def test_verbs_that_need_no_workspace_do_not_work_without_one_that_is_broken(
 
 def test_the_line_of_a_wrong_value_is_named(tmp_path: Path) -> None:
     file = tmp_path / "hafs.toml"
-    for text, line in ((BAD_VALUE, 2), ('dpo.beta = "much"\n', 1), ("[loop.rounds.2.dpo]\n\nbeta = -1\n", 3)):
+    for text, line in ((BAD_VALUE, 2), ('dpo.beta = "much"\n', 1), ("[loop]\n\nmax_rounds = -1\n", 3)):
         file.write_text(text)
         with pytest.raises(UsageError, match=rf"hafs\.toml:{line}: "):
             load_config(file)

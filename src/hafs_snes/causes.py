@@ -24,6 +24,7 @@ _BY_LINT = {
     "stack": "stack",
     "hardware not ready": "hardware not ready",
     "truncated operand": "truncated",
+    "raw branch offset": "raw offset",
 }
 
 

@@ -65,7 +65,7 @@ def evaluate(
     from hafs.evals.evaluate import evaluate, evaluate_sampled
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
-    from hafs.scorers.run import JUDGED, scorer_for
+    from hafs.scorers.run import JUDGED, scorer_for, try_commands
     from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
@@ -81,6 +81,7 @@ def evaluate(
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         for which, prompts in asked.items():
             refuse_sealed(store, prompts)
+            try_commands(space.config, prompts)
             with closing(scorer_for(space.config)) as scorer:
                 results.append(evaluate(store, scorer, chosen, title, which, prompts, settings, progress))
                 if sampling is not None:

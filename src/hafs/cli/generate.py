@@ -60,6 +60,7 @@ def generate(
     from hafs.config import override
     from hafs.files.jsonl import write_jsonl
     from hafs.generation.candidates import generate_candidates
+    from hafs.scorers.run import try_commands
 
     space = workspace_at(workspace)
     sampling: GenerateConfig = override(
@@ -74,6 +75,8 @@ def generate(
     )
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
+        if own := [p for p in chosen if p.checker == "code"]:
+            try_commands(space.config, own, "code")
         backend = open_backend(space.config.model.name if model is None else model)
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:

@@ -120,7 +120,7 @@ def generate(
     from hafs.generation.candidates import generate_candidates
     from hafs.judge.clients import judge_of
     from hafs.preferences.collect import preference_groups
-    from hafs.scorers.run import score_candidates, scorer_for, scorer_name
+    from hafs.scorers.run import score_candidates, scorer_for, scorer_name, try_commands
 
     space = workspace_at(workspace)
     sampling = override(space.config.generate, candidates=candidates_per_prompt)
@@ -134,6 +134,7 @@ def generate(
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             chosen = choose_prompts(store, prompts, split, num_samples, columns)
+            try_commands(space.config, chosen, scorer)
             backend = open_backend(space.config.model.name if model is None else model)
             made = generate_candidates(store, backend, chosen, sampling, progress)
             which: dict[str, Any] = {"prompt_ids": [p.id for p in chosen], "model": backend.model}

@@ -135,16 +135,28 @@ def show_rows(groups: Sequence[PreferenceGroup], n: int, model: str) -> list[dic
 
 
 def _as_seen(tokenizer: Any, group: PreferenceGroup) -> dict[str, Any]:
-    from hafs.training.packing import tokenize
+    from hafs.models.chat import TemplateRefuses, encode_answer, encode_prompt
 
-    tokens = tokenize(tokenizer, group)
-    wins = {e.winner for e in group.edges}
-    loses = {e.loser for e in group.edges}
-    names = ["chosen" if i in wins - loses else "rejected" if i in loses - wins else "between" for i in wins | loses]
-    called = dict(zip(wins | loses, names, strict=True))
+    try:
+        prompt = encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)
+    except TemplateRefuses as e:
+        return {"prompt": f"({e.what})", "prompt_tokens": 0, "answers": []}
+    wins, loses = {e.winner for e in group.edges}, {e.loser for e in group.edges}
     answers = []
-    for i, ids in enumerate(tokens.candidates):
-        label = group.candidates[i].label
-        marked = "answer" if label is None else "good" if label.good else "bad"
-        answers.append({"as": called.get(i, marked), "text": tokenizer.decode(list(ids)), "tokens": len(ids)})
-    return {"prompt": tokenizer.decode(list(tokens.prompt)), "prompt_tokens": len(tokens.prompt), "answers": answers}
+    for i, candidate in enumerate(group.candidates):
+        name = "answer" if candidate.label is None else "good" if candidate.label.good else "bad"
+        if i in wins | loses:
+            name = "between" if i in wins & loses else "chosen" if i in wins else "rejected"
+        ids = encode_answer(tokenizer, candidate.text, end=not candidate.cut)
+        answers.append({"as": name, "text": _visible(tokenizer, ids), "tokens": len(ids)})
+    return {"prompt": _visible(tokenizer, prompt), "prompt_tokens": len(prompt), "answers": answers}
+
+
+def _visible(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of token ids with each control token in brackets, so that a text that spells one can be told from it."""
+    special = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", {})}
+    parts = []
+    for is_special, run in groupby(ids, lambda i: i in special):
+        listed = list(run)
+        parts += [f"⟦{tokenizer.decode([i])}⟧" for i in listed] if is_special else [tokenizer.decode(listed)]
+    return "".join(parts)

@@ -40,6 +40,7 @@ def score(
     context: typer.Context,
     scorer: ScorerName = "automatic",
     split: str = typer.Option(None, help="Only candidates of prompts of this split."),
+    rescore: bool = typer.Option(False, "--rescore", help="Score again what has a score; the new value replaces it."),
     output: Path = typer.Option(None, help="Also write the scores here (JSON lines); a judge's verdicts."),
     budget: Budget = None,
     workspace: WorkspaceDir = None,
@@ -52,7 +53,7 @@ def score(
     if context.invoked_subcommand:
         return
     from hafs.judge.clients import judge_of
-    from hafs.scorers.run import checkers, score_candidates, scorer_for, scorer_name
+    from hafs.scorers.run import checkers, score_candidates, scorer_for, scorer_name, try_commands
 
     space = workspace_at(workspace)
     if named := judge_of(scorer_name(space.config, scorer)):
@@ -61,7 +62,8 @@ def score(
     no_judge(budget)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
-            done = score_candidates(store, judge, progress, split=split)
+            try_commands(space.config, list(store.prompts(split=split)), scorer)
+            done = score_candidates(store, judge, progress, rescore, split=split)
         used = [s for s, _ in checkers(judge, store.prompts(split=split))]
         if output is not None:
             store.export_jsonl("scores", output, scorer=[s.name for s in used])

@@ -327,10 +327,14 @@ def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceG
 
 def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, limit: str | None, as_json: bool) -> None:
     """What the run would take; exit code 1 when it does not fit."""
+    from hafs.training.left_out import LeftOut
     from hafs.training.plan import parse_size, plan, to_rich
     from hafs.training.run import token_groups
 
-    train, uses_reference = token_groups(model, groups, config)
+    left = LeftOut(config.max_length)
+    train, uses_reference = token_groups(model, groups, config, left)
+    for line in left.notes(len(groups)):
+        note(f"note: {line}")
     made = plan(
         model, config, train, uses_reference=uses_reference, limit=parse_size(limit) if limit is not None else None
     )
@@ -345,7 +349,7 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.evals.evaluate import PassRate
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import checkers, scorer_for
+    from hafs.scorers.run import checkers, scorer_for, try_commands
 
     pack, _, count = spec.partition(":")
     if not (Path(spec).exists() or (count.isdecimal() and int(count))):
@@ -354,6 +358,7 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     try:
         scorer = scorer_for(config)
         checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work
+        try_commands(config, prompts)
     except HafsError as e:
         raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
     return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

@@ -18,7 +18,7 @@ from hafs.evals.compare import pair_up, winner
 from hafs.evals.results import MIN_COVERAGE
 from hafs.generation.candidates import generate_candidates
 from hafs.models.naming import model_hash, resolve
-from hafs.scorers import Scorer
+from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import checkers, identity, score_all
 from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
@@ -50,6 +50,7 @@ def evaluate(
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
     decoding = greedy(config)
+    prepare(scorer, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,
@@ -104,6 +105,7 @@ def evaluate_sampled(
     The result is a run of kind "eval-sampled"; pass@k comes from it.
     """
     path = resolve(model)
+    prepare(scorer, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,

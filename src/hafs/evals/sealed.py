@@ -20,7 +20,7 @@ from hafs.evals.contamination import refuse_contaminated
 from hafs.evals.evaluate import evaluate
 from hafs.files.jsonl import write_jsonl
 from hafs.models.naming import model_hash, resolve
-from hafs.scorers.run import scorer_for
+from hafs.scorers.run import scorer_for, try_commands
 from hafs.store import Run, Store, Workspace
 from hafs.tasks import BENCHMARKS
 from hafs.types import Progress, Prompt, content_id, silent
@@ -119,6 +119,7 @@ def open_sealed(
     )
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
+    try_commands(config, prompts)
     with closing(scorer_for(config)) as scorer:
         results = {
             who: [evaluate(store, scorer, model, who, name, prompts, config.eval, progress)]

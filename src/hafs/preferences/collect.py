@@ -11,7 +11,7 @@ from hafs.errors import UsageError
 from hafs.judge.labels import read_labels
 from hafs.preferences import BuildReport, Stats, group_from_labels
 from hafs.preferences.parallel import Build, Built, build, few_cycles
-from hafs.scorers import Scorer
+from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
 from hafs.types import PreferenceGroup, Progress, content_id, silent
@@ -39,6 +39,7 @@ def preference_groups(
 
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
+    prepare(scorer, store.prompts())
     pairing = config.model_dump()
     parts = [(scorer, filters)]
     if isinstance(scorer, AutomaticScorer):

@@ -7,13 +7,13 @@ A scorer is named by an expression: `asm`, `text:min_words=20`, `python*0.7+text
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from hafs import registry
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["Scorer", "open_scorer"]
+__all__ = ["Scorer", "open_scorer", "prepare"]
 
 
 class Scorer(Protocol):
@@ -30,6 +30,15 @@ class Scorer(Protocol):
     def close(self) -> None:
         """Give back processes and files."""
         ...
+
+
+def prepare(scorer: Scorer, prompts: Iterable[Prompt]) -> None:
+    """Let a scorer take into its `arguments` what lies outside of the prompts and decides their scores: the content of
+    the scripts that their checks name. To be called with a workspace's prompts before its scores are looked for.
+    """
+    own: Callable[[Iterable[Prompt]], None] | None = getattr(scorer, "prepare", None)
+    if own is not None:
+        own(prompts)
 
 
 def open_scorer(spec: str, **options: Any) -> Scorer:

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from hafs.errors import UsageError
+from hafs.scorers import prepare
 from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["Composite", "Part", "parse"]
@@ -92,11 +93,22 @@ class Composite:
                     self._scorers[-1].append(open_part(part.name, part.argument))
                     stack.callback(self._scorers[-1][-1].close)
             stack.pop_all()
+        self._note_parts()
+
+    def _note_parts(self) -> None:
         self.arguments: Mapping[str, Any] = {
             "parts": [
                 {"scorer": f"{s.name}@{s.version}", "arguments": dict(s.arguments)} for lv in self._scorers for s in lv
             ]
         }
+
+    def prepare(self, prompts: Iterable[Prompt]) -> None:
+        """Have the parts take into their arguments what the checks of `prompts` name; see `hafs.scorers.prepare`."""
+        known = list(prompts)
+        for level in self._scorers:
+            for scorer in level:
+                prepare(scorer, known)
+        self._note_parts()
 
     def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
         """See `Scorer.score`."""

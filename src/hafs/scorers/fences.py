@@ -9,7 +9,7 @@ from dataclasses import dataclass
 __all__ = ["LONGEST_ANSWER", "Block", "fences"]
 
 LONGEST_ANSWER = 200_000  # characters looked at: no right answer comes near
-FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([\w+#.-]*)[^`]*$")
+FENCE = re.compile(r"^[ \t]*+(`{3,}+|~{3,}+)[ \t]*+([\w+#.-]*+)[^`]*+$")
 
 
 @dataclass(frozen=True)

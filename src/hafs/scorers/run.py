@@ -13,9 +13,11 @@ from types import MappingProxyType
 from typing import Any
 
 from hafs.config import Config
-from hafs.errors import UsageError
+from hafs.errors import SandboxUnavailable, UsageError
 from hafs.judge.clients import judge_of
-from hafs.scorers import Scorer, open_scorer
+from hafs.sandbox import open_sandbox
+from hafs.scorers import Scorer, open_scorer, prepare
+from hafs.scorers.compose import parse
 from hafs.store import Answers, Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
@@ -144,6 +146,11 @@ class AutomaticScorer:
             found.update(zip(places, scores, strict=True))
         yield from (found[i] for i in range(len(items)))
 
+    def prepare(self, prompts: Iterable[Prompt]) -> None:
+        """Have each checker take into its arguments what the checks of its prompts name."""
+        for checker, mine in checkers(self, prompts):
+            prepare(checker, mine)
+
     def close(self) -> None:
         """Close every checker that was opened."""
         self._opened.clear()
@@ -203,22 +210,28 @@ class Scored:
 
 def stored_answers(store: Store, scorer: Scorer, prompts: Sequence[Prompt], **filters: Any) -> Iterator[Answers]:
     """Each prompt with its candidates and the scores that what checks it gave them; nothing is scored now."""
+    prepare(scorer, store.prompts())
     for checker, mine in checkers(scorer, prompts):
         ids = [p.id for p in mine]
         yield from store.answers(checker.name, checker.version, checker.arguments, prompt_ids=ids, **filters)
 
 
-def score_candidates(store: Store, scorer: Scorer, progress: Progress = silent, **filters: Any) -> Scored:
-    """Score what has no value yet, new or unscored before; `filters` are those of `Store.to_score`."""
+def score_candidates(
+    store: Store, scorer: Scorer, progress: Progress = silent, again: bool = False, **filters: Any
+) -> Scored:
+    """Score what has no value yet, new or unscored before; with `again` what has one, too. `filters` are those of
+    `Store.to_score`.
+    """
+    prepare(scorer, store.prompts())
     if not isinstance(scorer, AutomaticScorer):
-        todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, **filters))
-        return score_all(store, scorer, todo, progress)
+        todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters))
+        return score_all(store, scorer, todo, progress, again)
     prompts = list(store.prompts(**of_prompts(filters)))
     done = Scored(0, {})
     without = [p for p in prompts if scorer.checker(p) is None]
     for checker, which in checkers_with_filters(scorer, prompts, filters):
-        todo = list(store.to_score(checker.name, checker.version, checker.arguments, **which))
-        done += score_all(store, checker, todo, progress)
+        todo = list(store.to_score(checker.name, checker.version, checker.arguments, everything=again, **which))
+        done += score_all(store, checker, todo, progress, again)
     if without:
         which = {**filters, "prompt_ids": [p.id for p in without]}
         reasons = Counter(
@@ -229,9 +242,13 @@ def score_candidates(store: Store, scorer: Scorer, progress: Progress = silent, 
 
 
 def score_all(
-    store: Store, scorer: Scorer, todo: Sequence[tuple[Prompt, Candidate]], progress: Progress = silent
+    store: Store,
+    scorer: Scorer,
+    todo: Sequence[tuple[Prompt, Candidate]],
+    progress: Progress = silent,
+    again: bool = False,
 ) -> Scored:
-    """Score `todo` and keep the scores, a chunk at a time."""
+    """Score `todo` and keep the scores, a chunk at a time; with `again` a value replaces the one that is there."""
     scored, unscored = 0, dict[str, int]()
     chunk: list[Score] = []
     for done, score in enumerate(scorer.score(todo), 1):
@@ -241,7 +258,63 @@ def score_all(
         else:
             scored += 1
         if len(chunk) == SCORE_CHUNK or done == len(todo):
-            store.add_scores(chunk)
+            store.add_scores(chunk, replace=again)
             chunk = []
         progress("scoring", done, len(todo), {})
     return Scored(scored, unscored)
+
+
+NONSENSE = "zqxj 7 )( plugh"
+"""An answer that no check of anything may take."""
+
+
+def try_commands(config: Config, prompts: Sequence[Prompt], name: str = "") -> None:
+    """Try each command that checks answers to `prompts` (theirs, or that of the scorer `name`), in the sandbox: it must
+    take a prompt's reference, where one has any, and neither an empty answer nor nonsense. To be called before answers
+    are generated. Raises UsageError with what the command said. Without a sandbox nothing is tried or scored.
+    """
+    if name in AUTOMATIC:
+        by_checker: dict[str, list[Prompt]] = {}
+        for prompt in prompts:
+            by_checker.setdefault(checker_of(prompt) or config.score.scorer, []).append(prompt)
+        for named in sorted(by_checker.keys() - set(AUTOMATIC)):
+            try_commands(config, by_checker[named], named)
+        return
+    commands: dict[tuple[str, str], Prompt] = {}
+    chosen = scorer_name(config, name)
+    for part in () if judge_of(chosen) else (p for level in parse(chosen) for p in level):
+        if part.name == "code":
+            for prompt in prompts:
+                own = prompt.check.get("run", "") if prompt.checker == "code" else ""
+                key = (str(part), str(own))
+                if (own or "run=" in part.argument) and (key not in commands or not commands[key].references):
+                    commands[key] = prompt
+    try:
+        if commands:
+            open_sandbox(config.score.sandbox).close()
+    except SandboxUnavailable:
+        return
+    for (spec, own), prompt in commands.items():
+        with closing(open_scorer(spec, sandbox=config.score.sandbox)) as scorer:
+            _try(scorer, own or spec, prompt)
+
+
+def _try(scorer: Scorer, command: str, prompt: Prompt) -> None:
+    """One command's trial on one prompt."""
+    fix = "correct the check, then try again: nothing has been generated or scored with it"
+    answers = [*(r.text for r in prompt.references[:1]), "", NONSENSE]
+    scores = list(scorer.score([(prompt, Candidate(prompt.id, text)) for text in answers]))
+    for score in scores:
+        if score.value is None:
+            raise UsageError(f"the check `{command}` cannot be run: {score.reason}", fix)
+    *reference, empty, nonsense = scores
+    most = 1.0
+    if reference:
+        if reference[0].passed is False or not reference[0].value:
+            said = str(reference[0].details.get("output", "")).strip() or reference[0].cause or "nothing"
+            about = f"the reference answer of prompt {prompt.id} ({prompt.text[:40]!r})"
+            raise UsageError(f"the check `{command}` refuses {about}; it said: {said}", fix)
+        most = reference[0].value or 0.0
+    for what, score in (("an empty answer", empty), ("nonsense", nonsense)):
+        if score.passed or (score.passed is None and (score.value or 0.0) >= most):
+            raise UsageError(f"the check `{command}` takes {what}: it gives {score.value:g}", fix)

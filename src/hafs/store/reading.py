@@ -225,12 +225,20 @@ class Reader:
                 yield Prompt(text, system, family, split=split, references=known), found
 
     def to_score(
-        self, scorer: str, version: str, arguments: Mapping[str, Any], **filters: Unpack[CandidateFilters]
+        self,
+        scorer: str,
+        version: str,
+        arguments: Mapping[str, Any],
+        everything: bool = False,
+        **filters: Unpack[CandidateFilters],
     ) -> Iterator[tuple[Prompt, Candidate]]:
-        """The candidates, with their prompts, that this scorer has given no value: new and unscored ones."""
+        """The candidates, with their prompts, that this scorer has given no value: new and unscored ones; all of them
+        with `everything`.
+        """
         t, c = schema.scores.c, schema.candidates.c
         given = (t.candidate_id == c.id, t.value.is_not(None), *by_scorer(scorer, version, arguments))
-        query = select(*columns("candidates")).where(~exists(select(1).where(*given)))
+        query = select(*columns("candidates"))
+        query = query if everything else query.where(~exists(select(1).where(*given)))
         for prompt, rows in self._by_prompt(query, filters):
             yield from ((prompt, Candidate(*row)) for row in rows)
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, Table, and_, select, update
+from sqlalchemy import Connection, Engine, Table, and_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hafs.data import Columns
@@ -101,17 +101,18 @@ class Store(Reader):
                     conn.execute(tokens, known)
         return added
 
-    def add_scores(self, scores: Iterable[Score]) -> int:
+    def add_scores(self, scores: Iterable[Score], replace: bool = False) -> int:
         """Add scores; returns how many were new or put a value where there was none.
 
-        A value is never replaced. Raises DataError for a value that is not finite or an unknown candidate.
+        A value is not replaced, but by another value with `replace`. Raises DataError for a value that is not finite or
+        an unknown candidate.
         """
         table = schema.scores
         insert = self._insert(table)
         statement = insert.on_conflict_do_update(
             index_elements=["id"],
             set_={c.name: insert.excluded[c.name] for c in table.c if c.name != "id"},
-            where=table.c.value.is_(None) & insert.excluded.value.is_not(None),
+            where=insert.excluded.value.is_not(None) & (true() if replace else table.c.value.is_(None)),
         )
         return self._add("scores", map(_checked, scores), statement)
 

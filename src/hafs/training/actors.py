@@ -113,8 +113,8 @@ class Actors:
         The value head learns from the policy's hidden states and not they from it, so it cannot pull the policy away.
         """
         hidden = self.policy.hidden(row)
-        values = None if self.value is None or self.value_apart else self.value.read(hidden.detach())
-        return self.policy.logps(hidden, row.labels), values
+        values = None if self.value is None or self.value_apart else self.value.read(hidden.detach(), row)
+        return self.policy.logps(hidden, row), values
 
     @contextmanager
     def acting(self, name: str, learning: bool = False) -> Iterator[None]:

@@ -1,10 +1,10 @@
 """Who sees whom in a row of the shared layout, said to a model in the form that its attention takes.
 
-A token sees its own group's prompt and the earlier tokens of its own segment, inside a layer's window if it has one
-(windows count positions, not places in the row). The forms:
+A token sees itself and those above it in the row's tree (`tree.py`), inside a layer's window if it has one (windows
+count positions, not places in the row). The forms:
 
-- SDPA: a boolean mask (True = attend). Groups do not see each other, so attention runs group by group and the blocks
-  between them are never computed (`blocks`, below).
+- SDPA: a boolean mask (True = attend), and block by block the keys that any of its queries sees, so that what lies
+  between the branches of a tree is never computed (`_by_blocks`, below).
 - eager, for models that have nothing else (gemma2, gpt_oss): the same mask to be *added*, 0 or the lowest number.
 - FlexAttention, on CUDA: a BlockMask.
 
@@ -15,6 +15,7 @@ dictionary, one mask a layer type.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def takes_shared_layout(config: Any) -> bool:
 
 
 def use_blocks(net: Any) -> None:
-    """Let a model that uses SDPA compute the attention of a row group by group."""
+    """Let a model that uses SDPA compute the attention of a row branch by branch."""
     if net.config._attn_implementation == "sdpa":
         net.set_attn_implementation(BLOCKS)
 
@@ -77,13 +78,42 @@ _BY_LAYER_TYPE = frozenset(["gemma2", "gemma3_text", "olmo3", "cohere2", "gpt_os
 """Model types that look their mask up by layer type even where all layers are of one type."""
 
 
+@dataclass(frozen=True)
+class _Block:
+    """The queries [first, last), the keys that they see (a stretch, or places), and which of them each query sees.
+
+    `mask` [queries, keys] is None where the keys are the queries themselves, each of which sees those before it.
+    """
+
+    first: int
+    last: int
+    keys: slice | torch.Tensor
+    mask: torch.Tensor | None
+
+
 def _boolean(row: Row, window: int | None) -> torch.Tensor:
-    """[1, 1, length, length] bool, and as its attribute `spans` where the groups lie."""
-    assert row.group is not None
-    places = torch.arange(len(row.group), device=row.group.device)
-    mask = _visible(row, window)(None, None, places[:, None], places[None, :])[None, None]
-    mask.spans = row.spans  # type: ignore[attr-defined]
+    """[1, 1, length, length] bool, and as its attribute `blocks` the row's blocks."""
+    assert row.ends is not None
+    places = torch.arange(len(row.ends), device=row.ends.device)
+    mask = _visible(row, window)(None, None, places[:, None], places[None, :])
+    blocks = [_block(mask, first, last) for first, last in row.blocks]
+    mask = mask[None, None]
+    mask.blocks = blocks  # type: ignore[attr-defined]
     return mask
+
+
+def _block(mask: torch.Tensor, first: int, last: int) -> _Block:
+    seen = mask[first:last]
+    keys = seen.any(0).nonzero()[:, 0]
+    low, high = int(keys[0]), int(keys[-1]) + 1
+    if high - low > len(keys):
+        return _Block(first, last, keys, seen[:, keys][None, None])
+    own = (low, high) == (first, last) and seen[:, first:last].equal(_triangle(last - first, mask.device))
+    return _Block(first, last, slice(low, high), None if own else seen[:, low:high][None, None])
+
+
+def _triangle(size: int, device: torch.device) -> torch.Tensor:
+    return torch.ones(size, size, dtype=torch.bool, device=device).tril()
 
 
 def _added(row: Row, window: int | None) -> torch.Tensor:
@@ -101,12 +131,11 @@ def _block_mask(row: Row, window: int | None) -> Any:
 
 def _visible(row: Row, window: int | None) -> Callable[..., torch.Tensor]:
     """The rule itself, as FlexAttention's `mask_mod(batch, head, query, key)`; the last two are places in the row."""
-    group, segment, positions = row.group, row.segment, row.positions[0]
-    assert group is not None and segment is not None
+    ends, positions = row.ends, row.positions[0]
+    assert ends is not None
 
     def rule(batch: Any, head: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
-        own = (segment[key] == 0) | (segment[key] == segment[query])
-        seen = (group[key] == group[query]) & own & (key <= query)
+        seen = (key <= query) & (query < ends[key])
         return seen if window is None else seen & (positions[query] - positions[key] < window)
 
     return rule
@@ -115,17 +144,65 @@ def _visible(row: Row, window: int | None) -> Callable[..., torch.Tensor]:
 def _by_blocks(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **more: Any
 ) -> tuple[torch.Tensor, None]:
-    """SDPA for each span of the mask by itself; without spans it is SDPA as ever. Tensors are [1, heads, length, d]."""
-    spans = getattr(attention_mask, "spans", ())
-    if len(spans) < 2:
+    """SDPA for each block of the mask by itself; without blocks it is SDPA. Tensors: [1, heads, length, d]."""
+    blocks = getattr(attention_mask, "blocks", None)
+    if blocks is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
-    parts = [
-        sdpa_attention_forward(
-            module, query[:, :, a:b], key[:, :, a:b], value[:, :, a:b], attention_mask[:, :, a:b, a:b], **more
-        )[0]
-        for a, b in spans
-    ]
-    return torch.cat(parts, 1), None
+
+    def attend(block: _Block, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return sdpa_attention_forward(module, q, k, v, block.mask, **more)[0]
+
+    if more.get("dropout"):  # which draws other numbers when it is computed again
+        return torch.cat([attend(b, *_of_block(b, query, key, value)) for b in blocks], 1), None
+    return _Blocks.apply(attend, blocks, query, key, value), None
+
+
+def _of_block(block: _Block, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The block's part of query, key and value."""
+    query, *others = tensors
+    return (query[:, :, block.first : block.last], *(t[:, :, block.keys] for t in others))
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or a copy where it is a part of a larger one (phi3's fused layer), which it would keep in memory."""
+    whole = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+    return tensor if whole else tensor.clone()
+
+
+class _Blocks(torch.autograd.Function):
+    """Attention block by block; the backward pass computes each block again and adds up what shared keys are sent.
+
+    Without it autograd would keep a copy of a prompt's keys and values for every branch, and fill a tensor as long as
+    the row for each of them on the way back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, attend: Any, blocks: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> torch.Tensor:
+        """[1, length, heads, d], as SDPA's result in transformers."""
+        ctx.attend, ctx.blocks = attend, blocks
+        ctx.save_for_backward(*map(_alone, (query, key, value)))
+        return torch.cat([attend(b, *_of_block(b, query, key, value)) for b in blocks], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        saved = ctx.saved_tensors
+        exact = torch.promote_types(saved[0].dtype, torch.float32)  # many branches add to one prompt
+        totals = [torch.zeros_like(t, dtype=exact) for t in saved]
+        for block in ctx.blocks:
+            parts = [t.detach().requires_grad_() for t in _of_block(block, *saved)]
+            with torch.enable_grad():
+                out = ctx.attend(block, *parts)
+            mine = torch.autograd.grad(out, parts, gradients[0][:, block.first : block.last].to(out.dtype))
+            for total, part, keys in zip(
+                totals, mine, (slice(block.first, block.last), block.keys, block.keys), strict=True
+            ):
+                if isinstance(keys, slice):
+                    total[:, :, keys] += part
+                else:
+                    total.index_add_(2, keys, part.to(exact))
+        return None, None, *(total.to(t.dtype) for total, t in zip(totals, saved, strict=True))
 
 
 AttentionInterface.register(BLOCKS, _by_blocks)

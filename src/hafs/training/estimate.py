@@ -16,7 +16,7 @@ import torch
 from hafs.config import TrainConfig, override
 from hafs.models.loading import pick_precision
 from hafs.training.logprobs import CHUNK
-from hafs.training.packing import StepRows, TokenGroup
+from hafs.training.packing import StepRows, TokenGroup, shared_row
 from hafs.training.shapes import Layer, Linear, Shape
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -39,11 +39,11 @@ CACHE_SLACK = 0.1
 
 @dataclass(frozen=True)
 class Work:
-    """A row: tokens, labels, and the squares of the lengths within which attention runs."""
+    """A row: tokens, distinct labels, and the pairs of query and key that attention takes."""
 
     tokens: int
     labels: int
-    squares: int
+    pairs: int
 
 
 class Estimate:
@@ -72,15 +72,16 @@ class Estimate:
         order = torch.randperm(len(self.groups), generator=generator).tolist()
         for first in range(0, len(order), size):
             members = [self.groups[i] for i in order[first : first + size]]
-            rows = StepRows(members, config.row_tokens, config.two_pass)
+            rows = StepRows(members, config.row_tokens, config.two_pass, shared=self.shape.shared)
             yield [self._work(piece.groups) for piece in rows.of(0)], rows.split
 
     def _work(self, groups: Sequence[TokenGroup]) -> Work:
-        labels = sum(len(c) for g in groups for c in g.candidates)
         if self.shape.shared:
-            sizes = [g.shared_tokens for g in groups]
-            whole = sum(sizes) ** 2
-            return Work(sum(sizes), labels, whole if self.shape.eager else sum(s * s for s in sizes))
+            row = shared_row(groups)
+            tokens, depths = row.input_ids.shape[1], row.positions[0].tolist()
+            pairs = sum((b - a) * (depths[a] + b - a) for a, b in row.blocks)
+            return Work(tokens, len(row.chosen), tokens**2 if self.shape.eager else pairs)
+        labels = sum(len(c) for g in groups for c in g.candidates)
         lines = [len(g.prompt) + len(c) - 1 for g in groups for c in g.candidates]
         return Work(len(lines) * max(lines), labels, len(lines) * max(lines) ** 2)
 
@@ -150,19 +151,23 @@ class Estimate:
     def kept(self, layer: Layer, row: Work) -> list[float]:
         """Sizes in bytes of the tensors that autograd keeps of a decoder layer until the backward pass.
 
-        Norms work in float32 and keep their input (and, when they are trained, what they scale). SDPA keeps query,
-        key and value (repeated to all heads), output, the logarithms of its sums, and the mask as numbers. A gated MLP
-        keeps gate, activated gate and up. A frozen linear layer keeps nothing; its adapter keeps the input (with
-        dropout its own, and the noise), the small middle, and for DoRA two outputs.
+        Norms work in float32 and keep their input (and, when they are trained, what they scale). Attention by blocks
+        keeps query, key and value; elsewhere it keeps key and value repeated to all heads, output and the logarithms of
+        its sums, too, and SDPA the mask as numbers. A gated MLP keeps gate, activated gate and up. A frozen linear
+        layer keeps nothing; its adapter keeps the input (with dropout its own, and the noise), the small middle, and
+        for DoRA two outputs.
         """
         shape, config, t, b = self.shape, self.config, row.tokens, self.bytes
         sizes: list[float] = [4 * t * n for n in layer.norms for _ in range(2 if self.full else 1)]
-        sizes += [b * t * shape.attention] * 4
-        sizes += [4 * t * shape.heads, *(b * t * n for n in layer.middle)]
+        sizes += [b * t * n for n in layer.middle]
+        if self._by_blocks:
+            sizes += [b * t * shape.attention, *[b * t * shape.keys] * 2]
+        else:
+            sizes += [*[b * t * shape.attention] * 4, 4 * t * shape.heads]
         if shape.eager:
-            sizes += [(4 + b) * shape.heads * row.squares]  # the softmax in float32 and in the run's precision
-        elif config.attention != "flex":
-            sizes += [b * row.squares]
+            sizes += [(4 + b) * shape.heads * row.pairs]  # the softmax in float32 and in the run's precision
+        elif config.attention != "flex" and not self._by_blocks:
+            sizes += [b * row.pairs]
         mine = {x.name for x in layer.linears}
         trained = layer.linears if self.full else [x for x in self.targets if x.name in mine]
         sizes += self._inputs(trained, t)
@@ -172,15 +177,22 @@ class Estimate:
             sizes += [b * t * x.outputs for x in trained for _ in range(2)]
         return sizes
 
+    @property
+    def _by_blocks(self) -> bool:
+        """Whether attention is computed branch by branch."""
+        return self.shape.shared and not self.shape.eager and self.config.attention != "flex"
+
     def _inputs(self, trained: Sequence[Linear], tokens: int) -> list[float]:
         """Bytes of the inputs that trained linear layers keep. Without dropout those of a block share one, unless
-        autocast makes a copy for each; the attention's output is kept anyhow."""
+        autocast makes a copy for each; the attention's output is one more where attention itself does not keep it."""
         b = self.bytes
         if not self.full and self.config.lora.dropout:
             noise = 1 if self.device == "cuda" else b
             return [size * tokens * x.inputs for x in trained for size in (b, noise)]
         own = self.full and b == 2
-        apart = {(x.name if own else x.block, x.closes): x for x in trained if not (x.attention and x.closes)}
+        apart = {(x.name if own else x.block, x.closes): x for x in trained}
+        if not self._by_blocks:
+            apart = {k: x for k, x in apart.items() if not (x.attention and x.closes)}
         return [b * tokens * x.inputs for x in apart.values()]
 
     def _temporaries(self, row: Work) -> float:
@@ -205,7 +217,7 @@ class Estimate:
     def _forward(self, row: Work) -> float:
         """Operations of a forward pass through the layers: 2 a weight and token, and attention's two products."""
         weights = sum(layer.active for layer in self.shape.layers)
-        return 2 * row.tokens * weights + 4 * row.squares * self.shape.attention * len(self.shape.layers)
+        return 2 * row.tokens * weights + 4 * row.pairs * self.shape.attention * len(self.shape.layers)
 
     def _head(self, row: Work) -> float:
         return 2.0 * row.labels * self.shape.hidden * self.shape.vocabulary
@@ -214,7 +226,7 @@ class Estimate:
         """Forward and backward of a row. Backward costs a frozen weight as much as forward, a trained one twice that
         (Kaplan et al. 2020, section 2.1); attention 2.5 times (Dao 2023, "FlashAttention-2", section 4.1)."""
         forward, weights = self._forward(row), sum(layer.active for layer in self.shape.layers)
-        attention = 4 * row.squares * self.shape.attention * len(self.shape.layers)
+        attention = 4 * row.pairs * self.shape.attention * len(self.shape.layers)
         adapter = 0.0 if self.full else 2.0 * row.tokens * self.trainable
         if self.config.method == "dora":  # a second product with the weight, and B A itself
             adapter += 2 * row.tokens * weights

@@ -44,7 +44,7 @@ class CandidateRewards(CandidateLogps):
         return super().row([replace(g, candidates=tuple((*c, 0) for c in g.candidates)) for g in groups])
 
     def forward(self, row: Row) -> torch.Tensor:
-        last = self.hidden(row)[row.lengths.cumsum(0) - 1]
+        last = self.hidden(row)[row.choice[row.lengths.cumsum(0) - 1]]
         head = self._score[0]
         return head(last.to(head.weight.dtype))[:, 0].to(torch.promote_types(last.dtype, torch.float32))
 
@@ -57,12 +57,13 @@ class TokenValues(CandidateLogps):
         self._score: list[Any] = [head]
 
     def forward(self, row: Row) -> torch.Tensor:
-        return self.read(self.hidden(row))
+        return self.read(self.hidden(row), row)
 
-    def read(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[labels] values of the states whose hidden states, [labels, width], are these."""
+    def read(self, hidden: torch.Tensor, row: Row) -> torch.Tensor:
+        """[labels] values of the row's states, whose hidden states, [choices, width], are these."""
         head = self._score[0]
-        return head(hidden.to(head.weight.dtype))[:, 0].to(torch.promote_types(hidden.dtype, torch.float32))
+        values = head(hidden.to(head.weight.dtype))[:, 0].to(torch.promote_types(hidden.dtype, torch.float32))
+        return values[row.choice]
 
 
 def save_classifier(net: Any, head: nn.Module, tokenizer: Any, output: Path) -> None:

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hafs.models.loading import pick_precision
 from hafs.training.attention import masks, takes_shared_layout, use_blocks
-from hafs.training.packing import Row, TokenGroup, shared_row, unshared_row
+from hafs.training.packing import Row, TokenGroup, shared_row, tokens_of, unshared_row
 
 CHUNK = 1 << 22
 
@@ -26,7 +26,7 @@ class CandidateLogps(nn.Module):
     """A causal language model seen as a function from a row to the log-probability of each label.
 
     `forward(row)` returns [labels] in float32 (float64 for a float64 model), in nats; `row.sums` adds them up by
-    candidate.
+    candidate. Every choice of the row is computed once.
     """
 
     def __init__(self, net: Any, shared: bool | None = None) -> None:
@@ -47,10 +47,10 @@ class CandidateLogps(nn.Module):
         return row.to(next(self.net.parameters()).device)
 
     def forward(self, row: Row) -> torch.Tensor:
-        return self.logps(self.hidden(row), row.labels)
+        return self.logps(self.hidden(row), row)
 
     def hidden(self, row: Row) -> torch.Tensor:
-        """[labels, width] last hidden state before each label."""
+        """[choices, width] last hidden state before each choice."""
         hidden = self._backbone(
             input_ids=row.input_ids,
             attention_mask=masks(row, self.config) if row.padding is None else row.padding,
@@ -59,15 +59,18 @@ class CandidateLogps(nn.Module):
         ).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])[row.where]
 
-    def logps(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """[labels] log-probability of each label after `hidden`; logits exist for one chunk at a time."""
+    def logps(self, hidden: torch.Tensor, row: Row) -> torch.Tensor:
+        """[labels] log-probability of each label after the row's `hidden`; logits exist for one chunk at a time."""
+        return self._picked(hidden, row.chosen)[row.choice]
+
+    def _picked(self, hidden: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         size = max(1, CHUNK // self.config.get_text_config().vocab_size)
         plain = self._scaling() == (None, 1.0) and type(self._head) is nn.Linear and self._head.bias is None
         if plain and not self._head.weight.requires_grad:
-            return _FrozenHead.apply(hidden, self._head.weight, labels, size)
-        if len(labels) <= size:
-            return self._chunk(hidden, labels)
-        parts = zip(hidden.split(size), labels.split(size), strict=True)
+            return _FrozenHead.apply(hidden, self._head.weight, chosen, size)
+        if len(chosen) <= size:
+            return self._chunk(hidden, chosen)
+        parts = zip(hidden.split(size), chosen.split(size), strict=True)
         return torch.cat([checkpoint(self._chunk, h, y, use_reentrant=False) for h, y in parts])
 
     def _chunk(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -129,7 +132,7 @@ def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: fl
     """
     if not model.shared or not groups:
         return model.shared
-    sample = [groups[0], max(groups, key=lambda g: g.shared_tokens)]  # the longest may exceed a window
+    sample = [groups[0], max(groups, key=lambda g: tokens_of([g]))]  # the longest may exceed a window
     row = model.row(sample)
     shared = row.sums(model(row))
     truth = torch.stack([_plain(model.net, g.prompt, c) for g in sample for c in g.candidates])

@@ -48,7 +48,7 @@ class Trainer(Runner):
     ) -> None:
         """`words` name a group in an error."""
         if not train:
-            raise UsageError("there is nothing to train on", "check the data and max_length")
+            raise UsageError("there is nothing to train on: every prompt validates", "lower validation_share")
         crew = accelerator or Accelerator()
         track = (lambda figures, step: crew.log(dict(figures), step=step)) if config.trackers else None
         super().__init__(config, run, len(train), validate=validate, progress=progress, accelerator=crew, track=track)
@@ -180,7 +180,8 @@ class Trainer(Runner):
         return means(self._of_all(self._loss_of(work, self._forward(work, 0))[1]))
 
     def _rows(self, groups: Sequence[TokenGroup]) -> StepRows:
-        return StepRows(groups, self.config.row_tokens, self.config.two_pass, self.crew.num_processes)
+        config, processes = self.config, self.crew.num_processes
+        return StepRows(groups, config.row_tokens, config.two_pass, processes, self.network.shared)
 
     def _reference_of(self, row: Row) -> torch.Tensor:
         """The row's reference log-probabilities from the cache; zeros for an objective without a reference."""

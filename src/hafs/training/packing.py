@@ -1,9 +1,9 @@
-"""The group layout: a prompt once, each of its unique candidates once, many groups to a row.
+"""Groups to rows: whose tokens one forward pass takes, and where the labels of each candidate are.
 
-One group is laid out as `prompt[:-1] | p_last, c1[:-1] | p_last, c2[:-1] | ...`. Every segment starts at the position
-of the prompt's last token, so each hidden state of a segment predicts exactly one token of its candidate. The mask lets
-a token see its own group's prompt and the earlier tokens of its own segment, nothing else: candidates do not see each
-other, and groups that share a row do not either.
+A row is the token tree of its groups' sequences (`tree.py`): the prompt of a group, and whatever else its sequences
+have in common with each other or with those of other groups, is computed once. A *choice* is a node and a token that
+follows it; candidates that say the same after the same share it, so a log-probability exists once, too, and each
+candidate's labels are gathered from them. Dropout's mask is one a node: sequences that share a prefix share its mask.
 
 The unshared layout (one padded line per candidate, the prompt repeated) is the fallback for models whose layers do
 not take such a mask.
@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
+from hafs.errors import UsageError
 from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
+from hafs.training.tree import Tree, blocks, tree_of
 from hafs.types import Edge, PreferenceGroup
 
 
@@ -29,34 +31,43 @@ class TokenGroup:
     candidates: tuple[tuple[int, ...], ...]
     edges: tuple[Edge, ...] = ()
 
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise UsageError("a prompt without a single token has no answer to predict", "give it a text or a template")
+
     @property
-    def shared_tokens(self) -> int:
-        """Tokens that the shared layout computes: P - 1 plus every candidate's length."""
-        return len(self.prompt) - 1 + sum(map(len, self.candidates))
+    def pair_tokens(self) -> int:
+        """Tokens that training takes pair by pair, the prompt and both answers for every edge."""
+        return sum(len(self.prompt) + len(self.candidates[i]) - 1 for e in self.edges for i in (e.winner, e.loser))
 
 
 @dataclass(frozen=True)
 class Row:
     """What one forward pass takes, and where each candidate's labels are.
 
-    `input_ids`, `positions`: [lines, length]. The shared layout has one line; `group` and `segment` [length] say for
-    each token which group it is of and which segment (0 the prompt, 1.. the candidates), `spans` where each group
-    lies. The unshared layout has `padding` [lines, length] (1 = token) instead. `where`: [labels], index into the
-    flattened hidden states; `labels`: [labels]; `owner`: [labels], the candidate (counted over the row) that a label
-    belongs to; `lengths`: [candidates] tokens; `groups`: the groups in the order of their candidates.
+    `input_ids`, `positions`: [lines, length]. The shared layout has one line; `ends` [length] and `blocks` are those of
+    its tree (`tree.py`). The unshared layout has `padding` [lines, length] (1 = token) instead. `where` [choices] are
+    indices into the flattened hidden states, `chosen` [choices] the tokens that follow; `choice` [labels] is the choice
+    that each label of each candidate is; `owner` [labels] the candidate (counted over the row) that a label belongs to;
+    `lengths` [candidates] tokens; `groups` the groups in the order of their candidates.
     """
 
     input_ids: torch.Tensor
     positions: torch.Tensor
     where: torch.Tensor
-    labels: torch.Tensor
+    chosen: torch.Tensor
+    choice: torch.Tensor
     owner: torch.Tensor
     lengths: torch.Tensor
     groups: tuple[TokenGroup, ...]
-    group: torch.Tensor | None = None
-    segment: torch.Tensor | None = None
-    spans: tuple[tuple[int, int], ...] = ()
+    ends: torch.Tensor | None = None
+    blocks: tuple[tuple[int, int], ...] = ()
     padding: torch.Tensor | None = None
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """[labels] the tokens of all candidates, one candidate after the other."""
+        return self.chosen[self.choice]
 
     def to(self, device: torch.device | str) -> Row:
         """The row with its tensors on `device`."""
@@ -97,94 +108,114 @@ def fit(group: TokenGroup, max_length: int) -> TokenGroup | None:
     return TokenGroup(group.prompt, tuple(group.candidates[i] for i in keep), edges)
 
 
-def pieces(group: TokenGroup, row_tokens: int) -> list[list[TokenGroup]]:
+def tokens_of(groups: Iterable[TokenGroup], shared: bool = True) -> int:
+    """Tokens that a row of `groups` has in the shared layout, or in the other one (without its padding)."""
+    return len(tree_of(groups, shared))
+
+
+def pieces(group: TokenGroup, row_tokens: int, shared: bool = True) -> list[list[TokenGroup]]:
     """A group as rows of at most `row_tokens`: each holds the prompt and the next candidates, at least one.
 
     The pieces' candidates, one after the other, are the group's; edges stay with the whole group.
     """
     rows: list[list[TokenGroup]] = []
     mine: list[tuple[int, ...]] = []
+    tree = Tree(shared)
     for candidate in group.candidates:
-        if mine and TokenGroup(group.prompt, (*mine, candidate)).shared_tokens > row_tokens:
+        alone = TokenGroup(group.prompt, (candidate,))
+        new = tree.missing(alone)
+        if mine and len(tree) + len(new) > row_tokens:
             rows.append([TokenGroup(group.prompt, tuple(mine))])
-            mine = []
+            mine, tree = [], Tree(shared)
+            new = tree.missing(alone)
         mine.append(candidate)
+        tree.nodes.update(new)
     return [*rows, [TokenGroup(group.prompt, tuple(mine))]]
 
 
-def share(rows: Sequence[list[list[TokenGroup]]], processes: int) -> list[list[int]]:
-    """Which of the bundles of `rows` each process computes: the next largest goes to who has least to do.
+def share(sizes: Sequence[int], processes: int) -> list[list[int]]:
+    """Which of the bundles of so many tokens each process computes: the next largest goes to who has least to do.
 
     A bundle is the rows of one group that was split, or one row of whole groups; it stays together.
     """
-    size = [sum(g.shared_tokens for row in bundle for g in row) for bundle in rows]
     load, mine = [0] * processes, [list[int]() for _ in range(processes)]
-    for i in sorted(range(len(rows)), key=lambda i: -size[i]):
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
         least = load.index(min(load))
-        load[least] += size[i]
+        load[least] += sizes[i]
         mine[least].append(i)
     return [sorted(m) for m in mine]
 
 
-def pack(groups: Iterable[TokenGroup], row_tokens: int) -> list[list[TokenGroup]]:
-    """Whole groups to rows of at most `row_tokens` tokens (first fit, longest first); a longer group is a row alone."""
-    rows: list[tuple[int, list[TokenGroup]]] = []
-    for group in sorted(groups, key=lambda g: -g.shared_tokens):
-        for i, (used, row) in enumerate(rows):
-            if used + group.shared_tokens <= row_tokens:
-                row.append(group)
-                rows[i] = (used + group.shared_tokens, row)
-                break
+OPEN = 8
+"""Rows that a group is tried in: those begun last, since prompts that begin alike come one after the other."""
+
+
+def pack(groups: Iterable[TokenGroup], row_tokens: int, shared: bool = True) -> list[list[TokenGroup]]:
+    """Whole groups to rows of at most `row_tokens` tokens; a longer group is a row alone.
+
+    Groups come in the order of their prompts' tokens, and each goes where it adds the fewest. The rows depend on what
+    the groups are, not on the order they are given in.
+    """
+    rows: list[tuple[Tree, list[TokenGroup]]] = []
+    for group in sorted(groups, key=lambda g: (g.prompt, g.candidates)):
+        room = [(tree.missing(group), tree, members) for tree, members in rows[-OPEN:]]
+        room = [r for r in room if len(r[0]) + len(r[1]) <= row_tokens]
+        if room:
+            new, tree, members = min(room, key=lambda r: len(r[0]))
         else:
-            rows.append((group.shared_tokens, [group]))
-    return [row for _, row in rows]
+            tree, members = Tree(shared), []
+            new = tree.missing(group)
+            rows.append((tree, members))
+        tree.nodes.update(new)
+        members.append(group)
+    return [members for _, members in rows]
 
 
 @dataclass(frozen=True)
 class Piece:
     """A row to compute: its groups (or parts of one), the whole groups that it completes, its number in the step.
 
-    A piece that does not `count` keeps a process with less to do in step with the others; its loss is zero.
+    `tokens` are those of the layout, without padding. A piece that does not `count` keeps a process with less to do in
+    step with the others; its loss is zero.
     """
 
     groups: tuple[TokenGroup, ...]
     whole: tuple[TokenGroup, ...]
     index: int
+    tokens: int
     counts: bool = True
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the shared layout."""
-        return sum(g.shared_tokens for g in self.groups)
 
 
 class StepRows:
     """The rows of a step and who computes them: the same for every process, and for any number of them the same rows.
 
     Whole groups go to one process each; every process computes equally many rows. With `two_pass` a group longer than
-    a row is split (`split` says whether one was).
+    a row is split (`split` says whether one was). `shared` is the layout that the model takes.
     """
 
     def __init__(
-        self, groups: Sequence[TokenGroup], row_tokens: int, two_pass: bool = False, processes: int = 1
+        self,
+        groups: Sequence[TokenGroup],
+        row_tokens: int,
+        two_pass: bool = False,
+        processes: int = 1,
+        shared: bool = True,
     ) -> None:
-        bundles: list[list[list[TokenGroup]]] = []
-        wholes: list[list[TokenGroup]] = []
-        for members in pack(groups, row_tokens):
-            parts = pieces(members[0], row_tokens) if two_pass and len(members) == 1 else []
-            parts = parts if len(parts) > 1 else [members]
-            bundles.append(parts)
-            wholes.append(members)
-        self.split = any(len(b) > 1 for b in bundles)
-        self._rows: list[list[Piece]] = [[] for _ in bundles]
+        self._rows: list[list[Piece]] = []
+        self.split = False
         index = 0
-        for i, (bundle, complete) in enumerate(zip(bundles, wholes, strict=True)):
-            for j, part in enumerate(bundle):
-                done = tuple(complete) if j + 1 == len(bundle) else ()
-                self._rows[i].append(Piece(tuple(part), done, index))
+        for members in pack(groups, row_tokens, shared):
+            parts = pieces(members[0], row_tokens, shared) if two_pass and len(members) == 1 else [members]
+            self.split |= len(parts) > 1
+            parts = parts if len(parts) > 1 else [members]
+            bundle = []
+            for part in parts:
+                done = tuple(members) if part is parts[-1] else ()
+                bundle.append(Piece(tuple(part), done, index, tokens_of(part, shared)))
                 index += 1
-        self._shares = share(bundles, processes)
-        self._most = max((sum(len(bundles[i]) for i in mine) for mine in self._shares), default=0)
+            self._rows.append(bundle)
+        self._shares = share([sum(p.tokens for p in bundle) for bundle in self._rows], processes)
+        self._most = max((sum(len(self._rows[i]) for i in mine) for mine in self._shares), default=0)
 
     def of(self, process: int) -> list[Piece]:
         """The pieces of one process in order, filled up to the number that the busiest one has."""
@@ -196,35 +227,26 @@ class StepRows:
 
 
 def shared_row(groups: Sequence[TokenGroup]) -> Row:
-    """Lay groups out in one line in the shared layout described above."""
-    ids: list[int] = []
-    positions: list[int] = []
-    of_group: list[int] = []
-    segment: list[int] = []
-    where: list[int] = []
-    spans: list[tuple[int, int]] = []
-    for g, group in enumerate(groups):
-        *head, last = group.prompt
-        first = len(ids)
-        ids += head
-        positions += range(len(head))
-        segment += [0] * len(head)
-        for s, candidate in enumerate(group.candidates, 1):
-            where += range(len(ids), len(ids) + len(candidate))
-            ids += [last, *candidate[:-1]]
-            positions += range(len(head), len(head) + len(candidate))
-            segment += [s] * len(candidate)
-        of_group += [g] * (len(ids) - first)
-        spans.append((first, len(ids)))
+    """The token tree of `groups` in one line."""
+    tree = tree_of(groups)
+    laid = tree.layout()
+    choices: dict[tuple[int, int], int] = {}
+    choice: list[int] = []
+    for group in groups:
+        start = tree.path(0, group.prompt)[-1]
+        for candidate in group.candidates:
+            for node, token in zip(tree.path(start, candidate[:-1]), candidate, strict=False):
+                choice.append(choices.setdefault((laid.places[node], token), len(choices)))
     return Row(
-        torch.tensor([ids]),
-        torch.tensor([positions]),
-        torch.tensor(where),
-        *_labels(groups),
+        torch.tensor([laid.tokens]),
+        torch.tensor([laid.depths]),
+        torch.tensor([place for place, _ in choices]),
+        torch.tensor([token for _, token in choices]),
+        torch.tensor(choice),
+        *_owners(groups),
         tuple(groups),
-        group=torch.tensor(of_group),
-        segment=torch.tensor(segment),
-        spans=tuple(spans),
+        ends=torch.tensor(laid.ends),
+        blocks=tuple(blocks(laid.depths, laid.ends)),
     )
 
 
@@ -242,12 +264,12 @@ def unshared_row(groups: Sequence[TokenGroup]) -> Row:
         start = i * width + len(prompt) - 1
         where += range(start, start + len(candidate))
     positions = torch.arange(width).expand(len(lines), -1)
-    return Row(ids, positions, torch.tensor(where), *_labels(groups), tuple(groups), padding=padding)
+    labels = torch.tensor([token for _, c in lines for token in c])
+    each = torch.arange(len(labels))
+    return Row(ids, positions, torch.tensor(where), labels, each, *_owners(groups), tuple(groups), padding=padding)
 
 
-def _labels(groups: Sequence[TokenGroup]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(labels, owner, lengths) of all candidates in order; both layouts give them alike."""
-    candidates = [c for g in groups for c in g.candidates]
-    lengths = torch.tensor([len(c) for c in candidates])
-    labels = torch.tensor([token for c in candidates for token in c])
-    return labels, torch.repeat_interleave(torch.arange(len(candidates)), lengths), lengths
+def _owners(groups: Sequence[TokenGroup]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(owner, lengths) of all candidates in order; both layouts give them alike."""
+    lengths = torch.tensor([len(c) for g in groups for c in g.candidates])
+    return torch.repeat_interleave(torch.arange(len(lengths)), lengths), lengths

@@ -29,7 +29,7 @@ from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded,
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, self_test
-from hafs.training.packing import Row, StepRows, TokenGroup
+from hafs.training.packing import Row, StepRows, TokenGroup, tokens_of
 from hafs.training.run import check_weights, settings_of, tracking
 from hafs.training.runner import Runner, TrainResult, Validate, found_in, result_dict, seed_of
 from hafs.training.saving import save_checked
@@ -240,7 +240,7 @@ class PPOTrainer(Runner):
             ]
             group = TokenGroup(draft.prompt, tuple(draft.candidates[j] for j in keep))
             found.append(Rollout(group, scores, ended, [answers[j].logps for j in keep]))
-        self._state["tokens"] += sum(r.group.shared_tokens for r in found)
+        self._state["tokens"] += sum(tokens_of([r.group], self.actors.shared) for r in found)
         return found
 
     def _scores(
@@ -254,7 +254,7 @@ class PPOTrainer(Runner):
             return totals
         model = self.actors.reward
         with self.actors.acting("reward"):
-            for piece in StepRows(groups, self.config.row_tokens).of(0):
+            for piece in StepRows(groups, self.config.row_tokens, shared=self.actors.shared).of(0):
                 values = model(model.row(piece.groups)).tolist()
                 for group in piece.groups:
                     i = next(i for i, g in enumerate(groups) if g is group)
@@ -275,7 +275,8 @@ class PPOTrainer(Runner):
         of = {id(r.group): r for r in rollouts}
         out = []
         for part in ([r.group for r in rollouts[i::n]] for i in range(n)):
-            rows = [self.actors.policy.row(p.groups) for p in StepRows(part, self.config.row_tokens).of(0)]
+            work = StepRows(part, self.config.row_tokens, shared=self.actors.shared).of(0)
+            rows = [self.actors.policy.row(p.groups) for p in work]
             with self.actors.acting("policy"):
                 old, told = zip(*(self.actors.outputs(row) for row in rows), strict=True)
             with self.actors.acting("reference"):

@@ -15,7 +15,7 @@ from accelerate.utils import gather_object
 
 from hafs.config import TrainConfig
 from hafs.training.logprobs import CandidateLogps, autocast
-from hafs.training.packing import TokenGroup, pack, pieces, share
+from hafs.training.packing import TokenGroup, pack, pieces, share, tokens_of
 from hafs.types import Progress, content_id, silent
 
 
@@ -69,6 +69,11 @@ class ReferenceCache:
                 os.fsync(f.fileno())
 
 
+def _parts(members: list[TokenGroup], row_tokens: int, shared: bool) -> list[list[TokenGroup]]:
+    """A row as it is, or in pieces where one group is longer than a row."""
+    return pieces(members[0], row_tokens, shared) if len(members) == 1 else [members]
+
+
 @torch.no_grad()
 def fill_reference(
     cache: ReferenceCache,
@@ -81,10 +86,11 @@ def fill_reference(
     """The log-probabilities under `model` of all groups into the cache, row by row in a fixed plan; what is there
     stays. Each process computes its share, the main one writes."""
     model.eval()
-    bundles = [[row] for row in pack(groups, config.row_tokens)]
+    bundles = [[row] for row in pack(groups, config.row_tokens, model.shared)]
     missing = [b for b in bundles if any(cache.get(g) is None for g in b[0])]
-    mine = share(missing, accelerator.num_processes)[accelerator.process_index]
-    parts = {p: pieces(missing[p][0][0], config.row_tokens) if len(missing[p][0]) == 1 else missing[p] for p in mine}
+    sizes = [tokens_of(b[0], model.shared) for b in missing]
+    mine = share(sizes, accelerator.num_processes)[accelerator.process_index]
+    parts = {p: _parts(missing[p][0], config.row_tokens, model.shared) for p in mine}
     waiting: list[tuple[list[TokenGroup], list[float]]] = []
     for done, p in enumerate(mine, 1):
         found: list[float] = []

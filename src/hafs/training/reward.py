@@ -62,7 +62,7 @@ def rewards_of(network: CandidateRewards, groups: Sequence[TokenGroup], row_toke
     network.eval()
     found: dict[int, list[float]] = {}
     place = {id(g): i for i, g in enumerate(groups)}
-    for piece in StepRows(groups, row_tokens).of(0):
+    for piece in StepRows(groups, row_tokens, shared=network.shared).of(0):
         values = network(network.row(piece.groups)).tolist()
         for group in piece.groups:
             n = len(group.candidates)

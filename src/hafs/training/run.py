@@ -28,6 +28,7 @@ from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import check_calibrated
 from hafs.training.heads import CandidateRewards, save_classifier
+from hafs.training.left_out import LeftOut
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import Trainer
 from hafs.training.objectives import Objective
@@ -70,13 +71,14 @@ def train(
             done = run.finished()
         if done is not None:
             return TrainResult(**done)
-        refused: list[str] = []
-        train, valid, dropped = split(groups, tokenizer, config, refused)
+        left = LeftOut(config.max_length)
+        train, valid = split(groups, tokenizer, config, left)
+        left.write(output)
         trainer = _trainer(path, tokenizer, train, valid, objective, config, run, accelerator, validate, progress)
         with tracked(kind, config, accelerator):
             result = trainer.fit()
-        result.dropped = dropped
-        result.warnings += data_notes(tokenizer, groups, refused)
+        result.dropped = left.long
+        result.warnings += data_notes(tokenizer, groups, left, output)
         _report(result, trainer, config)
         if accelerator.is_main_process:
             _save(trainer, path, tokenizer, config, output / "model")
@@ -322,15 +324,15 @@ def _save(trainer: Trainer, path: Path, tokenizer: Any, config: TrainConfig, out
 
 
 def split(
-    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig, refused: list[str] | None = None
-) -> tuple[list[TokenGroup], list[TokenGroup], int]:
-    """Token groups for training and validation, and how many were dropped as too long; split by prompt.
+    groups: Sequence[PreferenceGroup], tokenizer: Any, config: TrainConfig, left: LeftOut | None = None
+) -> tuple[list[TokenGroup], list[TokenGroup]]:
+    """Token groups for training and validation, split by prompt.
 
     Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. What the model's
-    chat template does not take is left out and named in `refused`. Raises DataError when a group is marked "test", and
-    when the template takes none.
+    chat template does not take, and what is too long, is left out and noted in `left`. Raises DataError when a group is
+    marked "test", and when nothing is left.
     """
-    refused = [] if refused is None else refused
+    left = left or LeftOut(config.max_length)
     tests = sum(g.split == "test" for g in groups)
     if tests:
         raise DataError(f"{tests} of {len(groups)} prompts are of the test split", "train on other prompts")
@@ -338,36 +340,35 @@ def split(
     limit = round(config.validation_share * 1000)
     train: list[TokenGroup] = []
     valid: list[TokenGroup] = []
-    dropped = 0
     for number, group in enumerate(groups, 1):
         try:
-            tokens = fit(tokenize(tokenizer, group), config.max_length)
+            whole = tokenize(tokenizer, group)
         except TemplateRefuses as e:
-            refused.append(f"prompt {number} ({group.prompt[:40]!r}): {e}")
+            left.refuse(number, group, e.what)
             continue
+        tokens = fit(whole, config.max_length)
+        left.compare(number, group, whole, tokens)
         if tokens is None:
-            dropped += 1
             continue
         held = int(content_id("validation", group.system, group.prompt)[:8], 16) % 1000 < limit
         (valid if (group.split == "validation" if marked else held) else train).append(tokens)
-    if groups and len(refused) == len(groups):
-        raise DataError(f"no prompt can be used; {refused[0]}", "see what the model's chat template takes")
-    return train, valid, dropped
+    left.check(len(groups), len(train) + len(valid))
+    return train, valid
 
 
-def data_notes(tokenizer: Any, groups: Sequence[PreferenceGroup], refused: Sequence[str]) -> list[str]:
+def data_notes(tokenizer: Any, groups: Sequence[PreferenceGroup], left: LeftOut, output: Path) -> list[str]:
     """What became of the data on its way through the chat template."""
-    notes = chat_notes(tokenizer, any(g.system for g in groups))
-    if refused:
-        notes.append(f"{len(refused)} of {len(groups)} prompts were left out: {'; '.join(refused[:5])}")
+    notes = [*chat_notes(tokenizer, any(g.system for g in groups)), *left.notes(len(groups), output)]
     if cut := sum(c.cut for g in groups for c in g.candidates):
         notes.append(f"{cut} answers were cut at the token limit: they are trained without an end of the turn")
     return notes
 
 
-def token_groups(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig) -> tuple[list[TokenGroup], bool]:
+def token_groups(
+    model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, left: LeftOut | None = None
+) -> tuple[list[TokenGroup], bool]:
     """The groups that `train` would train on, and whether it would need a reference; only the tokenizer is loaded."""
-    train, _, _ = split(groups, load_tokenizer(resolve(model)), config)
+    train, _ = split(groups, load_tokenizer(resolve(model)), config, left)
     return train, isinstance(config, DPOConfig) and PreferenceObjective(config).uses_reference
 
 

@@ -65,6 +65,7 @@ class Shape:
     hidden: int
     heads: int
     attention: int
+    keys: int
     vocabulary: int
     shared: bool
     eager: bool
@@ -98,6 +99,7 @@ class Shape:
             hidden=config.hidden_size,
             heads=config.num_attention_heads,
             attention=config.num_attention_heads * width,
+            keys=(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * width,
             vocabulary=config.vocab_size,
             shared=takes_shared_layout(net.config),
             eager=net.config._attn_implementation == "eager",

@@ -41,6 +41,7 @@ from hafs.models.naming import model_hash, resolve
 from hafs.training.advice import recipe_advice, signs_of_trouble
 from hafs.training.checkpoints import RunDirectory, trim_log
 from hafs.training.data import check_calibrated
+from hafs.training.left_out import LeftOut
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.packing import TokenGroup
 from hafs.training.run import check_weights, data_notes, identity, settings_of, split
@@ -98,18 +99,19 @@ def train_dpo_trl(
             run.claim(about, defaults=defaults)
             if done := run.finished():
                 return TrainResult(**done)
-        refused: list[str] = []
-        train, valid, dropped = split(groups, tokenizer, config, refused)
+        left = LeftOut(config.max_length)
+        train, valid = split(groups, tokenizer, config, left)
+        left.write(output)
         if not _pairs(train):
-            raise UsageError("there is nothing to train on", "check the data and max_length")
+            raise UsageError("there is nothing to train on: no prompt has a pair of answers", "give preferences")
         theirs = load_tokenizer(path)
         theirs.eos_token = theirs.decode([stop_ids(tokenizer)[0]])  # what TRL puts at the end of an answer
         _same_tokens(_pairs([*train, *valid]), theirs)
         run.claim(about, defaults=defaults)
         result = _fit(path, tokenizer, theirs, train, valid, config, run, progress)
-        result.dropped = dropped
+        result.dropped = left.long
         result.warnings = [
-            *data_notes(tokenizer, groups, refused),
+            *data_notes(tokenizer, groups, left, output),
             *_advice(train, config),
             *signs_of_trouble(run.log, result.best_step),
         ]

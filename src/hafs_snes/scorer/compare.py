@@ -24,6 +24,7 @@ ENDS = {
     "brk": ("crash", "ran into BRK"),
     "cop": ("crash", "ran into COP"),
     "mailbox overwritten": ("crash", "ran wild and overwrote the harness's mailbox"),
+    "late": ("crash", "overwrote the harness's mailbox: it had not returned when the mailbox said so"),
     "rtl for rts": ("wrong return", "returned with RTL where RTS is due"),
     "rts for rtl": ("wrong return", "returned with RTS where RTL is due"),
 }
@@ -120,6 +121,7 @@ def compare(
         wrong += _memory(Area(name, f"{name} $", 0, 4), video[name], got, results, [], verdict.clobbers)
     if outcome.save_ram.strip(b"\xff"):
         verdict.clobbers.append("cartridge RAM")
+    verdict.clobbers += outcome.left
     if wrong:
         kind = "off by one" if all(d.off_by_one() for d in wrong) else "wrong result"
         verdict.problems += [(kind, str(d)) for d in wrong[:SHOWN]]
@@ -133,8 +135,9 @@ def _cpu_state(vector: Vector, outcome: Outcome, verdict: Verdict) -> None:
         verdict.problems.append(("stack", f"stack pointer off by {off:+d}"))
     if now["E"]:
         verdict.problems.append(("wrong mode", "left the CPU in emulation mode"))
-    for flag, kind in (("M", "wrong register width"), ("X", "wrong register width"), ("D", "wrong mode")):
-        bit = 7 - FLAGS.index(flag)
+    widths = {"M": "wrong register width", "X": "wrong register width"}
+    for flag in "MXDI":
+        bit, kind = 7 - FLAGS.index(flag), widths.get(flag, "wrong mode")
         want = after.flags.get(flag, was["P"] >> bit & 1 if flag != "D" else 0)
         if (now["P"] >> bit & 1) != want:
             verdict.problems.append((kind, f"left flag {flag} at {1 - want}, want {want}"))
@@ -159,7 +162,7 @@ def _registers(vector: Vector, outcome: Outcome, keep: str, verdict: Verdict) ->
             got, want = ((x & mask).to_bytes(size, "little") for x in (now[register], value))
             wrong.append(Difference(register, got, want))
     for flag, value in after.flags.items():
-        if flag not in "MXD" and (now["P"] >> (7 - FLAGS.index(flag)) & 1) != value:
+        if flag not in "MXDI" and (now["P"] >> (7 - FLAGS.index(flag)) & 1) != value:
             verdict.problems.append(("wrong result", f"flag {flag} is {1 - value}, want {value}"))
     return wrong
 

@@ -41,6 +41,7 @@ CAUSES = {
     "wrong mode": "data bank, direct page, decimal or emulation mode left changed",
     "hardware not ready": "a multiply or divide result read before it is there",
     "truncated operand": "an operand too wide for its suffix, which asar cuts silently",
+    "raw branch offset": "a branch to a number, which asar takes as a distance and not as an address",
     "off by one": "results one too high or low, or a block that misses its first or last byte",
     "wrong result": "returns well, with other results",
     "clobber": "right results, but memory or a kept register changed that must not",
@@ -67,6 +68,7 @@ EXPLAINS = {  # a finding explains these failures better than the failure's own 
     "register width": ("wrong register width", LOST | WRONG),
     "hardware not ready": ("hardware not ready", WRONG),
     "truncated": ("truncated operand", LOST | WRONG),
+    "raw offset": ("raw branch offset", LOST | WRONG | {"stack"}),
 }
 
 

@@ -6,16 +6,19 @@
 ;   return by RTS   bank of the code, $FE00:  JSR code : JML came_back    and at $FE14: JML rts_for_rtl
 ;   return by RTL   $0E:FE10:                 JSL code : JML came_back    and at $0E:FE03: JML rtl_for_rts
 ; A wrong kind of return pops the sentinel ($0E) or too little, and lands on the second stub.
+;
+; What a call reports here is a claim: the routine can write the mailbox, too. The host proves a good one by a second call
+; in whose cartridge the three places of return are loops; there it reads the registers out of the CPU itself.
 ; Banks: $00 harness, $01-$0D code under test, $0E stubs, $0F pattern for VRAM/CGRAM/OAM (host), $10-$1F free space.
 
 lorom
-!start_h = 240              ; dot and line where every call starts: just behind the memory refresh, so that clocks repeat
-!start_v = 20
 !sentinel = $0E0E
 
 !cmd    = $700000           ; word, host -> harness: 0 idle, 1 call
 !status = $700002           ; word: 0 running, then one of the codes below
 !enter  = $700008           ; long pointer: the trampoline
+!start_h = $70000C          ; words: dot and line where the call starts
+!start_v = $70000E
 !in_a   = $700010
 !in_x   = $700012
 !in_y   = $700014
@@ -182,15 +185,12 @@ idle:
     LDA.l !in_d
     PHA
 
-    SEP #$20                ; wait for the start position
-    LDA.b #!start_h
+    REP #$20                ; wait for the start position
+    LDA.l !start_h
     STA.l $004207
-    LDA.b #$00
-    STA.l $004208
-    LDA.b #!start_v
+    LDA.l !start_v
     STA.l $004209
-    LDA.b #$00
-    STA.l $00420A
+    SEP #$20
     LDA.b #$30
     STA.l $004200
     LDA.l $004211

@@ -15,6 +15,8 @@ __all__ = ["Finding", "lint"]
 
 ACCUMULATOR = frozenset({"ADC", "AND", "BIT", "CMP", "EOR", "LDA", "ORA", "SBC"})
 INDEX = frozenset({"CPX", "CPY", "LDX", "LDY"})
+BRANCHES = frozenset({"BCC", "BCS", "BEQ", "BMI", "BNE", "BPL", "BRA", "BRL", "BVC", "BVS"})
+RAW = re.compile(r"\$[0-9A-Fa-f]+|%[01]+|\d+")
 WIDE_ONLY = frozenset({"PEA", "PER", "MVN", "MVP", "JSL", "JML"})
 HEX = re.compile(r"[#(\[]*\$([0-9A-Fa-f]+)")
 MATH_START = re.compile(r"\$(?:00)?420[36](?!\w)", re.I)
@@ -24,7 +26,7 @@ DIVIDE_CYCLES, MULTIPLY_CYCLES = 16, 8
 
 @dataclass(frozen=True)
 class Finding:
-    """`kind` is "truncated", "register width", "stack" or "hardware not ready"."""
+    """`kind` is "truncated", "register width", "stack", "hardware not ready" or "raw offset"."""
 
     kind: str
     text: str
@@ -98,6 +100,9 @@ def _cycles(c: Command) -> int:
 
 
 def _operand(c: Command, widths: _Widths) -> list[tuple[str, str]]:
+    if c.word in BRANCHES and RAW.fullmatch(c.operand):
+        why = f"{c.word} {c.operand}: asar takes a number as a distance in bytes, not as an address; name a label"
+        return [("raw offset", why)]
     m = HEX.match(c.operand)
     if not m or c.word in WIDE_ONLY:
         return []

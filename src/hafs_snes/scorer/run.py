@@ -21,9 +21,11 @@ from hafs_snes.scorer.extract import extract, number
 from hafs_snes.scorer.lint import Finding, lint
 from hafs_snes.scorer.places import BLOCK, CODE, CODE_END, FREE, SUPPORT, TEST_BANKS, pc
 from hafs_snes.scorer.screen import screen
+from hafs_snes.scorer.syntax import commands, strip_comment
 
 __all__ = ["Bench", "Report"]
 
+STOPPING = frozenset({"WAI", "STP"})
 START, END = "__hafs_start", "__hafs_end"
 LONGEST_ANSWER = 100_000  # characters
 
@@ -133,7 +135,7 @@ class Bench:
         """Run a check's vanilla code as it is, to prove what the check claims about it."""
         report = Report(extracted="vanilla", assembles=True, total=len(check.vectors), size=0)
         image = self._vanilla_image(check.vanilla)
-        report.verdicts = self._run(check, seed, check.call, self._overlays(image))
+        report.verdicts = self._run(check, seed, check.call, self._overlays(image), check.vanilla)
         return report
 
     def baseline(self, check: Check, seed: str) -> Report:
@@ -165,7 +167,7 @@ class Bench:
             return
         entry = self._entry(check.entry, made.symbols, report)
         overlay = made.image[pc(CODE) : pc(CODE_END)].rstrip(b"\0")  # the rest is zero in the cartridge, too
-        report.verdicts = self._run(check, seed, entry, [(pc(CODE), overlay)])
+        report.verdicts = self._run(check, seed, entry, [(pc(CODE), overlay)], f"{check.support}\n{code}")
 
     def _entry(self, label: str, symbols: Mapping[str, int], report: Report) -> int:
         """Where the label is; code without its label is called from its start, which is noted."""
@@ -202,7 +204,7 @@ class Bench:
             report.stopped = "protected ROM"
             report.errors = [f"{len(wrong) + grown} bytes outside of the allowed places: {', '.join(places)}"]
         else:
-            report.verdicts = self._run(check, seed, check.call, self._overlays(made.image))
+            report.verdicts = self._run(check, seed, check.call, self._overlays(made.image), f"{check.vanilla}\n{code}")
 
     def _vanilla_image(self, vanilla: str) -> bytes:
         """The harness with the check's vanilla code in it."""
@@ -225,7 +227,8 @@ class Bench:
         return [(i, image[i : i + BLOCK]) for i in starts]
 
     # -- both ---
-    def _run(self, check: Check, seed: str, call: int, overlays: list[tuple[int, bytes]]) -> list[Verdict]:
+    def _run(self, check: Check, seed: str, call: int, overlays: list[tuple[int, bytes]], code: str) -> list[Verdict]:
+        waits = any(c.word in STOPPING for line in code.split("\n") for c in commands(strip_comment(line)))
         job = {
             "overlays": [(at, data.hex()) for at, data in overlays],
             "call": call,
@@ -235,6 +238,7 @@ class Bench:
             "keep": check.keep,
             "scratch": check.scratch,
             "vectors": check.rows,
+            "waits": waits,
         }
         try:
             return self.emulator.run(job)

@@ -48,7 +48,7 @@ class AsmScorer:
     """
 
     name = "asm"
-    version = "1"
+    version = "2"
 
     def __init__(
         self, workers: int | None = None, sandbox: str = "auto", seconds: float = 60.0, argument: str = ""

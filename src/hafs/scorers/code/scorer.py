@@ -6,17 +6,17 @@ import importlib.util
 import json
 import math
 import shlex
-import sys
 import sysconfig
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from hafs.errors import DataError, HafsError, MissingTool, UsageError
-from hafs.sandbox import Limits, Result, Sandbox, open_sandbox
+from hafs.sandbox import Limits, Result, Sandbox, interpreter, open_sandbox
 from hafs.scorers.code import syntax
+from hafs.scorers.code.command import Command, command_of, script_hashes, verdict
 from hafs.scorers.fences import LONGEST_ANSWER, fences
 from hafs.types import Candidate, Prompt, Score, content_id
 
@@ -94,7 +94,7 @@ class CodeScorer:
     """
 
     name = "code"
-    version = "1"
+    version = "2"
 
     def __init__(self, argument: str = "", sandbox: str = "auto", **_: Any) -> None:
         self._settings = _parse(argument)
@@ -105,7 +105,19 @@ class CodeScorer:
             asked["grammars"] = version("tree-sitter-language-pack")
         except importlib.metadata.PackageNotFoundError:
             asked["grammars"] = "missing"
+        self._asked: Mapping[str, Any] = asked
         self.arguments: Mapping[str, Any] = asked
+        self.prepare(())
+
+    def prepare(self, prompts: Iterable[Prompt]) -> None:
+        """Take what the scripts hold that the scorer's command and those of `prompts` name into `arguments`: after a
+        script is edited, answers are scored anew.
+        """
+        hashes = script_hashes(self._settings.run, self._settings.files)
+        for prompt in prompts:
+            if prompt.checker == self.name and (run := prompt.check.get("run")) and isinstance(run, str):
+                hashes |= script_hashes(run, prompt.check.get("files", ()))
+        self.arguments = {**self._asked, **({"scripts": dict(sorted(hashes.items()))} if hashes else {})}
 
     def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
         """See `Scorer.score`. Raises DataError when a prompt's check is malformed, before anything runs."""
@@ -158,18 +170,15 @@ class CodeScorer:
 
     def _trees(self, codes: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
         """The answers of syntax.py; fewer than `codes` when one of them brought it down."""
-        program = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+        program, read = interpreter()
         site = Path(sysconfig.get_paths()["platlib"])
-        read = [program, Path(sysconfig.get_paths()["stdlib"]), site]
-        libraries = Path(sysconfig.get_config_var("LIBDIR") or "/nowhere")
-        read += [libraries] if libraries.is_dir() else []
         asked = json.dumps({"path": [str(site)], "codes": codes}).encode()
         source = Path(syntax.__file__).read_text(encoding="utf-8")
         limits = Limits(seconds=60.0, memory_mb=2048)
-        result = self._sandbox().run([str(program), "-sPSB", "-c", source], read=read, stdin=asked, limits=limits)
+        result = self._sandbox().run([program, "-sPSB", "-c", source], read=[*read, site], stdin=asked, limits=limits)
         if result.status == "sandbox broken":
             raise HafsError(f"the sandbox is broken: {result.reason}", "hafs doctor")
-        return [json.loads(line) for line in result.stdout.splitlines()]
+        return [row for line in result.stdout.splitlines()[: len(codes)] if (row := _tree(line))]
 
     def _judged(self, asked: Settings, language: str, code: str, tree: dict[str, Any] | str) -> dict[str, Any] | str:
         """The parts of a Score, or why there is none."""
@@ -191,15 +200,19 @@ class CodeScorer:
             }
         if not asked.run:
             return {"value": 1.0, "key": (1.0, 1.0), "details": details}
-        said = _verdict(self._command(asked, language, code))
+        try:
+            command = command_of(asked.run, asked.files)
+        except HafsError as e:
+            return f"{e.what} ({e.fix})"
+        said = verdict(self._run(command, asked, language, code), command)
         if isinstance(said, str):
             return said
         return {**said, "key": (1.0, said["value"]), "details": {**details, **said["details"]}}
 
-    def _command(self, asked: Settings, language: str, code: str) -> Result:
+    def _run(self, command: Command, asked: Settings, language: str, code: str) -> Result:
         name = f"answer.{(LANGUAGES.get(language) or (language or 'txt',))[0] if language != 'c' else 'c'}"
-        argv = [word.replace("{file}", name) for word in shlex.split(asked.run)]
-        read = [Path(p) for p in (*argv, *asked.read) if p.startswith("/") and Path(p).exists()]
+        argv = [word.replace("{file}", name) for word in command.argv]
+        read = [*command.read, *(Path(p).absolute() for p in asked.read if Path(p).exists())]
         files = {name: code.encode("utf-8", "replace"), **{k: v.encode() for k, v in asked.files.items()}}
         limits = Limits(seconds=asked.seconds, memory_mb=asked.memory_mb, processes=32)
         return self._sandbox().run(argv, files=files, read=read, limits=limits)
@@ -207,6 +220,17 @@ class CodeScorer:
     def _to_score(self, candidate: Candidate, said: dict[str, Any] | str) -> Score:
         blank = (candidate.id, self.name, self.version, self.arguments)
         return Score(*blank, reason=said) if isinstance(said, str) else Score(*blank, **said)
+
+
+def _tree(line: bytes) -> dict[str, Any]:
+    """A line of syntax.py; empty when it is none."""
+    try:
+        row = json.loads(line)
+        kinds = {"errors": int, "share": float, "first": int}
+        sound = row.keys() == kinds.keys() and all(isinstance(row[k], (kind, int)) for k, kind in kinds.items())
+    except (ValueError, AttributeError, RecursionError):
+        return {}
+    return row if sound else {}
 
 
 def find(answer: str, language: str = "") -> tuple[str, str]:
@@ -220,39 +244,6 @@ def find(answer: str, language: str = "") -> tuple[str, str]:
     if mine:
         return language, "\n\n".join(b.text for b in mine) + "\n"
     return (language, "") if blocks else (language, answer[:LONGEST_ANSWER])
-
-
-def _verdict(result: Result) -> dict[str, Any] | str:
-    """What a command said of the code, or why that cannot be read."""
-    if result.status == "sandbox broken":
-        return f"the command could not be run: {result.reason}"
-    output = (result.stdout + b"\n" + result.stderr).decode(errors="replace").strip()[-400:]
-    if result.status in ("timed out", "killed"):
-        cause = "timeout" if result.status == "timed out" or "time" in result.reason else f"killed: {result.reason}"
-        return {"value": 0.0, "passed": False, "cause": cause, "details": {"output": output}}
-    last = result.stdout.decode(errors="replace").strip().rpartition("\n")[2]
-    if last.startswith("{"):
-        try:
-            row = json.loads(last)
-            value = float(row["value"])
-        except (ValueError, KeyError, TypeError) as e:
-            return f"the command's result cannot be read: {e!r}"
-        if not (math.isfinite(value) and 0 <= value <= 1):
-            return f"the command's value is {value}, not from 0 to 1"
-        passed = row.get("passed")
-        return {
-            "value": value,
-            "passed": passed if isinstance(passed, bool) else None,
-            "cause": str(row.get("cause", "")),
-            "details": {"said": row.get("details", {})},
-        }
-    right = result.status == "finished"
-    return {
-        "value": float(right),
-        "passed": right,
-        "cause": "" if right else result.reason,
-        "details": {} if right else {"output": output},
-    }
 
 
 def _parse(argument: str) -> Settings:

@@ -105,15 +105,24 @@ def matches_schema(value: Any, schema: Mapping[str, Any]) -> str:
     """What is wrong with a value by a JSON schema, or "". Raises MissingTool, DataError for a broken schema."""
     try:
         import jsonschema
+        import referencing
     except ImportError as e:
         raise MissingTool("the package jsonschema is not installed", "pip install 'hafs[text]'") from e
-    kind = jsonschema.validators.validator_for(schema)
+    kind = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
         kind.check_schema(schema)
     except jsonschema.SchemaError as e:
         raise DataError(f"the prompt's JSON schema is wrong: {e.message}", "correct the schema") from e
-    try:
-        errors = sorted(kind(schema).iter_errors(value), key=lambda e: list(map(str, e.path)))
-    except RecursionError:
-        return "nested too deep"
+    try:  # an empty registry: what the schema refers to outside of itself is not fetched
+        errors = sorted(kind(schema, registry=referencing.Registry()).iter_errors(value), key=_place)
+    except RecursionError as e:
+        raise HafsError("the answer or the schema is nested too deep to be checked", "write the schema simpler") from e
+    except referencing.exceptions.Unresolvable as e:
+        raise HafsError(
+            f"the prompt's JSON schema refers to {e.ref!r}, which is not in it", "correct the schema"
+        ) from e
     return errors[0].message[:200] if errors else ""
+
+
+def _place(error: Any) -> list[str]:
+    return list(map(str, error.path))

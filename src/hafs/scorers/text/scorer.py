@@ -8,17 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hafs.errors import DataError, HafsError, MissingTool, UsageError
-from hafs.scorers.text.measures import (
-    as_json,
-    fluency,
-    found,
-    language,
-    languages,
-    length,
-    matches_schema,
-    repetition,
-    words,
-)
+from hafs.scorers.text.measures import fluency, found, language, languages, length, repetition, words
+from hafs.scorers.text.worker import Bounded
 from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["TextScorer", "Wanted"]
@@ -42,7 +33,7 @@ class TextScorer:
     """Scores any text; a prompt with checker "text" may ask for more by the keys of `Wanted` in its check."""
 
     name = "text"
-    version = "1"
+    version = "2"
 
     def __init__(self, argument: str = "", **_: Any) -> None:
         settings = _settings(argument)
@@ -53,6 +44,7 @@ class TextScorer:
         asked = {k: v for k, v in asdict(self._wanted).items() if v}
         self.arguments: Mapping[str, Any] = asked
         self._judge: Any = None
+        self._bounded = Bounded()
         self._model = model
         if model:
             from hafs.models.naming import model_hash, resolve
@@ -77,8 +69,9 @@ class TextScorer:
                 yield Score(**blank, reason=e.what)
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Let go of the model and of the process."""
         self._judge = None
+        self._bounded.close()
 
     def _of(self, prompt: Prompt) -> Wanted:
         if prompt.checker != self.name or not prompt.check:
@@ -102,7 +95,7 @@ class TextScorer:
             musts["wrong language"] = details["language"] == wanted.language
             parts["language"] = float(musts["wrong language"])
         if wanted.regex:
-            musts["pattern not found"] = found(wanted.regex, text)
+            musts["pattern not found"] = self._bounded.found(wanted.regex, text)
             parts["regex"] = float(musts["pattern not found"])
         if wanted.json or wanted.schema is not None:
             self._json(text, wanted, parts, musts, details)
@@ -122,9 +115,8 @@ class TextScorer:
     def _json(
         self, text: str, wanted: Wanted, parts: dict[str, float], musts: dict[str, bool], details: dict[str, Any]
     ) -> None:
-        musts["not JSON"], value = as_json(text)
+        musts["not JSON"], problem = self._bounded.json(text, wanted.schema)
         if wanted.schema is not None and musts["not JSON"]:
-            problem = matches_schema(value, wanted.schema)
             musts["not by the schema"] = not problem
             if problem:
                 details["problems"] = [problem]

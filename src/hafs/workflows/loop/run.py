@@ -29,7 +29,7 @@ from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.gather import agreement, facts, judge_cards, sources, training_of
-from hafs.scorers.run import identity, scorer_for, stored_answers
+from hafs.scorers.run import identity, scorer_for, stored_answers, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
@@ -170,6 +170,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         if source.copies and source.nearest is not None:
             said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
             say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
+        try_commands(loop.config, [*held, *source.trainable()])
         with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
