@@ -8,7 +8,7 @@ ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extr
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge clean
+.PHONY: demo setup assets test faults check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -39,6 +39,9 @@ assets: $(READY)
 test: assets $(DEVELOP)          ## the tests, in under 15 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+faults: assets $(DEVELOP)        ## every fault of tests/faults; ends with one RESULT line
+	@PYTHONPATH=tests/faults $(BIN)/python -m catalogue
 
 check: $(DEVELOP)       ## lint, types, import rules, generated docs
 	@$(BIN)/ruff check .

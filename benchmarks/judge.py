@@ -21,12 +21,12 @@ import httpx2
 
 from common import peak_mb, result
 from hafs.judge import open_protocol
-from hafs.judge.clients import OpenAIClient
 from hafs.judge.prices import load_prices
 from hafs.judge.run.calling import Manner
 from hafs.judge.run.ledger import Ledger
 from hafs.judge.run.runner import Judging, judge
 from hafs.judge.work import Selection, Work
+from hafs.servers.openai import OpenAIClient
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
 

@@ -8,8 +8,13 @@ optimiser step and, unless it is cached, the reference pass, not imports, loadin
 - `all_edges_k4`: four answers a prompt, all six edges; an answer is in three pairs, the prompt in six.
 - `best_worst_r1`, `best_worst_r4`: one pair a prompt; the prompt is as long as an answer, or four times as long.
 - `warm_cache`: as `all_edges_k4` when the reference's log-probabilities are known from before (TRL: precomputed).
+- `demo_data`: prompts of the demo under the model's own template, all edges; `--data FILE` takes groups that
+  `hafs preferences build` wrote, such as the demo's. Without it answers are made from the prompts' proven ones.
+- `system_prompt`: 512 tokens of system text before every prompt, four answers, all edges. TRL computes four of the 24
+  pairs, since its time is that of its pairs.
 
-`dedup_gain` is what computing each unique answer once brings, `prefix_gain` what sharing the prompt brings on top; both
+`dedup_gain` is what computing each unique answer once brings, `prefix_gain` what sharing the prompt brings on top, and
+`vs_before` the time of the layout that the token tree replaced (before.py) over that of the tree, on `demo_data`; these
 are measured on hafs' step alone. The last line is RESULT; the bars printed beside the figures are goals, not checks.
 """
 
@@ -29,7 +34,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,12 +44,19 @@ from common import peak_mb, result, seconds
 
 @dataclass(frozen=True)
 class Shape:
-    """Groups of one size: tokens of a prompt, tokens of an answer (with the end of turn), answers, groups a step."""
+    """Groups of one size: tokens of a prompt, tokens of an answer (with the end of turn), answers, groups a step.
+
+    `system` tokens before every prompt are the same in all; of TRL's pairs at most `limit` are computed (0: all).
+    `data` marks a scenario whose groups are those of a file, or are made of the demo's prompts.
+    """
 
     prompt: int
     answer: int
     answers: int
     groups: int
+    system: int = 0
+    limit: int = 0
+    data: bool = False
 
     @property
     def pairs(self) -> int:
@@ -56,14 +68,19 @@ SHAPES = {
     "all_edges_k4": Shape(64, 48, 4, 2),
     "best_worst_r1": Shape(64, 64, 2, 4),
     "best_worst_r4": Shape(128, 32, 2, 4),
+    "demo_data": Shape(0, 0, 4, 4, data=True),
+    "system_prompt": Shape(64, 48, 4, 4, system=512, limit=4),
 }
 SCENARIOS = (*SHAPES, "warm_cache")
 BATCHES = (1, 2, 4, 8)
 BARS = {
-    "all_edges_k4_speed": ">= 12",
+    "all_edges_k4_speed": ">= 8",
     "all_edges_k4_memory": "<= 0.35",
-    "best_worst_r1_speed": ">= 2.5",
-    "best_worst_r4_speed": ">= 3.5",
+    "best_worst_r1_speed": ">= 1.8",
+    "best_worst_r4_speed": ">= 4",
+    "demo_data_speed": ">= 8",
+    "system_prompt_speed": ">= 18",
+    "vs_before": ">= 1.25",
 }
 TINY = Shape(8, 8, 2, 1)
 
@@ -80,6 +97,9 @@ def main() -> None:
         if options.profile:
             bench.run("profile", "all_edges_k4")
             return
+        if options.before:
+            result(**bench.before())
+            return
         result(**bench.all())
 
 
@@ -89,6 +109,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=2, help="alternations")
     parser.add_argument("--groups", type=int, help="groups a step, instead of each scenario's own number")
     parser.add_argument("--trl-batch", type=int, help="TRL's batch size in pairs, instead of searching for it")
+    parser.add_argument("--data", type=Path, help="preference groups for demo_data, as `hafs preferences build` writes")
+    parser.add_argument("--before", action="store_true", help="only vs_before, without TRL")
     parser.add_argument("--model", default="default", help="another model to train")
     parser.add_argument("--profile", action="store_true", help="only print the top operators of one step of hafs")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -119,7 +141,8 @@ class Bench:
             "model": self.options.model,
             "groups": self.options.groups or size.groups,
             **more,
-            "shape": [size.prompt, size.answer, size.answers, size.groups],
+            "shape": asdict(size),
+            "data": str(self.options.data.resolve()) if self.options.data else "",
         }
         command = [sys.executable, __file__, "--worker", json.dumps(spec)]
         done = subprocess.run(command, env=self.env, capture_output=True, text=True)
@@ -140,7 +163,20 @@ class Bench:
         for name in ("best_worst_r1", "best_worst_r4"):
             if name in self.wanted:
                 figures |= self.compare(name, self.alternate(name, ["hafs", "trl"]))
+        if "demo_data" in self.wanted:
+            figures |= self.compare("demo_data", self.alternate("demo_data", ["hafs", "trl"])) | self.before()
+        if "system_prompt" in self.wanted:
+            figures |= self.compare("system_prompt", self.alternate("system_prompt", ["hafs", "trl"]))
         return figures
+
+    def before(self) -> dict[str, float]:
+        """What the token tree brings over the layout before it."""
+        found = self.run("versus", "demo_data", cycles=max(2, self.options.runs))
+        print(
+            f"hafs' step on demo_data: {found['tokens_before']} tokens before, {found['tokens']} now;"
+            f" time before / now, run by run: {', '.join(f'{r:.2f}' for r in found['ratios'])}"
+        )
+        return {"vs_before": statistics.median(found["ratios"])}
 
     def search(self) -> None:
         """Choose TRL's batch size: the fastest, and of those within 3 % of it the one that takes least memory."""
@@ -166,8 +202,9 @@ class Bench:
         for _ in range(self.options.runs):
             for peer in peers:
                 do, warm = peer.partition(",")[0], peer.endswith("warm")
-                runs[peer].append(self.run(do, shape, batch=self.batch, warm=warm))
-            _same_task([r[-1] for r in runs.values()])
+                limit = SHAPES[shape].limit or None
+                runs[peer].append(self.run(do, shape, batch=self.batch, warm=warm, limit=limit))
+            _same_task([r[-1] for r in runs.values()], ("loss",) if limit else ("loss", "logps"))
         return runs
 
     def all_edges(self) -> dict[str, float]:
@@ -235,13 +272,13 @@ def _median(runs: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float
     return statistics.median(map(of, runs))
 
 
-def _same_task(runs: Sequence[dict[str, Any]]) -> None:
+def _same_task(runs: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
     """Stop when the peers did not see the same answers: then the figures would mean nothing.
 
     Before the first update loss and log-probabilities are the model's own. (The tolerance is for the mean of passes
     of unequal size, which TRL logs.)
     """
-    for key in ("loss", "logps"):
+    for key in keys:
         values = [r[key] for r in runs]
         if max(values) - min(values) > 0.05 * abs(values[0]):
             raise SystemExit(f"the engines did not train on the same thing: {key} {values}")
@@ -267,7 +304,11 @@ def data(tokenizer: Any, shape: Shape, n: int, seed: int = 0) -> list[Any]:
         return (*words(shape.answer - 1), tokenizer.eos_token_id)
 
     edges = tuple(Edge(i, j) for i, j in itertools.combinations(range(shape.answers), 2))
-    return [TokenGroup(words(shape.prompt), tuple(answer() for _ in range(shape.answers)), edges) for _ in range(n)]
+    system = words(shape.system)
+    return [
+        TokenGroup((*system, *words(shape.prompt)), tuple(answer() for _ in range(shape.answers)), edges)
+        for _ in range(n)
+    ]
 
 
 def settings(groups: int, accumulation: int = 1) -> Any:
@@ -287,17 +328,23 @@ def loaded(spec: dict[str, Any]) -> tuple[Any, Any, list[Any], dict[str, Any]]:
     quiet()
     path = resolve(spec["model"])
     tokenizer, net = load_tokenizer(path), load_model(path)
-    shape = Shape(*spec["shape"])
+    shape = Shape(**spec["shape"])
     for weights in net.parameters():
         weights.detach().sum()  # weights mapped from a file are in memory once they have been read
+    if shape.data:
+        from groups import demo_groups
+
+        groups = demo_groups(tokenizer, spec["data"], shape.answers, spec["groups"])
+    else:
+        groups = data(tokenizer, shape, spec["groups"])
     about = {
-        "groups": spec["groups"],
-        "pairs": spec["groups"] * shape.pairs,
+        "groups": len(groups),
+        "pairs": sum(len(g.edges) for g in groups),
         "precision": pick_precision(),
         "threads": torch.get_num_threads(),
         "loaded_mb": memory_mb("VmRSS"),
     }
-    return net, tokenizer, data(tokenizer, shape, spec["groups"]), about
+    return net, tokenizer, groups, about
 
 
 def hafs(spec: dict[str, Any]) -> dict[str, Any]:
@@ -472,6 +519,30 @@ def layouts(spec: dict[str, Any]) -> dict[str, Any]:
     return {**about, "dedup_gain": dedup, "prefix_gain": prefix}
 
 
+def versus(spec: dict[str, Any]) -> dict[str, Any]:
+    """One step, reference known, with the token tree and with the layout before it in turn."""
+    from before import Before, before, size
+    from hafs.training.logprobs import CandidateLogps
+    from hafs.training.packing import StepRows
+    from hafs.training.reference import ReferenceCache
+    from hafs.training.run import with_adapter
+
+    net, tokenizer, groups, about = loaded(spec)
+    config, cache = settings(len(groups)), ReferenceCache(None, ["benchmark"])
+    cache.put(groups, [0.0] * sum(len(g.candidates) for g in groups))
+    net = with_adapter(net, config)
+    ratios, network, old = [], CandidateLogps(net), Before(net)
+    for _ in range(spec["cycles"]):
+        warm_up(network, tokenizer)
+        now, _ = fit(network, groups, cache, config)
+        with before(net):
+            warm_up(old, tokenizer)
+            then, _ = fit(old, groups, cache, config)
+        ratios.append(then / now)
+    tokens = sum(piece.tokens for piece in StepRows(groups, config.row_tokens).of(0))
+    return {**about, "ratios": ratios, "tokens": tokens, "tokens_before": sum(map(size, groups))}
+
+
 def profile(spec: dict[str, Any]) -> dict[str, Any]:
     """Print the operators that one step of hafs spends its time in, and what takes memory."""
     from torch.profiler import ProfilerActivity
@@ -493,7 +564,7 @@ def profile(spec: dict[str, Any]) -> dict[str, Any]:
     return {**about, "seconds": took}
 
 
-WORKERS = {"hafs": hafs, "trl": trl, "layouts": layouts, "profile": profile}
+WORKERS = {"hafs": hafs, "trl": trl, "layouts": layouts, "versus": versus, "profile": profile}
 
 
 def memory_mb(field: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from typer.main import get_command
 
 from hafs import registry
-from hafs.cli import app
+from hafs.cli import build_app
 from hafs.config import Config
 
 PAGE = Path(__file__).parent / "cli.md"
@@ -47,7 +47,7 @@ def page() -> str:
         "Made from the code by `make docs`. Flags may be written with `-` or `_`; every verb takes `--help`.",
         "",
     ]
-    for name, command in verbs(get_command(app), "hafs"):
+    for name, command in verbs(get_command(build_app()), "hafs"):
         lines += verb_lines(name, command)
     lines += ["## Losses of `hafs train dpo --loss`", "", "| loss | what it is |", "| --- | --- |"]
     lines += [f"| `{n.replace('_', '-')}` | {registry.load('losses', n).doc} |" for n in registry.names("losses")]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from hafs.annotate.service import AnnotationService
 from hafs.annotate.web.app import create_app
+from hafs.annotate.web.gate import server_of
 from hafs.config import AnnotateSettings
 from hafs.store import Store, open_store
 from hafs.types import Annotation, Candidate, Prompt, Queued
@@ -75,7 +75,7 @@ class Site:
 def served(app: Any) -> Iterator[str]:
     """An application on a free port; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = server_of(app, lifespan="off")
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:

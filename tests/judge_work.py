@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hafs.judge import open_protocol
-from hafs.judge.clients import AnthropicClient, Client, OpenAIClient
 from hafs.judge.prices import load_prices
 from hafs.judge.run.calling import Manner
 from hafs.judge.run.runner import JudgeResult, Judging, judge
 from hafs.judge.work import Selection
+from hafs.servers.anthropic import AnthropicClient
+from hafs.servers.client import Client
+from hafs.servers.openai import OpenAIClient
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt, Reference
 

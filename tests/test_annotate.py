@@ -549,6 +549,13 @@ def test_rating_asks_for_each_answer_alone(store: Store) -> None:
     group = group_from_people(prompt, store.candidates(prompt_ids=prompt.id), said)
     assert group is not None
     assert {(a, b) for a, b, _ in group.pairs()} == {("m says 0", "m says 1"), ("m says 0", "m says 2")}
+    with_labels = group_from_people(prompt, store.candidates(prompt_ids=prompt.id), said, labels=True)
+    assert with_labels is not None and with_labels.edges == group.edges
+    assert {c.text: c.label and (c.label.good, c.label.source) for c in with_labels.candidates} == {
+        "m says 0": (True, "human:ann"),
+        "m says 1": (False, "human:ann"),
+        "m says 2": (False, "human:ann"),
+    }
 
 
 def test_review_asks_about_verdicts_that_people_or_scores_contradict(store: Store) -> None:

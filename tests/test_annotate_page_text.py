@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from annotate_site import TOKEN, Site, graded, site
 from hafs.annotate.web import render
-from hafs.annotate.web.security import CSP, hash_password, verify_password
+from hafs.annotate.web.gate import CSP
+from hafs.annotate.web.security import hash_password, verify_password
 from hafs_snes.lexer import AsarLexer, looks_like_asm
 
 PIECES = [
@@ -294,3 +295,12 @@ def test_accounts(guarded: Site) -> None:
     for _ in range(5):
         assert client.post("/enter", {"name": "bob", "password": "x"})[0] == 401
     assert client.post("/enter", {"name": "bob", "password": "x"})[0] == 429
+
+
+def test_the_name_screen_is_filled_in_and_focused() -> None:
+    from hafs.annotate.web.app import _Pages
+
+    pages = _Pages(None)  # type: ignore[arg-type]
+    asked = bytes(pages.page("enter.html", state="name", login='a"b').body).decode()
+    assert "autofocus" in asked and 'value="a&#34;b"' in asked
+    assert "autofocus" in bytes(pages.page("enter.html", state="login", login="ann").body).decode()

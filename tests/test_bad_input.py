@@ -558,7 +558,7 @@ def test_no_sandbox_and_then_one(
     (inside / "hafs.toml").write_text(SETTINGS)
     ran = hafs("score").ok()
     assert "9 candidates scored now, 0 unscored" in ran.out
-    assert "asm@1: 9 scored, 0 right, 0 unscored, coverage 100%" in ran.out
+    assert "asm@2: 9 scored, 0 right, 0 unscored, coverage 100%" in ran.out
 
 
 # places that cannot be written

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from hafs.cli import app
+from hafs.cli import build_app
 from hafs.evals import Comparison, EvalResult, to_markdown, to_text
 from hafs.evals.tables import main_table, markdown_table
 from hafs.store import open_workspace
@@ -30,7 +30,7 @@ HEAVY = ("torch", "transformers", "peft", "accelerate", "sqlalchemy", "pydantic"
 def verbs() -> list[str]:
     """Every verb with its group, as typed."""
     found = []
-    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+    for name, command in get_command(build_app()).commands.items():  # type: ignore[attr-defined]
         inner = [*getattr(command, "commands", [""]), *[""] * getattr(command, "invoke_without_command", False)]
         found += [f"{name} {child}".strip() for child in dict.fromkeys(inner)]
     return found
@@ -104,7 +104,7 @@ def test_flags_with_either_mark(tmp_path: Path) -> None:
 
 
 def test_every_flag_of_every_verb_takes_both_marks() -> None:
-    root = get_command(app)
+    root = get_command(build_app())
     seen = 0
     with root.make_context("hafs", [], resilient_parsing=True) as top:
         for verb in verbs():
@@ -648,3 +648,23 @@ def test_a_prompt_of_a_split_and_an_export_come_back(tmp_path: Path) -> None:
     ran = hafs("data", "export", "prompts", tmp_path / ":smile:.jsonl", "-w", root).ok()
     assert ran.out == f"1 prompts in {tmp_path}/:smile:.jsonl\n", "names are printed as they are"
     assert lines(tmp_path / ":smile:.jsonl") == [json.loads(json.dumps(row))]
+
+
+def test_every_setting_of_training_has_a_flag() -> None:
+    from hafs.config import Config
+
+    group = get_command(build_app()).commands["train"]  # type: ignore[attr-defined]
+    for verb in ("dpo", "reward", "ppo"):
+        taken = {p.name for p in group.commands[verb].params}
+        missing = set(Config.model_fields[verb].annotation.model_fields) - taken - {"lora"}  # type: ignore[union-attr]
+        assert not missing, (verb, missing)
+        assert {"lora_rank", "lora_alpha", "set_"} <= taken
+
+
+def test_set_reaches_any_setting_and_refuses_what_is_none(tmp_path: Path) -> None:
+    hafs("init", tmp_path).ok()
+    shown = hafs("config", "-w", tmp_path, "--set", "annotate.overlap=0.5", "--set", "loop.target.asm=0.9", "--json")
+    assert (found := json.loads(shown.out))["annotate"]["overlap"] == 0.5 and found["loop"]["target"] == {"asm": 0.9}
+    assert json.loads(hafs("config", "-w", tmp_path, "--json").out)["annotate"]["overlap"] == 0.1
+    hafs("config", "-w", tmp_path, "--set", "dpo.betta=1").failed(2, "unknown setting 'dpo.betta'")
+    hafs("config", "-w", tmp_path, "--set", "dpo.beta").failed(2, "section.key=value")

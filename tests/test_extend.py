@@ -35,10 +35,11 @@ def run(code: str, *words: str, path: Path | None = None, cwd: Path) -> subproce
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page's code as an installed package: one module, and its entry points."""
+    """The page's code as an installed package: a module for each, and their entry points."""
     folder = tmp_path_factory.mktemp("package")
     text = PAGE.read_text()
-    (folder / "my_hafs.py").write_text("\n\n".join(re.findall(r"```python\n(.*?)```", text, re.S)))
+    for name, code in re.findall(r"```python\n# (my_\w+\.py)\n(.*?)```", text, re.S):
+        (folder / name).write_text(code)
     info = folder / "my_hafs-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-hafs\nVersion: 1\n")

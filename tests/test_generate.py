@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conftest import byte_tokenizer, tiny_network
 from hafs.backends import Answer, Request
 from hafs.config import GenerateConfig
 from hafs.generation.candidates import generate_candidates, sampling_of
@@ -158,3 +159,22 @@ def test_a_killed_process_leaves_whole_batches(backend: TransformersBackend, tin
         undisturbed = generate_candidates(whole, backend, PROMPTS, CONFIG)
         assert generate_candidates(cut, backend, PROMPTS, CONFIG).candidates == undisturbed.candidates
         assert rows(cut) == rows(whole)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_what_all_prompts_begin_with_is_computed_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers are those of whole prompts; a model with a window computes those, since padding would count in it."""
+    net = tiny_network(family).double()
+    backend = TransformersBackend.of(net, byte_tokenizer())
+    prompts = [[*range(1, 41), *rest] for rest in ((50, 51), (60,), (70, 71, 72))]
+    config = GenerateConfig(temperature=1.0, max_new_tokens=6)
+    widths: list[tuple[int, ...]] = []
+    net.model.embed_tokens.register_forward_pre_hook(lambda _, args: widths.append(tuple(args[0].shape)))
+    once = backend.decode(prompts, [2, 1, 2], config, seed=3)
+    assert widths[:2] == ([(1, 40), (3, 3)] if family == "llama" else [(3, 43), (5, 1)])
+    monkeypatch.setattr("hafs.generation.transformers.WORTH_A_PASS", 10**9)
+    whole = backend.decode(prompts, [2, 1, 2], config, seed=3)
+    assert [(ids, finish) for ids, _, finish in once] == [(ids, finish) for ids, _, finish in whole]
+    assert [lp for _, lp, _ in once] == pytest.approx([lp for _, lp, _ in whole], abs=1e-5)
+    equal = backend.decode([prompts[0]] * 2, [1, 1], config, seed=3)  # of equal prompts each keeps a token of its own
+    assert len(equal) == 2

@@ -16,8 +16,9 @@ import pytest
 from sqlalchemy import select
 
 from hafs.judge.prices import load_prices
-from hafs.judge.run import batches, limits
+from hafs.judge.run import batches
 from hafs.judge.run.ledger import Batch, Ledger
+from hafs.servers import limits
 from hafs.store import Store, open_store
 from hafs.store.schema import judge_batches, judge_calls
 from judge_server import JudgeServer, honest

@@ -21,12 +21,14 @@ from sqlalchemy import delete, select
 
 from hafs.errors import UsageError
 from hafs.judge import consistent
-from hafs.judge.clients import CallFailed, ReplayClient, Reply, open_client
+from hafs.judge.clients import ReplayClient, open_client
 from hafs.judge.prices import load_prices
-from hafs.judge.run import limits
 from hafs.judge.run.calling import Manner
 from hafs.judge.run.ledger import Call, Ledger
 from hafs.judge.run.runner import probes
+from hafs.servers import limits
+from hafs.servers.client import Reply
+from hafs.servers.errors import CallFailed
 from hafs.store import Store
 from hafs.store.schema import judge_calls
 from hafs.store.schema import verdicts as verdict_table
@@ -185,6 +187,24 @@ def test_a_reply_cut_off_by_the_limit_of_tokens_is_malformed(store: Store, serve
     for api in APIS:
         (result,) = run(store, client_of(api, serve(honest, lambda q: "length")))
         assert dict(result.reliability.verdicts) == {"malformed": 8}
+
+
+@pytest.mark.parametrize("how", ["cut", "thinks", "half"])
+def test_what_could_not_be_read_is_said_with_the_remedy(tmp_path: Path, serve: Any, how: str) -> None:
+    """Nothing readable is a failure; where some of it was, the rest is named."""
+    filled(root := workspace(tmp_path / "w"), prompts=2).close()
+    server = serve(
+        (lambda q: "<think>A is better, or B") if how == "thinks" else honest,
+        lambda q: "length" if how == "cut" or (how == "half" and q.texts["REQUEST"] == "prompt 0") else None,
+    )
+    ran = hafs("judge", "run", "--judge", f"m@{server.v1}", "--max-tokens", 64, "-w", root)
+    assert ran.code == (0 if how == "half" else 1)
+    if how == "thinks":
+        assert "4 replies could not be read; most often (4): its thought has no end" in ran.err
+    else:
+        n = 4 if how == "cut" else 2
+        assert f"{n} replies were cut off at 64 tokens: --max-tokens above 64" in ran.err
+    assert ("nothing that it said could be read" in ran.err) == (how != "half")
 
 
 @pytest.mark.parametrize("protocol", ["listwise", "pairwise", "pointwise", "reference"])

@@ -256,6 +256,8 @@ def test_statistics_of_files_and_of_the_workspace(inside: Path) -> None:
     }
     assert (inside / "s.svg").read_text().startswith("<svg")
     hafs("preferences", "stats", "--output", "s.html").ok()
+    page = Path("s.html").read_text()
+    assert "<title>Preferences" in page and "Weight by source" in page and "prefers-color-scheme" in page
     assert "judge" in (inside / "s.html").read_text()
     hafs("preferences", "stats", "--output", "s.gif").failed(2, "neither .svg nor .html")
 

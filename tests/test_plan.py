@@ -191,6 +191,15 @@ def test_two_pass_splits_a_group_to_the_prompt_and_one_candidate(tmp_path: Path)
     assert split.reference_seconds == 0
 
 
+def test_the_dry_run_says_what_pairs_would_take_and_what_the_tree_does(tmp_path: Path) -> None:
+    """Two prompts that begin with ten tokens in common, three candidates each, two edges."""
+    members = [TokenGroup((*range(10), k), ((1, 2, 3), (1, 2, 4), (5, 6)), (Edge(0, 1), Edge(0, 2))) for k in (20, 21)]
+    made = plan(config_only(tmp_path), settings(batch_size=1), members, uses_reference=False)
+    assert made.pair_tokens == 2 * ((13 + 13) + (13 + 12))
+    assert made.tokens_per_epoch == made.tree_tokens == 10 + 2 * (1 + 2 + 1)
+    assert "pairs 102 tokens, tree 18 (5.7 times fewer; one tree over all groups: 18)" in text(made)
+
+
 def test_a_model_without_the_shared_layout_repeats_the_prompt(tmp_path: Path) -> None:
     groups = equal_groups(2, prompt=20, candidates=3, length=10)
     made = plan(config_only(tmp_path, "gpt_neox"), settings(row_tokens=50), groups, uses_reference=False)

@@ -27,7 +27,17 @@ from hafs.preferences import (
     to_pairs,
 )
 from hafs.store import open_store
-from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Reference, Score
+from hafs.types import (
+    Candidate,
+    CandidateLabel,
+    Edge,
+    GroupCandidate,
+    PreferenceGroup,
+    Prompt,
+    Ranking,
+    Reference,
+    Score,
+)
 
 PROMPT = Prompt("Load the player's state", family="load", references=(Reference("short", "LDA\nRTS"),))
 Answer = tuple[Candidate, Score | None]
@@ -530,3 +540,13 @@ def test_a_file_without_a_usable_line_says_what_is_missing(tmp_path: Path) -> No
     with pytest.raises(UsageError, match="there is no file"):
         read_preferences(tmp_path / "nowhere.jsonl")
     assert from_pairs([{"chosen": "a"}]).bad == [(1, "the column 'prompt' is missing")]
+
+
+def test_answers_are_labelled_by_pass_or_fail_where_there_is_no_pair_too() -> None:
+    [group] = groups_of(MIXED, labels=True)
+    said = {c.text: c.label and c.label.good for c in group.candidates}
+    assert said["right fast"] is said["right slow"] is True and said["wrong"] is said["broken"] is False
+    assert texts_of([group]) == texts_of(groups_of(MIXED))
+    assert groups_of([WRONG]) == []
+    [alone] = groups_of([WRONG], labels=True)
+    assert not alone.edges and [c.label for c in alone.candidates] == [CandidateLabel(False, source="asm@1")]

@@ -534,3 +534,16 @@ def test_code_is_found_in_prose() -> None:
     code, how = extract("The function:\ndef f(x):\n    return x\n\nThis returns its argument.", "f")
     assert (code, how) == ("def f(x):\n    return x\n", "text")
     assert extract("    return x\n", "f", "def f(x):\n")[1] == "completion"
+
+
+def test_an_answer_that_breaks_the_scorer_itself_harms_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(answer: str, entry: str, prefix: str = "") -> tuple[str, str]:
+        if "bomb" in answer:
+            raise RecursionError("too deep")
+        return extract(answer, entry, prefix)
+
+    monkeypatch.setattr("hafs.scorers.python.scorer.extract", broken)
+    prompt = Prompt("Write double.", checker="python", check=DOUBLE)
+    with PythonScorer(workers=1) as scorer:
+        right, bomb = scorer.score([(prompt, Candidate(prompt.id, text)) for text in (GOOD, "bomb")])
+    assert right.passed and bomb.value is None and "RecursionError: too deep" in bomb.reason

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from hafs.backends import Request, Unanswered, is_local, open_backend, split_name
-from hafs.backends.ollama import address, installed
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.generation.candidates import generate_candidates
+from hafs.servers.ollama import address, installed
 from hafs.store import Store, open_store
 from hafs.types import Prompt
 from run_hafs import hafs, lines, workspace
@@ -29,6 +29,7 @@ pytest.importorskip("openai")
 pytest.importorskip("anthropic")
 
 PROMPTS = [Prompt(f"prompt {i}") for i in range(6)]
+TEXTS = {p.text for p in PROMPTS}
 CONFIG = GenerateConfig(candidates=2, max_new_tokens=6, batch_size=4, concurrency=4, retries=2, seed=3)
 
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
@@ -175,7 +176,7 @@ def test_a_prompt_that_is_refused_is_counted_and_the_rest_is_answered(store: Sto
         assert sorted(c.text for c in made.candidates) == ["prompt 0"] * 2 + ["prompt 5"] * 2
         assert made.failed == {
             "HTTP 400: too long": 2,
-            "the server's reply holds no answer": 2,
+            "the reply is no chat completion": 2,
             "the model refused (content_filter)": 2,
             "HTTP 500: boom": 2,
         }
@@ -200,7 +201,7 @@ def test_where_nothing_is_answered_the_run_ends_with_the_reason(
     store: Store, status: int, reply: Any, words: str
 ) -> None:
     asked = []
-    with stub(openai_like(lambda text: (asked.append(text), (status, reply))[1])) as url:
+    with stub(openai_like(lambda text: (text in TEXTS and asked.append(text), (status, reply))[1])) as url:
         config = CONFIG.model_copy(update={"retries": 0})
         with pytest.raises(HafsError, match=words) as e:
             generate_candidates(store, open_backend(f"openai:{url}"), PROMPTS, config)
@@ -235,8 +236,8 @@ def test_no_more_requests_are_under_way_than_asked_for() -> None:
         ("openai:http://127.0.0.1:9/v1#m", "does not answer"),
         ("openai:ftp://x#m", "is no address"),
         ("openai:gpt", "needs a key"),
-        ("anthropic:claude", "need a key"),
-        ("vllm:default", "pip install vllm"),
+        ("anthropic:claude", "needs a key"),
+        ("vllm:default", "vllm serve default"),
     ],
 )
 def test_a_server_that_cannot_be_asked(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import byte_tokenizer, tiny_network
-from hafs.judge.run import limits
+from hafs.servers import limits
 from hafs.store import Store
 from judge_work import filled
 from run_hafs import hafs, workspace

@@ -288,3 +288,18 @@ def test_what_was_written_is_read_again_and_compared(
     assert not (out / "model").exists() and not list(out.glob(".model*"))
     train_sft(str(tiny_model), examples(), config, out)
     assert weights_of(out)
+
+
+def test_a_model_in_a_pickle_is_refused_and_nothing_of_it_runs(tiny_model: Path, tmp_path: Path) -> None:
+    pickled = tmp_path / "pickled"
+    shutil.copytree(tiny_model, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
+    torch.save({"a": Evil()}, pickled / "pytorch_model.bin")
+    with pytest.raises(UsageError, match="pickle"):
+        load_model(pickled)
+    assert not Path("pickle-ran").exists()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "owner/a\0b", "./a\0b"])
+def test_a_name_that_no_file_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        train_sft(name, examples(), SFTConfig(**QUICK), tmp_path / "run")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,40 +42,40 @@ class LoraConfig(_Section):
     (TRL, too, switches it off for DPO). It also costs time and memory.
     """
 
-    rank: int = Field(32, ge=1)
-    alpha: int = Field(64, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: str = "all-linear"
+    rank: int = Field(32, ge=1, description="rank of the adapter; alpha is twice this unless it is given")
+    alpha: int = Field(64, ge=1, description="the adapter is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the adapter's input")
+    targets: str = Field("all-linear", description="the layers that carry the adapter")
 
 
 class TrainConfig(_Section):
     """What every training objective shares. A step is `batch_size` x `gradient_accumulation_steps` prompts."""
 
-    num_epochs: float = Field(1.0, gt=0)
-    learning_rate: float = Field(2e-4, gt=0)
-    batch_size: int = Field(2, ge=1)
-    gradient_accumulation_steps: int = Field(8, ge=1)
-    warmup_ratio: float = Field(0.1, ge=0, lt=1)
-    schedule: Literal["linear", "cosine", "constant"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
+    num_epochs: float = Field(1.0, gt=0, description="passes over the data")
+    learning_rate: float = Field(2e-4, gt=0, description="the largest one, after the warm-up")
+    batch_size: int = Field(2, ge=1, description="prompts a pass")
+    gradient_accumulation_steps: int = Field(8, ge=1, description="passes a step")
+    warmup_ratio: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the rate rises")
+    schedule: Literal["linear", "cosine", "constant"] = Field("cosine", description="how the rate falls")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this")
     max_length: int = Field(2048, ge=8, description="tokens of prompt and one candidate together")
     row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
-    precision: Precision = "auto"
-    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    precision: Precision = Field("auto", description="auto: bf16 where the processor computes in it")
+    seed: int = Field(0, ge=-(2**63), lt=2**63, description="of shuffling, initialisation and dropout")
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="flex: FlexAttention, on CUDA only")
     activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     two_pass: bool = Field(False, description="split a group longer than a row: any number of candidates, fixed memory")
-    validation_share: float = Field(0.1, ge=0, lt=1)
+    validation_share: float = Field(0.1, ge=0, lt=1, description="share of the prompts held out to choose by")
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
-    save_steps: int = Field(100, ge=1)
+    save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     save_minutes: float = Field(1.0, gt=0, description="minutes after which a checkpoint is due between save_steps")
     resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
     save: Literal["merged", "adapter"] = Field("merged", description="an adapter on a 4-bit base is saved as adapter")
-    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="may be repeated")
 
 
 class SFTConfig(TrainConfig):
@@ -88,14 +88,16 @@ class DPOConfig(TrainConfig):
     """Preference training on groups; the defaults are the guide's."""
 
     learning_rate: float = Field(5e-6, gt=0)
-    beta: float = Field(0.1, gt=0)
-    loss: str = "sigmoid"
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    beta: float = Field(0.1, gt=0, description="0.1 gentle, 0.3 moderate, 0.5 aggressive")
+    loss: str = Field("sigmoid", description="the loss", json_schema_extra={"registry": "losses"})
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="the share of labels taken to be flipped")
     nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
     simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
     ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
+    desirable_weight: float = Field(1.0, gt=0, description="what a good answer weighs in the kto loss")
+    undesirable_weight: float = Field(1.0, gt=0, description="what a bad answer weighs in the kto loss")
     reference: str = Field("", description="the reference model; empty: the model that training starts from")
-    reference_free: bool = False
+    reference_free: bool = Field(False, description="train without a reference")
     engine: Literal["hafs", "trl"] = Field("hafs", description="trl: TRL's own DPOTrainer (extra `trl`)")
 
 
@@ -103,7 +105,7 @@ class RewardConfig(TrainConfig):
     """A reward model: a scalar head and an adapter on the SFT model, trained on preference groups."""
 
     learning_rate: float = Field(1e-4, gt=0)
-    loss: Literal["bradley_terry", "plackett_luce"] = "bradley_terry"
+    loss: Literal["bradley_terry", "plackett_luce"] = Field("bradley_terry", description="edges, or whole rankings")
     margin: float = Field(
         0.0, ge=0, description="reward gap asked of a sure edge, times by how much its winner is better where known"
     )
@@ -118,11 +120,13 @@ class PPOConfig(TrainConfig):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     batch_size: int = Field(16, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
-    save_steps: int = Field(5, ge=1)
+    save_steps: int = Field(5, ge=1, description="steps between checkpoints")
     rollouts: int = Field(4, ge=1, description="answers sampled for each prompt of a step")
-    max_new_tokens: int = Field(128, ge=1)
+    max_new_tokens: int = Field(128, ge=1, description="tokens after which an answer is cut")
     rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
-    advantage: Literal["gae", "rloo", "grpo"] = Field("gae", description="rloo and grpo need no value function")
+    advantage: Literal["gae", "rloo", "grpo"] = Field(
+        "gae", description="gae, with a value function; rloo or grpo without"
+    )
     value_function: Literal["adapter", "head"] = Field(
         "adapter", description="of gae: an adapter and a head, or a head that reads what the policy computes anyway"
     )
@@ -132,12 +136,12 @@ class PPOConfig(TrainConfig):
     importance_cap: float = Field(
         2.0, ge=1, description="most that a token counts for when a server sampled it, who computes a little otherwise"
     )
-    value_clip: float = Field(0.2, gt=0)
-    value_weight: float = Field(0.1, ge=0)
-    gamma: float = Field(1.0, gt=0, le=1)
+    value_clip: float = Field(0.2, gt=0, description="how far a value may move in a step")
+    value_weight: float = Field(0.1, ge=0, description="of the value function's loss")
+    gamma: float = Field(1.0, gt=0, le=1, description="what a token later counts")
     lam: float = Field(0.95, ge=0, le=1, description="of GAE; at 1 an early token hears of the score undiminished")
     whiten: bool = Field(True, description="advantages of a step to mean 0 and deviation 1")
-    kl: Literal["fixed", "adaptive"] = "fixed"
+    kl: Literal["fixed", "adaptive"] = Field("fixed", description="adaptive aims at kl_target")
     kl_weight: float = Field(0.05, ge=0, description="reward lost by a nat of KL to the reference")
     kl_target: float = Field(6.0, gt=0, description="nats an answer that an adaptive weight aims at")
     kl_horizon: float = Field(10_000, gt=0, description="answers over which an adaptive weight moves")
@@ -152,12 +156,12 @@ class PPOConfig(TrainConfig):
 class GenerateConfig(_Section):
     """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy)."""
 
-    candidates: int = Field(4, ge=1)
-    temperature: float = Field(0.8, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(256, ge=1)
+    candidates: int = Field(4, ge=1, description="answers a prompt")
+    temperature: float = Field(0.8, ge=0, description="0 is greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this share")
+    max_new_tokens: int = Field(256, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
-    seed: int = 0
+    seed: int = Field(default=0, description="of sampling")
     concurrency: int = Field(default=8, ge=1, description="requests to a server under way at a time")
     retries: int = Field(default=5, ge=0, description="how often a failed request to a server is sent again")
 
@@ -169,6 +173,7 @@ class PreferencesConfig(_Section):
     references: Literal["never", "when-needed", "always"] = "never"
     max_candidates: int = Field(8, ge=2)
     efficiency: bool = True
+    labels: bool = Field(False, description="label every answer by pass or fail (by its rating), for the loss kto")
 
 
 class EvalConfig(_Section):
@@ -331,13 +336,39 @@ def _line_of(text: str, key: Sequence[str]) -> int:
     return found
 
 
+_GIVEN: dict[str, Any] = {}
+"""What `--set` gave, table by table; it lies over every `hafs.toml` that is read."""
+
+
+def set_values(pairs: Iterable[str]) -> None:
+    """Put `section.key=value` over the settings that are read from now on; a value is TOML, or text as it stands.
+
+    Raises UsageError for a pair without "=" and for a setting that does not exist.
+    """
+    _GIVEN.clear()
+    for pair in pairs:
+        place, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--set {pair}: there is no value", "write it as section.key=value")
+        target = _GIVEN
+        *path, last = place.strip().split(".")
+        for part in path:
+            target = target.setdefault(part, {})
+        try:
+            target[last] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            target[last] = value
+    if _GIVEN:
+        parse_config({}, "--set")
+
+
 def parse_config(data: Mapping[str, Any], where: str = "settings", text: str = "") -> Config:
     """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key.
 
     `text` is the file that it was read from, so that the error can name the line.
     """
     try:
-        found = Config.model_validate(data)
+        found = Config.model_validate(_merged(data, _GIVEN))
     except ValidationError as e:
         raise _explain(e, where, text) from e
     for number in found.loop.rounds:
@@ -360,6 +391,17 @@ def load_config(path: str | Path) -> Config:
     return parse_config(data, str(path), text)
 
 
+def _choice(section: _Section, path: list[str], name: str, value: Any) -> Any:
+    """`value` spelt as the setting spells it: flags may write "apo-zero" for "apo_zero"."""
+    fields: Any = type(section).model_fields
+    for part in path:
+        fields = fields[part].annotation.model_fields
+    choices = get_args(fields[name].annotation) if name in fields else ()
+    if isinstance(value, str) and value not in choices:
+        return next((c for c in choices if isinstance(c, str) and c.replace("_", "-") == value), value)
+    return value
+
+
 def override(section: _Section, **values: Any) -> Any:
     """A copy of `section` with the values that are not None put in; dots reach inside (`lora.rank`)."""
     data = section.model_dump()
@@ -370,7 +412,7 @@ def override(section: _Section, **values: Any) -> Any:
         *path, last = key.split(".")
         for part in path:
             target = target[part]
-        target[last] = value
+        target[last] = _choice(section, path, last, value)
     try:
         return type(section).model_validate(data)
     except ValidationError as e:

@@ -23,16 +23,27 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "backends": {
         "transformers": "hafs.generation.transformers:TransformersBackend",
-        "openai": "hafs.backends.openai:OpenAIBackend",
-        "ollama": "hafs.backends.ollama:OllamaBackend",
-        "anthropic": "hafs.backends.anthropic:AnthropicBackend",
-        "vllm": "hafs.backends.vllm:VllmBackend",
+        "openai": "hafs.backends.remote:OpenAIBackend",
+        "ollama": "hafs.backends.remote:OllamaBackend",
+        "anthropic": "hafs.backends.remote:AnthropicBackend",
+        "vllm": "hafs.backends.remote:InProcessVllm",
     },
     "tasks": {"python": "hafs.tasks.python:python"},
     "domains": {},
     "losses": {
         name: f"hafs.training.losses:{name}"
-        for name in ("sigmoid", "sigmoid_norm", "robust", "ipo", "hinge", "apo_zero", "simpo", "plackett_luce")
+        for name in (
+            "sigmoid",
+            "sigmoid_norm",
+            "robust",
+            "ipo",
+            "hinge",
+            "apo_zero",
+            "simpo",
+            "orpo",
+            "plackett_luce",
+            "kto",
+        )
     },
 }
 

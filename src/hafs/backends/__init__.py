@@ -1,7 +1,7 @@
 """What generates: a backend turns prompts into answers and says what it can do.
 
-transformers.py and vllm.py run a model in this process; openai.py, ollama.py and anthropic.py ask a server, many
-requests at a time (remote.py). A model is named by what runs it and its name there (`ollama:hafs-coder:14b`,
+transformers.py runs a model in this process; remote.py asks a server, many requests at a time. A model is named by
+what runs it and its name there (`ollama:hafs-coder:14b`,
 `openai:http://127.0.0.1:8000/v1#my-model`); a name without one is a transformers model. Outsiders add backends
 through the entry-point group `hafs.backends`.
 """
@@ -150,7 +150,7 @@ def split_name(model: str) -> tuple[str, str]:
         if kind in registry.names("backends"):
             return kind, rest
         if "/" not in model and rest and kind:
-            from hafs.backends.ollama import installed
+            from hafs.servers.ollama import installed
 
             if model in installed():
                 return "ollama", model

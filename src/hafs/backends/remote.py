@@ -1,21 +1,55 @@
-"""Asking a server: many requests at a time, each answer on its own, and nothing lost when some fail.
+"""Answers from a server: many requests at a time, each answer on its own, and nothing lost when some fail.
 
-The SDKs wait and ask again by themselves (rising pauses, the server's Retry-After); what is left after that is either
-one request's own failure, which is counted, or the server's, which ends the batch with the answers it has.
+`openai:URL#MODEL` (the model may be left out where the server has one) or `openai:gpt-…`, `ollama:TAG`,
+`anthropic:claude-…`. The server applies the model's own chat template and stop tokens. Every answer is a request of its
+own with a seed of its own, so a run that was cut off asks for what is missing and for nothing else; servers keep a
+prompt that comes again. How a server is asked, `hafs.servers` knows.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from hafs.backends import Answer, Request, Unanswered
+from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
-from hafs.errors import MissingTool
+from hafs.errors import HafsError, UsageError
+from hafs.models.chat import whole
+from hafs.servers import ollama
+from hafs.servers.abilities import LIMIT, QUESTION, SYSTEM, probe
+from hafs.servers.address import base_url, key_hint
+from hafs.servers.anthropic import AnthropicClient
+from hafs.servers.client import Client, Reply, Sampling, clean, member
+from hafs.servers.errors import RETRIABLE, CallFailed, EndpointDown
+from hafs.servers.limits import LONGEST_PAUSE, Limiter, backoff
+from hafs.servers.loop import wait
+from hafs.servers.openai import OpenAIClient
 from hafs.types import content_id
+
+SAMPLING = ("system", "seed", "temperature", "top_p", "logprobs", "more")
+"""What generation would like an endpoint to take."""
+OWNERS: dict[str, dict[str, Any]] = {
+    "llamacpp": {"top_logprobs": 1, "top_k": 0, "min_p": 0.0},
+    "vllm": {"top_k": 0, "min_p": 0.0, "return_token_ids": True},
+}
+"""What a server needs to sample from the whole distribution and to tell token ids, by what it says it is: llama.cpp
+cuts the distribution by default (top_k 40, min_p 0.05), and tells no log-probabilities without alternatives."""
+FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+_LEFT_OUT = {
+    "system": "a system text (it goes before the prompt)",
+    "seed": "a seed (a repeated run samples anew)",
+    "temperature": "a temperature (it samples at its own)",
+    "top_p": "top_p (it samples with its own)",
+    "logprobs": "log-probabilities (they are missing)",
+    "more": "the fields that ask for the whole distribution",
+}
+_SHORT = 64  # tokens of the reply to a question that finds out what is taken
+AGAIN = "the same command goes on"
 
 
 class Refused(Exception):
@@ -30,13 +64,6 @@ class ServerGone(Exception):
         self.what, self.fix = what, fix
 
 
-def plan(requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
-    """The requests as they come, one answer each, in batches of `config.batch_size`."""
-    single = [Request(r.key, r.text, r.system, 1, r.index + i, r.seed) for r in requests for i in range(r.n)]
-    size = config.batch_size
-    return [single[i : i + size] for i in range(0, len(single), size)]
-
-
 def seed_of(request: Request, config: GenerateConfig) -> int:
     """A seed (31 bits) of the answer's own: prompt, number and the run's seed decide, nothing else."""
     if request.seed is not None:
@@ -44,78 +71,285 @@ def seed_of(request: Request, config: GenerateConfig) -> int:
     return int(content_id("sampling", config.seed, [request.text, request.system], request.index)[:15], 16) & 0x7FFFFFFF
 
 
-def ask_all(batch: Sequence[Request], config: GenerateConfig, ask: Callable[[Request], Answer]) -> list[Answer]:
-    """The answer to every request, `config.concurrency` of them under way at a time, in the order of the batch.
+class RemoteBackend:
+    """A model behind an address. The ones below say how it is named and what it can do."""
 
-    `ask` answers one request or raises Refused or ServerGone. Raises Unanswered when any got no answer.
-    """
-    gone: list[ServerGone] = []
-    stop = threading.Event()
+    capabilities = Capabilities(n=False, logprobs=True, seed=True, batch=False)
+    name: str
+    model: str
 
-    def one(request: Request) -> Answer | str | None:
-        if stop.is_set():
-            return None
+    def __init__(self, client: Client, where: str, timeout: float) -> None:
+        self._client, self.where, self._timeout = client, where, timeout
+        self._more: Mapping[str, Any] = {}
+        self._asked = False  # whether the endpoint was asked what it takes
+
+    def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
+        """The requests as they come, one answer each, in batches of `config.batch_size`."""
+        single = [Request(r.key, r.text, r.system, 1, r.index + i, r.seed) for r in requests for i in range(r.n)]
+        size = config.batch_size
+        return [single[i : i + size] for i in range(0, len(single), size)]
+
+    def generate(self, batch: Sequence[Request], config: GenerateConfig) -> list[Answer]:
+        """An answer to each request of the batch, in its order; raises Unanswered when some got none."""
+        return wait(_Batch(self, config).all(batch))
+
+    async def ask(self, request: Request, config: GenerateConfig) -> Reply:
+        """One attempt at one answer. Raises CallFailed.
+
+        What the endpoint refuses is found out when it first refuses something, and said; then it is asked without it.
+        """
+        top_p = None if config.top_p == 1.0 else config.top_p
+        seed = seed_of(request, config)
+        sampling = Sampling(config.temperature, top_p, seed, logprobs=True, more=self._more)
+        send = self._client.send
+        system, turns = whole(request.system), [("user", whole(request.text))]
+        sent_with = self._client.abilities
         try:
-            return ask(request)
+            return await send(system, turns, None, config.max_new_tokens, self._timeout, sampling)
+        except CallFailed as e:
+            if e.kind != "request" or (self._asked and self._client.abilities is sent_with):
+                raise
+            async with self._finding_out:
+                if not self._asked:
+                    await self._find_out(sampling)
+            if self._client.abilities == sent_with:
+                raise
+        return await send(system, turns, None, config.max_new_tokens, self._timeout, sampling)
+
+    @property
+    def _finding_out(self) -> asyncio.Lock:
+        if not hasattr(self, "_lock"):
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    async def _find_out(self, sampling: Sampling) -> None:
+        """Set the client to what its endpoint takes and say what that leaves out."""
+        before = self._client.abilities
+
+        async def send(structured: bool, logprobs: bool) -> Reply:
+            how = replace(sampling, logprobs=logprobs)
+            reply = await self._client.send(SYSTEM, [("user", QUESTION)], None, _SHORT, self._timeout, how)
+            return replace(reply, logprobs=(0.0,))  # taken is enough: what is not told costs nothing to ask for
+
+        try:
+            wanted = [a for a in SAMPLING if before.get(a) and (a != "more" or self._more)]
+            found = await probe(self._client, send, wanted)
+        except (CallFailed, EndpointDown):
+            self._client.abilities = before  # it refuses everything: the requests' own reasons say why
+        else:
+            if lost := [_LEFT_OUT[a] for a in wanted if not found.get(a)]:
+                logging.getLogger(__name__).warning("%s does not take %s", self.where, ", ".join(lost))
+        self._asked = True
+
+    def failure(self, e: CallFailed) -> Refused | ServerGone:
+        """What a failed attempt means for the run."""
+        said = e.message.partition(": ")[2] if e.status else e.message
+        name = getattr(self._client, "model", "")
+        if (e.retry_after or 0.0) > LONGEST_PAUSE:
+            return ServerGone(f"{self.where} asks to wait {e.retry_after:.0f} s", f"then {AGAIN}")
+        if e.kind in ("connection", "timeout") or (e.kind == "cut" and e.status is None):
+            return ServerGone(f"{self.where} does not answer ({e.message})", f"start the server, then {AGAIN}")
+        if e.kind == "auth":
+            return ServerGone(
+                f"{self.where} refuses the key: {said}",
+                f"{key_hint(self._client.endpoint)} with the right key; {AGAIN}",
+            )
+        if e.kind == "missing":
+            return ServerGone(f"{self.where} has no model {name!r}: {said}", "check the address and the model's name")
+        if e.kind == "rate_limit":
+            return ServerGone(f"{self.where} still says to slow down: {said}", f"lower --concurrency; later {AGAIN}")
+        if e.status in (502, 503, 504, 529):
+            return ServerGone(
+                f"{self.where} is not ready (HTTP {e.status}): {said}", f"wait or start it again, then {AGAIN}"
+            )
+        return Refused(f"HTTP {e.message}" if e.status not in (None, 200) else e.message)
+
+
+@dataclass
+class _Batch:
+    """The requests of one batch under way."""
+
+    backend: RemoteBackend
+    config: GenerateConfig
+    gone: list[ServerGone] = field(default_factory=list)
+
+    async def all(self, batch: Sequence[Request]) -> list[Answer]:
+        """The answers in the order of the batch. Raises Unanswered."""
+        self.limiter = Limiter(self.config.concurrency)
+        results = await asyncio.gather(*map(self._one, batch))
+        answered = [r for r in results if isinstance(r, Answer)]
+        failed = Counter(r for r in results if isinstance(r, str))
+        if self.gone:
+            raise Unanswered(self.gone[0].what, self.gone[0].fix, answers=answered, failed=failed, fatal=True)
+        if failed:
+            reason, _ = failed.most_common(1)[0]
+            what = f"{sum(failed.values())} of {len(batch)} requests got no answer: {reason}"
+            raise Unanswered(what, answers=answered, failed=failed)
+        return answered
+
+    async def _one(self, request: Request) -> Answer | str | None:
+        """The answer, why there is none, or None where the server was gone before it was asked."""
+        try:
+            for n in range(self.config.retries + 1):
+                try:
+                    async with self.limiter:
+                        if self.gone:
+                            return None
+                        reply = await self.backend.ask(request, self.config)
+                    self.limiter.good()
+                    return answer_of(request, reply)
+                except CallFailed as e:
+                    self._heed(e, n)
+                    await asyncio.sleep(backoff(n, e.retry_after))
         except Refused as e:
             return str(e)
         except ServerGone as e:
-            gone.append(e)
-            stop.set()
-            return None
+            self.gone.append(e)
+        return None
 
-    with ThreadPoolExecutor(config.concurrency, thread_name_prefix="ask") as pool:
+    def _heed(self, e: CallFailed, n: int) -> None:
+        """Slow down after a failure that may pass; raises Refused or ServerGone for one that does not."""
+        if e.kind in ("rate_limit", "server", "timeout"):
+            self.limiter.pushed_back(e.retry_after)
+        passes = e.kind in RETRIABLE and (e.retry_after or 0.0) <= LONGEST_PAUSE
+        if not passes or n == self.config.retries:
+            raise self.backend.failure(e) from e
+
+
+async def _patiently(send: Callable[[], Awaitable[Any]], attempts: int = 3) -> Any:
+    """Await `send()`, again after failures that pass: a server that starts says where it is before it listens."""
+    for n in range(1, attempts + 1):
         try:
-            results = list(pool.map(one, batch))
-        except BaseException:
-            stop.set()
-            raise
-    answered = [r for r in results if isinstance(r, Answer)]
-    failed = Counter(r for r in results if isinstance(r, str))
-    if gone:
-        raise Unanswered(gone[0].what, gone[0].fix, answers=answered, failed=failed, fatal=True)
-    if failed:
-        reason, _ = failed.most_common(1)[0]
-        raise Unanswered(
-            f"{sum(failed.values())} of {len(batch)} requests got no answer: {reason}", answers=answered, failed=failed
+            return await send()
+        except CallFailed as e:
+            if e.kind not in RETRIABLE or e.status == 200 or n == attempts or (e.retry_after or 0.0) > LONGEST_PAUSE:
+                raise
+            await asyncio.sleep(backoff(n, e.retry_after))
+    raise AssertionError("unreachable")
+
+
+def answer_of(request: Request, reply: Reply) -> Answer:
+    """The answer that a reply is; raises Refused when it is none."""
+    if reply.stop == "refusal":
+        raise Refused(f"the model refused ({reply.finish if reply.finish == 'content_filter' else 'refusal'})")
+    logprob = sum(reply.logprobs) if reply.logprobs else None
+    finish = FINISH.get(reply.finish, reply.finish)
+    length = len(reply.logprobs) or reply.output_tokens
+    return Answer(request.key, request.index, reply.text, reply.token_ids, logprob, finish, length, reply.logprobs)
+
+
+class OpenAIBackend(RemoteBackend):
+    """A model behind an OpenAI-compatible address: vLLM, llama.cpp, LM Studio, `hafs serve`, or the original."""
+
+    def __init__(self, name: str, timeout: float = 600.0) -> None:
+        url, _, model = name.partition("#") if "://" in name else ("", "", name.removeprefix("#"))
+        client = OpenAIClient(model, base_url(url, "openai:http://HOST:PORT/v1#MODEL") if url else None)
+        super().__init__(client, client.endpoint if url else "OpenAI", timeout)
+        self._remote, self._adapter = client, ""
+        served = wait(self._served())
+        client.model = self._base = model or _only(served, self.where)
+        about = served.get(client.model, {})
+        self._more = OWNERS.get(str(about.get("owned_by", "")), {})
+        client.abilities = {**dict.fromkeys(SAMPLING, True), LIMIT: True}
+        self.name = f"openai:{name}"
+        self.model = identity(self.where, client.model, about)
+
+    def use_adapter(self, path: Path | None) -> None:
+        """Ask for the adapter in `path`, which the server reads from the disk that they share; None: for the model.
+
+        The interface is vLLM's. Raises UsageError when the server has none of it.
+        """
+        before, self._adapter = self._adapter, ""
+        if path is not None:
+            self._tell("load_lora_adapter", {"lora_name": path.name, "lora_path": str(path.resolve())})
+            self._adapter = path.name
+        self._remote.model = self._adapter or self._base
+        if before:
+            self._tell("unload_lora_adapter", {"lora_name": before})
+
+    def _tell(self, what: str, body: dict[str, str]) -> None:
+        try:
+            wait(_patiently(lambda: self._remote.post(f"/{what}", body, self._timeout)))
+        except CallFailed as e:
+            if e.kind == "missing":
+                raise UsageError(
+                    f"{self.where} loads no adapters while it runs: {e.message}",
+                    "hafs serve MODEL --adapters DIRECTORY; or vllm serve MODEL --enable-lora, with"
+                    " VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment",
+                ) from e
+            gone = self.failure(e)
+            raise HafsError(str(gone), getattr(gone, "fix", "see what the server says, and its log")) from e
+
+    async def _served(self) -> dict[str, dict[str, Any]]:
+        """What the server says of each of its models; empty when it does not list them."""
+        try:
+            listed = member(await _patiently(lambda: self._remote.get("/models", self._timeout)), "data")
+        except CallFailed as e:
+            if e.kind == "missing" or e.status == 200:
+                return {}
+            gone = self.failure(e)
+            raise HafsError(str(gone), getattr(gone, "fix", "check the address")) from e
+        rows = listed if isinstance(listed, list) else []
+        return {clean(row["id"]): row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
+
+
+class OllamaBackend(OpenAIBackend):
+    """A model of the Ollama server at $OLLAMA_HOST, by default on this machine.
+
+    Ollama takes top_k, min_p and the context length from the model's Modelfile, not from a request; `hafs export
+    --format ollama` writes one that samples from the whole distribution. A model's identity is the digest that Ollama
+    gives it.
+    """
+
+    def __init__(self, name: str, timeout: float = 600.0) -> None:
+        served = ollama.installed()
+        if not served:
+            raise HafsError(f"Ollama does not answer at {ollama.address()}", "start it: ollama serve")
+        tag = name if ":" in name else f"{name}:latest"
+        if tag not in served:
+            have = ", ".join(sorted(served)[:8])
+            raise UsageError(f"Ollama has no model {name!r} (it has: {have})", f"ollama pull {name}, or ollama create")
+        super().__init__(f"{ollama.address()}/v1#{tag}", timeout)
+        self.name, self.model = f"ollama:{name}", content_id("ollama", served[tag])
+
+
+class AnthropicBackend(RemoteBackend):
+    """A model of Anthropic's (key: $ANTHROPIC_API_KEY).
+
+    They tell no log-probabilities, take no seed, and sample as they like: no temperature and no top_p.
+    """
+
+    capabilities = Capabilities(n=False, logprobs=False, seed=False, batch=False)
+
+    def __init__(self, name: str, timeout: float = 600.0) -> None:
+        if not name:
+            raise UsageError("anthropic: names no model", "give anthropic:MODEL")
+        super().__init__(AnthropicClient(name), "Anthropic", timeout)
+        self.name, self.model = f"anthropic:{name}", content_id("anthropic", name)
+
+
+class InProcessVllm:
+    """What `vllm:DIR` was: it is refused with what takes its place."""
+
+    def __init__(self, name: str) -> None:
+        raise UsageError(
+            f"vllm:{name} is no backend any more: vLLM is asked as a server",
+            f"`vllm serve {name or 'DIR'}`, then --model openai:http://127.0.0.1:8000/v1",
         )
-    return answered
 
 
-def sdk(name: str) -> Any:
-    """The SDK module `name` ("openai", "anthropic"); raises MissingTool with the command that installs it."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError as e:
-        raise MissingTool(f"asking this server needs the package {name}", "pip install 'hafs[judge]'") from e
-
-
-def failure(sdk: Any, error: Exception, where: str, model: str, key: str) -> Exception:
-    """What an SDK's error means for the run; both SDKs name their errors alike. `key` is the variable with the key."""
-    said = message_of(error)
-    if isinstance(error, sdk.APIConnectionError):  # a timeout, too
-        return ServerGone(f"{where} does not answer ({said})", f"start the server, then {AGAIN}")
-    if isinstance(error, sdk.AuthenticationError | sdk.PermissionDeniedError):
-        return ServerGone(f"{where} refuses the key: {said}", f"export {key}=… with the right key, then {AGAIN}")
-    if isinstance(error, sdk.NotFoundError):
-        return ServerGone(f"{where} has no model {model!r}: {said}", "check the address and the model's name")
-    if isinstance(error, sdk.RateLimitError):
-        return ServerGone(f"{where} still says to slow down: {said}", f"lower --concurrency; later {AGAIN}")
-    status = getattr(error, "status_code", None)
-    if status in (502, 503, 504, 529):
-        return ServerGone(f"{where} is not ready (HTTP {status}): {said}", f"wait or start it again, then {AGAIN}")
-    return Refused(f"HTTP {status}: {said}" if status else said)
+def identity(where: str, model: str, about: dict[str, Any]) -> str:
+    """The content hash that the server tells, else an id of what it says it serves."""
+    if told := about.get("hash"):
+        return str(told)
+    told_meta = about.get("meta")
+    meta = told_meta if isinstance(told_meta, dict) else {}
+    meta = {k: v for k, v in meta.items() if not k.startswith("n_ctx") or k == "n_ctx_train"}
+    return content_id("llamacpp", model, meta) if meta else content_id("openai", where, model)
 
 
-AGAIN = "the same command goes on"
-
-
-def message_of(error: Exception) -> str:
-    """What the server said, in one line."""
-    body = getattr(error, "body", None)
-    inner = body.get("error", body) if isinstance(body, dict) else None
-    text = inner.get("message") if isinstance(inner, dict) else inner
-    text = str(text or getattr(error, "message", "") or error)
-    return " ".join(text.split())[:300]
+def _only(served: dict[str, Any], where: str) -> str:
+    if len(served) != 1:
+        names = ", ".join(sorted(served)) or "it names none"
+        raise UsageError(f"{where} does not serve just one model ({names})", "give openai:URL#MODEL")
+    return next(iter(served))

@@ -6,8 +6,11 @@ Verbs import what they need when they run, so `hafs --help` loads neither torch 
 from __future__ import annotations
 
 import sys
+from typing import Any, ClassVar
 
 import typer
+from typer.core import TyperGroup
+from typer.models import CommandInfo
 
 from hafs.cli import (
     annotate,
@@ -28,6 +31,7 @@ from hafs.cli import (
     loop,
     methods,
     preferences,
+    renamed,
     report,
     rlhf,
     score,
@@ -36,49 +40,77 @@ from hafs.cli import (
     tasks,
     train,
 )
+from hafs.cli.options import expanded
 from hafs.errors import HafsError
 
-app = typer.Typer(
-    name="hafs",
-    help="Make your own fine-tuned model better with preferences, on one machine, and prove that it got better.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "token_normalize_func": lambda flag: flag.replace("_", "-"),
-    },
-)
+VERBS = {
+    "Start": (demo, init, doctor, install, config),
+    "Data": (tasks, data, generate, score, preferences),
+    "Judges and people": (annotate, judge),
+    "Training": (sft, train, rlhf),
+    "Proof": (evaluate, failures, compare, methods, report, explain, lock, loop),
+    "Sharing": (export, serve, renamed),
+}
+"""The verbs' modules by the panel of the help page that they stand in, in the order of the work."""
 
-for verb in (
-    demo,
-    init,
-    doctor,
-    install,
-    config,
-    tasks,
-    data,
-    sft,
-    generate,
-    score,
-    annotate,
-    judge,
-    preferences,
-    train,
-    rlhf,
-    evaluate,
-    failures,
-    compare,
-    methods,
-    explain,
-    lock,
-    loop,
-    report,
-    export,
-    serve,
-):
-    verb.register(app)
+
+class _Panels(TyperGroup):
+    """The help page with the verbs under headings, in the order in which they were registered."""
+
+    commands_in_order: ClassVar[list[str]] = []
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        shown = {name: c for name in self.list_commands(ctx) if (c := self.get_command(ctx, name)) and not c.hidden}
+        width = formatter.width - 6 - max(len(name) for name in shown)
+        for panel in VERBS:
+            rows = [
+                (n, c.get_short_help_str(width))
+                for n, c in shown.items()
+                if getattr(c, "rich_help_panel", None) == panel
+            ]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(self.commands, key=self.commands_in_order.index)
+
+
+def build_app(verb: str | None = None) -> typer.Typer:
+    """The command line. With `verb` only that one gets its flags from settings: the others are listed, not called."""
+    app = typer.Typer(
+        name="hafs",
+        cls=_Panels,
+        help="Make your own fine-tuned model better with preferences, on one machine, and prove that it got better.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={
+            "help_option_names": ["-h", "--help"],
+            "token_normalize_func": lambda flag: flag.replace("_", "-"),
+        },
+    )
+    for panel, modules in VERBS.items():
+        for module in modules:
+            part = typer.Typer()
+            module.register(part)
+            for command in part.registered_commands:
+                command.rich_help_panel = panel
+                _expand(command, verb in (None, command.name))
+                app.registered_commands.append(command)
+                _Panels.commands_in_order.append(command.name or "")
+            for group in part.registered_groups:
+                group.rich_help_panel = panel
+                assert group.typer_instance is not None
+                for inner in group.typer_instance.registered_commands:
+                    _expand(inner, verb in (None, group.name))
+                app.registered_groups.append(group)
+                _Panels.commands_in_order.append(group.name or "")
+    return app
+
+
+def _expand(command: CommandInfo, flags: bool) -> None:
+    if command.callback is not None:
+        command.callback = expanded(command.callback, flags)
 
 
 INTERRUPTED = 130
@@ -88,7 +120,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, a failure in one and exit code 1."""
     try:
-        app()
+        build_app(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
     except HafsError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)

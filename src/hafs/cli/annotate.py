@@ -312,13 +312,12 @@ def _on_page(
 ) -> dict[str, Any]:
     """Serve the page until Ctrl-C."""
     _page_tools()
-    import uvicorn
-
     from hafs.annotate.web.app import create_app
+    from hafs.annotate.web.gate import server_of
 
     token = _token(root)
     hosts = [*("[::1]" if h == "::1" else h for h in LOOPBACK), *allow_hosts, *([host] if accounts else [])]
-    app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts)
+    app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts, login=getpass.getuser())
     with closing(_listen(host, port)) as sock:
         where = f"[{host}]" if ":" in host else host
         link = f"http://{where}:{sock.getsockname()[1]}/"
@@ -331,7 +330,7 @@ def _on_page(
             import webbrowser
 
             webbrowser.open(link)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = server_of(app, lifespan="off")
         with suppress(KeyboardInterrupt):  # uvicorn shuts down in order, then passes it on
             server.run(sockets=[sock])
     return {"link": link, **_so_far(service)}
@@ -349,7 +348,9 @@ def _so_far(service: AnnotationService) -> dict[str, Any]:
 def _page_tools() -> None:
     from importlib.util import find_spec
 
-    if missing := [m for m in ("fastapi", "uvicorn", "nh3", "markdown_it", "pygments") if find_spec(m) is None]:
+    if missing := [
+        m for m in ("fastapi", "uvicorn", "nh3", "markdown_it", "pygments", "argon2") if find_spec(m) is None
+    ]:
         raise MissingTool(f"the page needs {', '.join(missing)}", "pip install 'hafs[annotate]', or use --terminal")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, workspace_at
+from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, prompts_from
 from hafs.errors import UsageError
 
@@ -34,7 +35,9 @@ def register(app: typer.Typer) -> None:
     app.command("generate")(generate)
 
 
+@with_settings("generate", candidates="")
 def generate(
+    *,
     model: str = typer.Option(
         None,
         help="What answers: HF directory, hub id, `default`, or a server's"
@@ -45,15 +48,10 @@ def generate(
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
-    temperature: float = typer.Option(None),
-    top_p: float = typer.Option(None),
-    max_new_tokens: int = typer.Option(None),
-    batch_size: int = typer.Option(None, help="Answers decoded together."),
-    seed: int = typer.Option(None),
-    concurrency: int = typer.Option(None, help="Requests to a server under way at a time."),
     output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
     workspace: WorkspaceDir = None,
     json: Json = False,
+    settings: Given,
 ) -> None:
     """Sample several answers to each prompt into the workspace; what is there is not generated again."""
     from hafs.backends import open_backend
@@ -63,16 +61,9 @@ def generate(
     from hafs.scorers.run import try_commands
 
     space = workspace_at(workspace)
-    sampling: GenerateConfig = override(
-        space.config.generate,
-        candidates=candidates_per_prompt,
-        temperature=temperature,
-        top_p=top_p,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-        seed=seed,
-        concurrency=concurrency,
-    )
+    if candidates_per_prompt is not None:
+        settings = {**settings, "candidates": candidates_per_prompt}
+    sampling: GenerateConfig = override(space.config.generate, **settings)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
         if own := [p for p in chosen if p.checker == "code"]:

@@ -16,9 +16,9 @@ from hafs.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hafs.judge.clients import Client
     from hafs.judge.estimate import Estimate
     from hafs.judge.run.runner import JudgeResult, Judging
+    from hafs.servers.client import Client
     from hafs.store import Store, Workspace
 
 Judges = Annotated[
@@ -266,8 +266,24 @@ def name_problems(results: Sequence[JudgeResult]) -> bool:
         if t.stopped:
             left = f"; {t.unasked} questions of those read were not asked" if t.unasked else ""
             note(f"error: {r.judge} was stopped{left}: {t.stopped}")
-        short = short or bool(t.stopped or t.failed or t.unasked)
+        _name_unreadable(r)
+        short = short or bool(t.stopped or t.failed or t.unasked or r.nothing_read)
     return short
+
+
+def _name_unreadable(r: JudgeResult) -> None:
+    """Say what could not be read, why, and what to do about it."""
+    from hafs.judge.run.calling import CUT
+
+    remedy = f"--max-tokens above {r.max_tokens} (a model's thinking counts)"
+    if cut := r.unreadable[CUT]:
+        note(f"{r.judge}: {cut} replies were cut off at {r.max_tokens} tokens: {remedy}")
+    if others := sum(r.unreadable.values()) - cut:
+        reason, n = next((reason, n) for reason, n in r.unreadable.most_common() if reason != CUT)
+        note(f"{r.judge}: {others} replies could not be read; most often ({n}): {reason}")
+    if r.nothing_read:
+        fix = remedy if cut else "see what it says with `hafs data export verdicts`; another model or --protocol"
+        note(f"error: {r.judge}: nothing that it said could be read\n  fix: {fix}")
 
 
 def _abilities(found: dict[str, bool] | None) -> str:

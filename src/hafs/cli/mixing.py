@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -235,7 +235,7 @@ def stats(
 
 
 def _draw(found: Stats, output: Path) -> None:
-    """The picture of the terminal as a file of its own."""
+    """The picture of the terminal as a file of its own: a page like the reports, or an image."""
     import io
 
     from rich.console import Console
@@ -244,11 +244,43 @@ def _draw(found: Stats, output: Path) -> None:
 
     if output.suffix not in (".svg", ".html"):
         raise UsageError(f"{output} is neither .svg nor .html", "name it stats.svg")
-    console = Console(record=True, width=100, file=io.StringIO())
-    console.print(_picture(found))
-    drawn = console.export_svg(title="preferences") if output.suffix == ".svg" else console.export_html()
+    if output.suffix == ".html":
+        drawn = _page(found)
+    else:
+        console = Console(record=True, width=100, file=io.StringIO())
+        console.print(_picture(found))
+        drawn = console.export_svg(title="preferences")
     with atomic_write(output) as f:
         f.write(drawn)
+
+
+class _Chart(NamedTuple):
+    """Bars with a title; of each its name, its length and what it says."""
+
+    title: str
+    rows: list[tuple[str, float, str]]
+
+
+def _head(found: Stats) -> str:
+    return (
+        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
+        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
+    )
+
+
+def _charts(found: Stats) -> list[_Chart]:
+    kinds = found.kinds().items()
+    weights = [(k, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges") for k, row in kinds]
+    charts = [_Chart("weight by source", weights)]
+    named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
+    charts.append(_Chart(f"groups by family ({len(found.families)} in all)", named))
+    if any(found.margins):
+        margins = [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)]
+        charts.append(_Chart("margin of edges", margins))
+    lengths = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
+    told = found.longer_wins + found.shorter_wins
+    share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""
+    return [*charts, _Chart(f"winner's length by loser's{share}", [row for row in lengths if row[1]])]
 
 
 def _picture(found: Stats) -> Any:
@@ -256,35 +288,27 @@ def _picture(found: Stats) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    def bars(title: str, rows: list[tuple[str, float, str]]) -> Table:
-        table = Table(title=title, box=None, show_header=False, title_justify="left", title_style="bold")
-        most = max((n for _, n, _ in rows), default=0) or 1
-        for name, n, words in rows:
+    parts: list[Any] = [Text(_head(found))]
+    for chart in _charts(found):
+        table = Table(title=chart.title, box=None, show_header=False, title_justify="left", title_style="bold")
+        most = max((n for _, n, _ in chart.rows), default=0) or 1
+        for name, n, words in chart.rows:
             table.add_row(Text(name), Text("█" * round(40 * n / most) or ("▏" if n else "")), Text(words))
-        return table
-
-    head = (
-        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
-        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
-    )
-    parts: list[Any] = [Text(head)]
-    parts.append(
-        bars(
-            "weight by source",
-            [
-                (kind, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges")
-                for kind, row in found.kinds().items()
-            ],
-        )
-    )
-    named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
-    parts.append(bars(f"groups by family ({len(found.families)} in all)", named))
-    if any(found.margins):
-        parts.append(
-            bars("margin of edges", [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)])
-        )
-    label = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
-    told = found.longer_wins + found.shorter_wins
-    share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""
-    parts.append(bars(f"winner's length by loser's{share}", [row for row in label if row[1]]))
+        parts.append(table)
     return Group(*parts)
+
+
+def _page(found: Stats) -> str:
+    """The charts as a page that looks like the reports."""
+    from hafs.evals.tables import Cell, Table
+    from hafs.report.blocks import Bar, BarGroup, Bars, Page, Section
+    from hafs.report.html import page_to_html
+
+    sections = []
+    for number, chart in enumerate(_charts(found)):
+        most = max((n for _, n, _ in chart.rows), default=0) or 1
+        groups = tuple(BarGroup(name, (Bar(name, n / most, words, "new"),)) for name, n, words in chart.rows)
+        table = Table(chart.title, ("", "Count"), tuple((Cell(name), Cell(words)) for name, _, words in chart.rows))
+        title = chart.title[:1].upper() + chart.title[1:]
+        sections.append(Section(f"chart{number}", title, (Bars(title, groups, (), table),)))
+    return page_to_html(Page("Preferences", _head(found), None, "", (), tuple(sections)))

@@ -61,6 +61,9 @@ def build(
     split: Split = "train",
     model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
     annotator: list[str] = typer.Option([], help="With `--from human`: only what this person said (repeatable)."),
+    labels: bool = typer.Option(
+        None, "--labels/--no-labels", help="Label every answer by pass or fail (by its rating), for the loss kto."
+    ),
     output: Output = None,
     pairs: Pairs = False,
     workspace: WorkspaceDir = None,
@@ -78,7 +81,7 @@ def build(
     if source not in ("scores", "human"):
         raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
     space = workspace_at(workspace)
-    pairing = _pairing(space.config, scheme, references)
+    pairing = _pairing(space.config, scheme, references, labels)
     if source == "human":
         with space.open_store() as store:
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
@@ -228,12 +231,14 @@ def _no_pairing(scheme: str | None, references: str | None) -> None:
             )
 
 
-def _pairing(config: Config, scheme: str | None, references: str | None) -> PreferencesConfig:
+def _pairing(
+    config: Config, scheme: str | None, references: str | None, labels: bool | None = None
+) -> PreferencesConfig:
     """The settings of the pairing; a wrong one is refused here, before any work."""
     from hafs.config import override
     from hafs.preferences import Pairing
 
-    found: PreferencesConfig = override(config.preferences, scheme=scheme, references=references)
+    found: PreferencesConfig = override(config.preferences, scheme=scheme, references=references, labels=labels)
     Pairing(**found.model_dump())
     return found
 

@@ -11,6 +11,7 @@ import typer
 
 from hafs.cli import train as common
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored
+from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, Show, mapping, prompts_from, say_reading
 from hafs.errors import UsageError
 
@@ -27,7 +28,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="reward")
 
 
+@with_settings("reward", trackers="--tracker", activation_checkpointing="--activation-checkpointing/--keep-activations")
 def reward(
+    *,
     sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model."),
     preference_data: Path = typer.Option(
         None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
@@ -35,26 +38,12 @@ def reward(
     columns: ColumnsOption = None,
     show: Show = None,
     output_dir: common.Output = None,
-    loss: str = typer.Option(None, help="bradley-terry (edges) or plackett-luce (whole rankings)."),
-    margin: float = typer.Option(None, help="Reward gap asked of a sure edge, times by how much its winner is better."),
-    centering: float = typer.Option(None, help="Weight of the squared sum of an edge's rewards; keeps them around 0."),
-    learning_rate: common.LearningRate = None,
-    num_epochs: common.Epochs = None,
-    batch_size: common.BatchSize = None,
-    gradient_accumulation_steps: common.Accumulation = None,
-    method: common.Method = None,
-    lora_rank: common.LoraRank = None,
-    quantize: common.Quantize = None,
-    precision: common.Precision = None,
-    row_tokens: common.RowTokens = None,
-    activation_checkpointing: common.Checkpointing = None,
-    tracker: common.Tracker = None,
-    seed: common.Seed = None,
     allow_uncalibrated: common.AllowUncalibrated = False,
     dry_run: common.DryRun = False,
     memory_limit: common.MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
+    settings: Given,
 ) -> None:
     """Train a reward model on preferences; it is a checkpoint that AutoModelForSequenceClassification loads."""
     if sft_model is None:
@@ -71,25 +60,7 @@ def reward(
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
-        flags={
-            **common.given(
-                loss=loss.replace("-", "_") if loss else None,
-                margin=margin,
-                centering=centering,
-                learning_rate=learning_rate,
-                num_epochs=num_epochs,
-                batch_size=batch_size,
-                gradient_accumulation_steps=gradient_accumulation_steps,
-                method=method,
-                quantize=quantize,
-                precision=precision,
-                row_tokens=row_tokens,
-                activation_checkpointing=activation_checkpointing,
-                trackers=tracker,
-                seed=seed,
-            ),
-            **common.lora(lora_rank),
-        },
+        flags=dict(settings),
     )
 
 
@@ -151,7 +122,14 @@ def _either(row: dict[str, Any], *names: str) -> str:
     raise KeyError(names[0])
 
 
+@with_settings(
+    "ppo",
+    epochs="--ppo-epochs",
+    trackers="--tracker",
+    activation_checkpointing="--activation-checkpointing/--keep-activations",
+)
 def ppo(
+    *,
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
     prompts: Path = typer.Option(None, help="Prompts to sample answers to. Without it: the workspace's."),
     columns: ColumnsOption = None,
@@ -164,25 +142,6 @@ def ppo(
         " the SFT model and load adapters (`hafs serve --adapters`, vLLM).",
     ),
     output_dir: common.Output = None,
-    advantage: str = typer.Option(None, help="gae (value function), or rloo or grpo without one."),
-    kl_weight: float = typer.Option(None, help="Reward lost by a nat of KL to the SFT model."),
-    kl: str = typer.Option(None, help="fixed, or adaptive (aims at kl_target)."),
-    rollouts: int = typer.Option(None, help="Answers sampled for each prompt of a step."),
-    ppo_epochs: int = typer.Option(None, help="Passes over a step's answers."),
-    minibatches: int = typer.Option(None, help="Optimiser steps of a pass."),
-    max_new_tokens: int = typer.Option(None, help="Tokens after which an answer is cut."),
-    learning_rate: common.LearningRate = None,
-    num_epochs: common.Epochs = None,
-    batch_size: common.BatchSize = None,
-    gradient_accumulation_steps: common.Accumulation = None,
-    lora_rank: common.LoraRank = None,
-    quantize: common.Quantize = None,
-    precision: common.Precision = None,
-    row_tokens: common.RowTokens = None,
-    activation_checkpointing: common.Checkpointing = None,
-    seed: common.Seed = None,
-    max_minutes: float = typer.Option(None, help="Stop after so many minutes of training."),
-    eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(
         None,
         help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
@@ -190,6 +149,7 @@ def ppo(
     ),
     workspace: WorkspaceDir = None,
     json: Json = False,
+    settings: Given,
 ) -> None:
     """Improve a model by PPO on its own sampled answers. Repeated, it goes on from the last checkpoint."""
     from hafs.config import override
@@ -203,31 +163,8 @@ def ppo(
         raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")
     if reward_model is None and scorer is None:
         raise UsageError("PPO needs something that rates answers", "--reward-model RUN, --scorer asm, or both")
-    config, root = common.settings(workspace)
-    section = override(
-        config.ppo,
-        **common.given(
-            advantage=advantage,
-            kl_weight=kl_weight,
-            kl=kl,
-            rollouts=rollouts,
-            epochs=ppo_epochs,
-            minibatches=minibatches,
-            max_new_tokens=max_new_tokens,
-            learning_rate=learning_rate,
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            quantize=quantize,
-            precision=precision,
-            row_tokens=row_tokens,
-            activation_checkpointing=activation_checkpointing,
-            seed=seed,
-            max_minutes=max_minutes,
-            eval_steps=eval_steps,
-        ),
-        **common.lora(lora_rank),
-    )
+    config, root = common.workspace_settings(workspace)
+    section = override(config.ppo, **common.with_alpha(settings))
     chosen = prompts_from(prompts, columns) if prompts else _stored(workspace)
     common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()

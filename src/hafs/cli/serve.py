@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -51,8 +51,7 @@ def serve(
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"there is no precision {precision!r}", "use one of: auto, fp32, bf16")
     try:
-        import uvicorn
-
+        from hafs.annotate.web.gate import LOOPBACK
         from hafs.serve.app import make_app
     except ImportError as e:
         raise MissingTool(
@@ -70,7 +69,8 @@ def serve(
         f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.",
         json,
     )
-    _run(uvicorn, make_app(backend, title, api_key, batch_size, adapters), listener)
+    hosts = None if host in ("0.0.0.0", "::") else [*LOOPBACK, f"[{host}]" if ":" in host else host]
+    _run(make_app(backend, title, api_key, batch_size, adapters, hosts), listener)
     note("stopped")
 
 
@@ -106,9 +106,10 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _run(uvicorn: Any, app: FastAPI, listener: socket.socket) -> None:
+def _run(app: FastAPI, listener: socket.socket) -> None:
     """Serve until SIGINT or SIGTERM; answers under way get a few seconds to end."""
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
-    server = uvicorn.Server(config)
+    from hafs.annotate.web.gate import server_of
+
+    server = server_of(app, timeout_graceful_shutdown=5)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listener])

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json as jsonlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs import registry
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
+from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, Show, examples_from, preferences_from, prompts_from, show_rows
 from hafs.errors import HafsError, UsageError
 from hafs.presets import PRESETS
@@ -25,30 +25,6 @@ if TYPE_CHECKING:
 Output = Annotated[
     Path | None, typer.Option("--output-dir", help="Where the run and its model go.", show_default=False)
 ]
-LearningRate = Annotated[float | None, typer.Option("--learning-rate", show_default=False)]
-Epochs = Annotated[float | None, typer.Option("--num-epochs", show_default=False)]
-BatchSize = Annotated[int | None, typer.Option("--batch-size", help="Prompts a pass.", show_default=False)]
-Accumulation = Annotated[
-    int | None, typer.Option("--gradient-accumulation-steps", help="Passes a step.", show_default=False)
-]
-LoraRank = Annotated[int | None, typer.Option("--lora-rank", help="Alpha is twice this.", show_default=False)]
-Method = Annotated[str | None, typer.Option("--method", help="lora, dora, or full (every weight).", show_default=False)]
-Quantize = Annotated[
-    str | None, typer.Option("--quantize", help="nf4: the frozen base in 4 bits (QLoRA).", show_default=False)
-]
-Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.", show_default=False)]
-RowTokens = Annotated[int | None, typer.Option("--row-tokens", help="Tokens of a forward pass.", show_default=False)]
-Checkpointing = Annotated[
-    bool | None,
-    typer.Option(
-        "--activation-checkpointing/--keep-activations", help="Less memory, a third more time.", show_default=False
-    ),
-]
-Tracker = Annotated[
-    list[str] | None,
-    typer.Option("--tracker", help="tensorboard, wandb, mlflow or trackio; may be repeated.", show_default=False),
-]
-Seed = Annotated[int | None, typer.Option("--seed", show_default=False)]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Only say what the run would take in memory and time; no weights are loaded.")
 ]
@@ -76,7 +52,15 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="train")
 
 
+@with_settings(
+    "dpo",
+    trackers="--tracker",
+    activation_checkpointing="--activation-checkpointing/--keep-activations",
+    reference_free="--reference-free/--with-reference",
+    two_pass="--two-pass/--one-pass",
+)
 def dpo(
+    *,
     sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
     preference_data: Path = typer.Option(
         None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
@@ -85,29 +69,6 @@ def dpo(
     show: Show = None,
     output_dir: Output = None,
     preset: str = typer.Option(None, help=_PRESET_HELP),
-    beta: float = typer.Option(None, help="0.1 gentle, 0.3 moderate, 0.5 aggressive."),
-    loss: str = typer.Option(None, help=f"{', '.join(registry.names('losses'))}."),
-    label_smoothing: float = typer.Option(None, help="The share of labels taken to be flipped."),
-    nll_weight: float = typer.Option(None, help="Weight of the winners' NLL beside the loss; keeps them likely."),
-    ld_alpha: float = typer.Option(None, help="Weight of an answer's tokens beyond the shorter one's length."),
-    simpo_gamma: float = typer.Option(None, help="Target margin per token of the loss simpo."),
-    reference: str = typer.Option(None, help="Another reference model than the one that training starts from."),
-    reference_free: bool = typer.Option(None, "--reference-free/--with-reference", help="Train without a reference."),
-    learning_rate: LearningRate = None,
-    num_epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    gradient_accumulation_steps: Accumulation = None,
-    method: Method = None,
-    lora_rank: LoraRank = None,
-    quantize: Quantize = None,
-    precision: Precision = None,
-    row_tokens: RowTokens = None,
-    activation_checkpointing: Checkpointing = None,
-    two_pass: bool = typer.Option(None, "--two-pass/--one-pass", help="Any number of candidates in fixed memory."),
-    engine: str = typer.Option(None, help="hafs, or trl for TRL's own DPOTrainer."),
-    tracker: Tracker = None,
-    seed: Seed = None,
-    eval_steps: int = typer.Option(None, help="Steps between validations; without it, at the end of each epoch."),
     validate: str = typer.Option(
         None,
         help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
@@ -118,6 +79,7 @@ def dpo(
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
+    settings: Given,
 ) -> None:
     """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     if sft_model is None:
@@ -135,45 +97,14 @@ def dpo(
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
-        flags={
-            **_preset(preset),
-            **given(
-                beta=beta,
-                loss=loss.replace("-", "_") if loss else None,
-                label_smoothing=label_smoothing,
-                nll_weight=nll_weight,
-                ld_alpha=ld_alpha,
-                simpo_gamma=simpo_gamma,
-                reference=reference,
-                reference_free=reference_free,
-                learning_rate=learning_rate,
-                num_epochs=num_epochs,
-                batch_size=batch_size,
-                gradient_accumulation_steps=gradient_accumulation_steps,
-                method=method,
-                quantize=quantize,
-                precision=precision,
-                row_tokens=row_tokens,
-                activation_checkpointing=activation_checkpointing,
-                two_pass=two_pass,
-                engine=engine,
-                trackers=tracker,
-                seed=seed,
-                eval_steps=eval_steps,
-            ),
-            **lora(lora_rank),
-        },
+        flags={**_preset(preset), **settings},
     )
 
 
-def given(**flags: Any) -> dict[str, Any]:
-    """The flags that were given."""
-    return {name: value for name, value in flags.items() if value is not None}
-
-
-def lora(rank: int | None) -> dict[str, Any]:
-    """The settings that `--lora-rank` stands for."""
-    return {"lora.rank": rank, "lora.alpha": 2 * rank} if rank is not None else {}
+def with_alpha(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags with alpha twice the rank where only the rank was given."""
+    rank = {"lora.alpha": 2 * flags["lora.rank"]} if "lora.rank" in flags else {}
+    return {**rank, **flags}
 
 
 def _preset(name: str | None) -> dict[str, float]:
@@ -203,8 +134,8 @@ def run_training(
     from hafs.training import train_dpo, train_reward, train_sft
     from hafs.types import Prompt
 
-    config, root = settings(workspace)
-    section = override(getattr(config, kind), **flags)
+    config, root = workspace_settings(workspace)
+    section = override(getattr(config, kind), **with_alpha(flags))
     answers = getattr(section, "answers", 0)
     groups = _read(kind, data, answers, columns) if data else _stored(kind, workspace, answers)
     refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
@@ -283,13 +214,13 @@ def finished(run: Path) -> bool:
         return False
 
 
-def settings(workspace: Path | None) -> tuple[Config, Path]:
+def workspace_settings(workspace: Path | None) -> tuple[Config, Path]:
     """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
-    from hafs.config import Config
+    from hafs.config import parse_config
     from hafs.store import workspace_or_none
 
     found = workspace_or_none(workspace)
-    return (Config(), Path()) if found is None else (found.config, found.root)
+    return (parse_config({}), Path()) if found is None else (found.config, found.root)
 
 
 def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:

@@ -16,7 +16,7 @@ from hafs.backends import Answer, Backend, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError
 from hafs.store import Store
-from hafs.types import Candidate, Progress, Prompt, silent
+from hafs.types import Candidate, Progress, Prompt, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,24 @@ def generate_candidates(
     store.add_prompts(unique.values())
     sampling = sampling_of(config)
     known: dict[str, dict[int, Candidate]] = defaultdict(dict)
-    for candidate in store.candidates(model=backend.model, prompt_ids=list(unique), source="generate"):
-        if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
-            known[candidate.prompt_id].setdefault(candidate.index, candidate)
+    _look(store, backend, list(unique), config, sampling, known)
+    claim = content_id("generate", backend.model, config.seed, sampling)
     plan = backend.plan(_requests(backend, unique, known, config), config)
     new, failed = 0, Counter[str]()
     for done, batch in enumerate(plan, 1):
-        if not all(set(range(r.index, r.index + r.n)) <= known[r.key].keys() for r in batch):
-            made, stopped = _answers(backend, batch, config)
+        if not _missing(batch, known):
+            progress("generating", done, len(plan), {})
+            continue
+        with store.claimed(claim):  # one process samples these at a time, and looks first at what the others made
+            _look(store, backend, [r.key for r in batch], config, sampling, known)
+            missing = _missing(batch, known)
+            if backend.capabilities.batch and missing:
+                missing = batch
+            made, stopped = _answers(backend, missing, config) if missing else ([], None)
             new += _keep(store, made, backend, config, sampling, known)
-            if stopped is not None:
-                failed.update(stopped.failed)
-                _go_on_or_raise(stopped, sum(map(len, known.values())), len(unique) * config.candidates)
+        if stopped is not None:
+            failed.update(stopped.failed)
+            _go_on_or_raise(stopped, sum(map(len, known.values())), len(unique) * config.candidates)
         progress("generating", done, len(plan), {})
     if failed and not any(known.values()):
         reason = failed.most_common(1)[0][0]
@@ -69,6 +75,25 @@ def sampling_of(config: GenerateConfig) -> dict[str, Any]:
     """The settings that a candidate's text depends on, beside model, prompt and seed; in the store's order of keys."""
     names = ("batch_size", "candidates", "max_new_tokens", "temperature", "top_p")
     return {name: getattr(config, name) for name in names}
+
+
+def _look(
+    store: Store,
+    backend: Backend,
+    prompt_ids: list[str],
+    config: GenerateConfig,
+    sampling: dict[str, Any],
+    known: dict[str, dict[int, Candidate]],
+) -> None:
+    """Add to `known` the answers that the store has by now."""
+    for candidate in store.candidates(model=backend.model, prompt_ids=prompt_ids, source="generate"):
+        if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
+            known[candidate.prompt_id].setdefault(candidate.index, candidate)
+
+
+def _missing(batch: Sequence[Request], known: Mapping[str, Mapping[int, Candidate]]) -> list[Request]:
+    """The requests of a batch that have an answer without a candidate."""
+    return [r for r in batch if not set(range(r.index, r.index + r.n)) <= known[r.key].keys()]
 
 
 def _requests(
@@ -105,8 +130,8 @@ def _keep(
     sampling: dict[str, Any],
     known: dict[str, dict[int, Candidate]],
 ) -> int:
-    """Write answers with their exact token ids; returns how many are new."""
-    rows = [(_candidate(a, backend, config, sampling), a) for a in made]
+    """Write answers with their exact token ids, none for a number that has one; returns how many are new."""
+    rows = [(_candidate(a, backend, config, sampling), a) for a in made if a.index not in known[a.key]]
     for candidate, _ in rows:
         known[candidate.prompt_id][candidate.index] = candidate
     return store.add_candidates([c for c, _ in rows], {c.id: a.token_ids for c, a in rows})

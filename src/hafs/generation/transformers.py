@@ -219,14 +219,22 @@ def _decode(
 ) -> list[tuple[list[int], float, str]]:
     """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order.
 
-    The prompts are padded on the left, computed once, and their cache is repeated `counts[i]` times.
+    What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
+    padded on the left, computed once, and the cache repeated `counts[i]` times.
     """
     device = next(net.parameters()).device
-    width = max(map(len, prompts))
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     cache = _cache_with_room(net.config, config.max_new_tokens)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    shared = _shared_tokens(prompts, cache)
+    if shared:
+        ids = torch.tensor([list(prompts[0][:shared])], device=device)
+        net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    rest = [list(p[shared:]) for p in prompts]
+    width = max(map(len, rest))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
+    seen = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
+    mask = torch.tensor(seen, device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
     first = net(
         input_ids=ids,
         attention_mask=mask,
@@ -271,6 +279,22 @@ def _decode(
         logits = out.logits[:, -1].float()
     return list(zip(tokens, logprobs, finish, strict=True))
 
+
+def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int:
+    """How many tokens all prompts begin with and are worth a pass of their own; each prompt keeps one of its own.
+
+    None where a layer keeps a window or a state: the padding between the two parts would count in it as tokens.
+    """
+    if not all(isinstance(layer, _RoomyLayer) for layer in cache.layers):
+        return 0
+    first, last = min(prompts), max(prompts)  # in their order these two have least in common
+    most = min(map(len, prompts)) - 1
+    shared = next((i for i in range(most) if first[i] != last[i]), most)
+    return shared if shared * (len(prompts) - 1) >= WORTH_A_PASS else 0
+
+
+WORTH_A_PASS = 64
+"""Tokens that must be saved for a pass over what all prompts begin with."""
 
 KEEP_UNTIL = 0.875
 """Ended answers leave the batch once at most this share of its rows goes on: leaving copies the cache."""

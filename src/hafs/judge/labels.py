@@ -53,13 +53,14 @@ class Labels:
     """Labels by prompt and person, the repeats, and the pace.
 
     `of` is prompt id -> person -> pair -> label, `slight` and `edited` the pairs so labelled, as (prompt id, person,
-    pair); `repeats` are (prompt id, first look, later look), `annotations` the ids of what was read, `seconds` the
-    median time of a prompt (None where none was measured).
+    pair); `ratings` are prompt id -> person -> candidate -> value, `repeats` are (prompt id, first look, later look),
+    `annotations` the ids of what was read, `seconds` the median time of a prompt (None where none was measured).
     """
 
     of: dict[str, dict[str, PairLabels]] = field(default_factory=lambda: defaultdict(dict))
     slight: set[tuple[str, str, Pair]] = field(default_factory=set)
     edited: set[tuple[str, str, Pair]] = field(default_factory=set)
+    ratings: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     repeats: list[tuple[str, PairLabels, PairLabels]] = field(default_factory=list)
     annotations: list[str] = field(default_factory=list)
     seconds: float | None = None
@@ -124,6 +125,7 @@ def labels_of(annotations: Iterable[Annotation], *, blind: bool = True) -> Label
     for about, mine in looks.items():
         _look(found, about, mine)
     for (prompt_id, person), values in rated.items():
+        found.ratings.setdefault(prompt_id, {})[person] = values
         ordered = sorted(set(values.values()), reverse=True)
         ratings = pair_labels([id for id, v in values.items() if v == value] for value in ordered)
         if ratings:

@@ -16,6 +16,7 @@ _END = re.compile(rf"</(?:{_TAGS})>|\[/THINK\]|<\|END_THINKING\|>|<channel\|>")
 _CHANNEL = re.compile(
     r"<\|channel\|>(\w+)[^<]*<\|message\|>(.*?)(?=<\|(?:end|return|call|start|channel)\|>|\Z)", re.DOTALL
 )
+_CHANNELS = re.compile(r"\s*(?:<\|start\|>\w*)?\s*<\|channel\|>")
 _WRAP = re.compile(r"\A\s*<\|START_RESPONSE\|>(.*?)(?:<\|END_RESPONSE\|>)?\s*\Z", re.DOTALL)
 
 
@@ -33,7 +34,7 @@ def split_thought(text: str, opened: bool = False) -> Thought:
     Tags (`<think>`, `<thinking>`, `[THINK]`, …), only a closing tag, and harmony's channels are read. `opened`: the
     prompt has opened the thought, so `text` begins inside it.
     """
-    if "<|channel|>" in text:
+    if _CHANNELS.match(text):  # anywhere else it is quoted
         return _of_channels(text)
     if opened and not _OPENED.match(text):
         return _until_end(text) or Thought(text.strip(), "", False)

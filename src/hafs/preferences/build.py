@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from hafs.errors import DataError, UsageError
 from hafs.preferences.pairs import merged_mark
 from hafs.preferences.ranking import answer, same_text, source_of, tiers_of
 from hafs.preferences.schemes import SCHEMES, pair, spread
-from hafs.types import Answer, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
+from hafs.types import Answer, Candidate, CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
 
 REFERENCES = ("never", "when-needed", "always")
 CONTRASTS = ("any", "passed")
@@ -36,7 +36,8 @@ class Pairing:
     candidates of a group, a reference included; of more, the best, the worst and an even spread between are
     kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `require_contrast`:
     "passed" pairs only right answers with wrong ones. `efficiency`: pair right answers with each other too,
-    by what ranks them. `weight`: of every edge.
+    by what ranks them. `weight`: of every edge. `labels`: every candidate that passed or failed is labelled good
+    or bad by itself, too, and a prompt without a pair is a group all the same (for the loss `kto`).
     """
 
     scheme: str = "all"
@@ -46,6 +47,7 @@ class Pairing:
     require_contrast: str = "any"
     efficiency: bool = True
     weight: float = 1.0
+    labels: bool = False
 
     def __post_init__(self) -> None:
         choices = (("scheme", SCHEMES), ("references", REFERENCES), ("require_contrast", CONTRASTS))
@@ -253,11 +255,49 @@ def _group(
     if not tiers:
         return "no candidate is scored"
     tiers = _with_reference(prompt, tiers, pairing)
+    if pairing.labels:
+        return _by_label(prompt, tiers, pairing, source) or "no candidate passed or failed"
     if sum(map(len, tiers)) == 1:
         return "only one candidate"
     if len(tiers) == 1:
         return "all candidates tie"
     return _paired(prompt, tiers, pairing, source) or "no pair is left by the options"
+
+
+def _by_label(
+    prompt: Prompt, tiers: Sequence[Sequence[Answer]], pairing: Pairing, source: str
+) -> PreferenceGroup | None:
+    """The group of the pairs of `tiers`, if any, with every candidate that passed or failed labelled."""
+    members = [m for tier in tiers for m in tier]
+    labels = {
+        m.id: CandidateLabel(m.passed, pairing.weight, "reference" if m.off_policy else source)
+        for m in members
+        if m.passed is not None
+    }
+    candidates = [GroupCandidate(m.text, m.id, m.off_policy, finish=_cut(m.finish)) for m in members]
+    return labelled(prompt, _paired(prompt, [list(t) for t in tiers], pairing, source), candidates, labels)
+
+
+def labelled(
+    prompt: Prompt,
+    group: PreferenceGroup | None,
+    candidates: Sequence[GroupCandidate],
+    labels: Mapping[str, CandidateLabel],
+) -> PreferenceGroup | None:
+    """`group` (or a new one, for a prompt without a pair) with `labels` by candidate id; those of `candidates` that
+    have one and are not in it join it. None where there is neither pair nor label."""
+    have = list(group.candidates) if group else []
+    texts = {c.text for c in have}
+    for one in candidates:
+        if one.id in labels and one.text not in texts:
+            have.append(one)
+            texts.add(one.text)
+    found = tuple(replace(c, label=labels.get(c.id)) for c in have)
+    if group is not None:
+        return replace(group, candidates=found)
+    if not found:
+        return None
+    return PreferenceGroup(prompt.text, found, (), prompt.system, prompt.id, prompt.family, prompt.split)
 
 
 def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing) -> list[list[Answer]]:

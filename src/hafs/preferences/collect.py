@@ -40,7 +40,7 @@ def preference_groups(
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
     prepare(scorer, store.prompts())
-    pairing = config.model_dump()
+    pairing = config.model_dump(exclude=set() if config.labels else {"labels"})
     parts = [(scorer, filters)]
     if isinstance(scorer, AutomaticScorer):
         prompts = list(store.prompts(**of_prompts(filters)))
@@ -106,9 +106,11 @@ def groups_from_people(
     labels = read_labels(store, blind=False, annotators=annotators)
     report = BuildReport()
     options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
+    if config.labels:
+        options["one_sided"] = True
 
     def made() -> Iterator[PreferenceGroup]:
-        for prompt in store.prompts(ids=list(labels.of), split=split):
+        for prompt in store.prompts(ids=list(labels.of.keys() | labels.ratings.keys()), split=split):
             report.prompts += 1
             group = group_from_labels(prompt, store.candidates(prompt_ids=prompt.id), labels, **options)
             if group is None:

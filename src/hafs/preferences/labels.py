@@ -13,10 +13,13 @@ from typing import Any
 
 from hafs.errors import DataError
 from hafs.judge.labels import Labels, Merged, Pair, labels_of
-from hafs.preferences.build import group_from_edges
+from hafs.preferences.build import group_from_edges, labelled
 from hafs.preferences.ranking import same_text
 from hafs.preferences.schemes import pair as paired
-from hafs.types import Annotation, Candidate, Edge, PreferenceGroup, Prompt
+from hafs.types import Annotation, Candidate, CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt
+
+MIDDLE = 2.5
+"""What a rating from 1 to 4 is above when the answer is good."""
 
 
 def people_said(labels: Labels, prompt_id: str, candidates: Iterable[Candidate]) -> dict[Pair, Merged]:
@@ -37,9 +40,16 @@ def people_edges(said: Mapping[Pair, Merged]) -> Iterator[tuple[str, str, Edge]]
 
 
 def group_from_labels(
-    prompt: Prompt, candidates: Iterable[Candidate], labels: Labels, scheme: str = "all", max_candidates: int = 8
+    prompt: Prompt,
+    candidates: Iterable[Candidate],
+    labels: Labels,
+    scheme: str = "all",
+    max_candidates: int = 8,
+    one_sided: bool = False,
 ) -> PreferenceGroup | None:
     """The group of what people said of a prompt; None when nothing makes a pair.
+
+    With `one_sided` ratings label each answer by itself, too, and a group may have no edge.
 
     `scheme` picks edges from the order that they make together: by what the candidates win, less what they lose.
     Raises DataError when an annotation ranks a candidate that is not among them.
@@ -57,11 +67,29 @@ def group_from_labels(
         order = [[id] for id in sorted(net, key=lambda id: (-net[id], id))]
         wanted = set(paired(order, scheme))
         edges = [e for e in edges if (e[0], e[1]) in wanted]
-    return group_from_edges(prompt, known, edges, max_candidates)
+    group = group_from_edges(prompt, known, edges, max_candidates)
+    if not one_sided:
+        return group
+    members = [GroupCandidate(c.text, c.id, finish="length" if c.finish == "length" else "") for c in known]
+    return labelled(prompt, group, members, _one_sided(labels.ratings.get(prompt.id, {})))
+
+
+def _one_sided(ratings: Mapping[str, Mapping[str, float]]) -> dict[str, CandidateLabel]:
+    """What ratings say of each answer alone: 3 and 4 are good, 1 and 2 are bad, and most raters decide."""
+    said: dict[str, dict[str, int]] = {}
+    for person, values in ratings.items():
+        for id, value in values.items():
+            said.setdefault(id, {})[f"human:{person}"] = 1 if value > MIDDLE else -1
+    return {
+        id: CandidateLabel(net > 0, float(abs(net)), "+".join(sorted(of)))
+        for id, of in said.items()
+        if (net := sum(of.values()))
+    }
 
 
 def group_from_people(
     prompt: Prompt, candidates: Iterable[Candidate], annotations: Iterable[Annotation], scheme: str = "all", **more: Any
 ) -> PreferenceGroup | None:
-    """The group of some annotations of a prompt; see `group_from_labels`."""
+    """The group of some annotations of a prompt; see `group_from_labels` (`labels` is its `one_sided`)."""
+    more = {"one_sided" if name == "labels" else name: value for name, value in more.items()}
     return group_from_labels(prompt, candidates, labels_of(annotations, blind=False), scheme, **more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
+from hafs.annotate.web.gate import LOOPBACK, Gate
 from hafs.errors import UsageError
 from hafs.generation.transformers import TransformersBackend
+from hafs.models.chat import whole
 from hafs.serve.batching import Batcher, Job, Row, Shown
 from hafs.serve.protocol import (
+    MOST_ANSWERS,
     AdapterRequest,
     BadRequest,
     ChatRequest,
@@ -29,16 +32,24 @@ from hafs.serve.protocol import (
     text_prompts,
 )
 
+LARGEST_BODY = 8 << 20
+"""Bytes of a request."""
 HANG_UP = 0.5
 """Seconds between looks at whether the client of a reply that is not streamed is still there."""
 
 
 def make_app(
-    backend: TransformersBackend, name: str, api_key: str = "", batch_size: int = 16, adapters: Path | None = None
+    backend: TransformersBackend,
+    name: str,
+    api_key: str = "",
+    batch_size: int = 16,
+    adapters: Path | None = None,
+    hosts: Iterable[str] | None = LOOPBACK,
 ) -> FastAPI:
     """The application that serves `backend` under `name`; with a key, every /v1 request must carry it.
 
-    Clients may load adapters that are in the directory `adapters`; without it they may not.
+    Clients may load adapters that are in the directory `adapters`; without it they may not. It answers to the names
+    `hosts` alone (None: to any), and to no page of another origin.
     """
     batcher = Batcher(backend, batch_size)
     loaded: dict[str, str] = {}
@@ -55,6 +66,7 @@ def make_app(
 
     app = FastAPI(title="hafs serve", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.batcher = batcher
+    app.add_middleware(Gate, hosts=hosts, most=LARGEST_BODY, headers={}, programs=True, refuse=_refuse)
     _errors(app)
 
     @app.get("/health")
@@ -109,7 +121,11 @@ def _adapters(
     """vLLM's way to load and unload LoRA adapters while the server runs; only those in the directory `home`."""
 
     def load(asked: AdapterRequest) -> None:
-        path = Path(asked.lora_path).resolve()
+        try:
+            path = Path(asked.lora_path).resolve()
+            path.exists()
+        except (ValueError, OSError) as e:
+            raise BadRequest("the path of the adapter is none") from e
         if not path.is_relative_to(home):
             raise BadRequest(f"{path} is not in {home}, from where adapters may be loaded")
         with batcher.between:
@@ -139,11 +155,17 @@ def _adapters(
         return PlainTextResponse(f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
 
+def _refuse(status: int, why: str) -> JSONResponse:
+    return error(status, why, "invalid_request_error")
+
+
+def error(status: int, message: str, code: str) -> JSONResponse:
+    """An error in OpenAI's form; its text can be sent whatever the request held."""
+    return JSONResponse({"error": {"message": whole(message), "type": code, "code": code}}, status)
+
+
 def _errors(app: FastAPI) -> None:
     """Every error in OpenAI's form."""
-
-    def error(status: int, message: str, code: str) -> JSONResponse:
-        return JSONResponse({"error": {"message": message, "type": code, "code": code}}, status)
 
     @app.exception_handler(BadRequest)
     async def bad(_: Request, e: BadRequest) -> JSONResponse:
@@ -169,6 +191,8 @@ class _Answering:
         loop = asyncio.get_running_loop()
         self.events: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
         self.jobs: list[Job] = []
+        if len(prompts) * asked.n > MOST_ANSWERS:
+            raise BadRequest(f"{len(prompts)} prompts × n {asked.n} are more than {MOST_ANSWERS} answers a request")
         stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
         seed = secrets.randbits(31) if asked.seed is None else asked.seed
         for number, prompt in enumerate(prompts):
@@ -196,6 +220,7 @@ class _Answering:
             for job in self.jobs:
                 batcher.submit(job)
         except RuntimeError as e:
+            self.cancel()
             raise BadRequest(str(e), 503, "unavailable") from e
 
     @property

@@ -18,6 +18,8 @@ from hafs.generation.transformers import TransformersBackend
 from hafs.models.chat import decode_answer
 from hafs.types import content_id
 
+MOST_WAITING = 8192
+"""Answers that may wait; who asks for more is told to come again."""
 LINGER = 0.01
 """Seconds that a first request waits for others to join it."""
 
@@ -81,11 +83,13 @@ class Batcher:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Queue a job; raises RuntimeError when the batcher is closed."""
+        """Queue a job; raises RuntimeError when the batcher is closed, or too much is waiting."""
         job.rows = [Row() for _ in range(job.n)]
         with self._changed:
             if self._closing:
                 raise RuntimeError("the server is stopping")
+            if sum(len(j.rows) for j in self._waiting if not j.cancelled) >= MOST_WAITING:
+                raise RuntimeError(f"{MOST_WAITING} answers are waiting already: try again later")
             self._waiting.append(job)
             self._changed.notify()
 

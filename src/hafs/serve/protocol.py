@@ -13,6 +13,11 @@ from hafs.generation.transformers import TransformersBackend
 from hafs.models.chat import Tokenizer, encode_messages, whole
 from hafs.serve.batching import Row, Shown
 
+MOST_ANSWERS = 1024
+"""Answers of one request."""
+MOST_STOPS, LONGEST_STOP = 64, 1000
+"""Texts that end an answer, and characters of one."""
+
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": (None, []),
     "tool_choice": (None, "none"),
@@ -85,7 +90,10 @@ class AdapterRequest(BaseModel):
 
 
 def check(asked: ChatRequest | CompletionRequest) -> None:
-    """Raise BadRequest naming a setting that is not supported."""
+    """Raise BadRequest naming a setting that is not supported, or that asks for too much."""
+    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+    if len(stops) > MOST_STOPS or any(len(s) > LONGEST_STOP for s in stops):
+        raise BadRequest(f"stop takes at most {MOST_STOPS} texts of at most {LONGEST_STOP} characters")
     more = asked.model_extra or {}
     for name, off in UNSUPPORTED.items():
         if name in more and more[name] not in off:

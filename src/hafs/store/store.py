@@ -25,6 +25,7 @@ from hafs.data import Columns
 from hafs.errors import DataError, UsageError
 from hafs.files.jsonl import write_jsonl
 from hafs.store import schema
+from hafs.store.claims import claimed
 from hafs.store.desk import Desk
 from hafs.store.engine import connect, database_url, transaction
 from hafs.store.files import Imported, Parent, read_rows, value_problem
@@ -75,6 +76,10 @@ class Store(Reader):
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def claimed(self, what: str) -> AbstractContextManager[None]:
+        """Hold the claim on a piece of work by its name, waiting for another process that has it."""
+        return claimed(self._engine, self.where, what)
 
     # ---- adding
 

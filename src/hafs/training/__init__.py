@@ -13,10 +13,9 @@ from typing import Any
 
 from hafs.config import DPOConfig, RewardConfig, SFTConfig
 from hafs.training.data import record_data
-from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.objectives.sft import SFTObjective
-from hafs.training.run import train
+from hafs.training.run import objective_of, train
 from hafs.training.runner import TrainResult, Validate
 from hafs.types import PreferenceGroup
 
@@ -38,7 +37,8 @@ def train_sft(
 def train_dpo(
     model: str, groups: Sequence[PreferenceGroup], config: DPOConfig, output: Path, **hooks: Any
 ) -> TrainResult:
-    """Train `model` on preference groups against itself, frozen, or the reference named; the result is in `output`.
+    """Train `model` on preference groups, or on one-sided labels (loss `kto`), against itself, frozen, or the reference
+    named; the result is in `output`.
 
     `hooks` as in `train_sft`, and `allow_uncalibrated`: take edges of a judge that no person's labels calibrated,
     which are refused otherwise. With `engine = "trl"` TRL's own trainer does it.
@@ -48,7 +48,7 @@ def train_dpo(
 
         result = train_dpo_trl(model, groups, config, output, **hooks)
     else:
-        result = train("dpo", model, groups, PreferenceObjective(config), config, output, **hooks)
+        result = train("dpo", model, groups, objective_of(config), config, output, **hooks)
     record_data(output, model, groups)
     return result
 

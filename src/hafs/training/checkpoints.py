@@ -73,12 +73,18 @@ class RunDirectory:
             yield
         finally:
             (self.path / _HOLDER).unlink(missing_ok=True)
-            if not self._run.is_file():  # it has become no run: nothing of this stays in a directory of the user's
+            if self._over():  # nobody will train here: nothing of this stays
                 (self.path / _LOCK).unlink(missing_ok=True)
                 if made:
                     with suppress(OSError):  # it holds something now
                         self.path.rmdir()
             lock.release()
+
+    def _over(self) -> bool:
+        """Whether the directory holds no run, or one that has ended."""
+        with suppress(HafsError):
+            return not self._run.is_file() or self.finished() is not None
+        return False
 
     def _holder(self) -> str:
         """Who holds the directory, in words."""

@@ -16,7 +16,7 @@ import torch
 from hafs.config import TrainConfig, override
 from hafs.models.loading import pick_precision
 from hafs.training.logprobs import CHUNK
-from hafs.training.packing import StepRows, TokenGroup, shared_row
+from hafs.training.packing import StepRows, TokenGroup, shared_row, tokens_of
 from hafs.training.shapes import Layer, Linear, Shape
 
 NF4_BITS = 4 + 8 / 64 + 32 / (64 * 256)
@@ -96,6 +96,8 @@ class Estimate:
                 "tokens_per_step_max": 0,
                 "tokens_per_epoch": 0,
                 "longest_row": self.longest,
+                "pair_tokens": 0,
+                "tree_tokens": 0,
             }
         tokens = [sum(row.tokens for row in rows) for rows, _ in self.plans]
         return {
@@ -106,6 +108,8 @@ class Estimate:
             "tokens_per_step_max": max(tokens),
             "tokens_per_epoch": sum(tokens),
             "longest_row": self.longest,
+            "pair_tokens": sum(g.pair_tokens for g in self.groups),
+            "tree_tokens": tokens_of(self.groups, self.shape.shared),
         }
 
     def memory(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from hafs.errors import UsageError
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.objectives import Objective, Sums, add, means
+from hafs.training.objectives.labels import LabelObjective, mismatched
 from hafs.training.packing import Piece, Row, StepRows, TokenGroup
 from hafs.training.reference import ReferenceCache
 from hafs.training.runner import Runner, Validate, found_in, seed_of
@@ -53,6 +54,12 @@ class Trainer(Runner):
         track = (lambda figures, step: crew.log(dict(figures), step=step)) if config.trackers else None
         super().__init__(config, run, len(train), validate=validate, progress=progress, accelerator=crew, track=track)
         self.crew, self.network, self.objective, self.train, self.valid = crew, model, objective, train, valid
+        self._mismatched: dict[int, TokenGroup] = {}
+        if isinstance(objective, LabelObjective):
+            for part in (train, valid):
+                if part:
+                    others = mismatched(part, config.max_length, train)
+                    self._mismatched |= {id(g): other for g, other in zip(part, others, strict=True)}
         self._reference, self._words = reference, words or (lambda group: f"of {len(group.candidates)} candidates")
         trained = {n: p for n, p in model.net.named_parameters() if p.requires_grad}
         optimizer = torch.optim.AdamW(
@@ -71,6 +78,7 @@ class Trainer(Runner):
         """One optimiser step; returns its mean metrics."""
         groups = [self.train[i] for i in self.drawn(step)]
         rate = self.set_rate(step)
+        self._set_kl(groups)
         self.model.train()
         rows = self._rows(groups)
         scale = self.crew.num_processes / self.objective.normaliser(groups)  # processes' gradients are averaged
@@ -174,8 +182,26 @@ class Trainer(Runner):
         return total
 
     @torch.no_grad()
+    def _set_kl(self, groups: Sequence[TokenGroup]) -> None:
+        """Tell an objective of labels how far the policy is from the reference, by answers to other prompts."""
+        if not isinstance(self.objective, LabelObjective) or not self.objective.uses_reference:
+            return
+        self.model.eval()
+        others = [other for g in groups if (other := self._mismatched[id(g)]).candidates]
+        sums: Sums = {}
+        for piece in self._rows(others).of(self.crew.process_index) if others else []:
+            row = self.network.row(piece.groups)
+            with autocast(self.network, self.config.precision):
+                ratio = row.sums(self.model(row)) - self._reference_of(row)
+            if piece.counts:
+                add(sums, {"kl": (float(ratio.sum()), len(ratio))})
+            self.tick()
+        self.objective.kl = max(0.0, means(self._of_all(sums)).get("kl", 0.0))
+
+    @torch.no_grad()
     def held_out(self) -> dict[str, float]:
         """The objective on the validation groups."""
+        self._set_kl(self.valid)
         work = self._rows(self.valid).of(self.crew.process_index)
         return means(self._of_all(self._loss_of(work, self._forward(work, 0))[1]))
 

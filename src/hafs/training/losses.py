@@ -54,16 +54,35 @@ class Edges:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """For each answer: its log-ratio of policy to reference (nats) and whether it is good; and the reference point.
+
+    `kl` is one number for all: the policy's distance from the reference (nats an answer), at least 0, without gradient.
+    """
+
+    ratio: torch.Tensor
+    good: torch.Tensor
+    kl: torch.Tensor
+
+
+@dataclass(frozen=True)
 class Strength:
-    """What a loss may be tuned by: `beta`, the share of labels taken to be flipped, SimPO's target margin."""
+    """What a loss may be tuned by: `beta`, the share of labels taken to be flipped, SimPO's target margin, and what a
+    good and a bad answer weigh in KTO."""
 
     beta: float = 0.1
     smoothing: float = 0.0
     gamma: float = 0.5
+    desirable: float = 1.0
+    undesirable: float = 1.0
 
     def target(self, p: torch.Tensor) -> torch.Tensor:
         """The probability to aim at: `p` after a flip of a share `smoothing` of the labels."""
         return p * (1 - self.smoothing) + (1 - p) * self.smoothing
+
+
+LossKind = Literal["pairwise", "listwise", "one-sided"]
+"""What a loss looks at: `Edges`, a group's rewards and tiers, or `Labelled` answers."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +90,7 @@ class Loss:
     """A loss as the objective takes it: the function, what it looks at, and whether it needs a reference model."""
 
     function: Callable[..., torch.Tensor]
-    kind: Literal["pairwise", "listwise"] = "pairwise"
+    kind: LossKind = "pairwise"
     uses_reference: bool = True
 
     def __call__(self, *args: Any) -> torch.Tensor:
@@ -83,7 +102,7 @@ class Loss:
         return " ".join((self.function.__doc__ or "").split())
 
 
-def loss(kind: Literal["pairwise", "listwise"] = "pairwise", uses_reference: bool = True) -> Any:
+def loss(kind: LossKind = "pairwise", uses_reference: bool = True) -> Any:
     """Decorator: a function as a `Loss`."""
     return lambda function: Loss(function, kind, uses_reference)
 
@@ -197,6 +216,25 @@ def tiers_of(edges: Sequence[tuple[int, int]], n: int, ties: Sequence[tuple[int,
         tiers.append([i for i in named if of[i] in tier])
         left = [i for i in left if i not in tier]
     return tiers
+
+
+@loss(uses_reference=False)
+def orpo(e: Edges, s: Strength) -> torch.Tensor:
+    """The winner's NLL per token plus β times -log σ of the log odds ratio of winner to loser, both per token; no
+    reference. Hong et al. 2024, "ORPO: Monolithic Preference Optimization without Reference Model", eq. 6 and 7; β is
+    its λ."""
+    won, lost = ((logp / n).clamp(max=-1e-6) for logp, n in ((e.winner, e.winner_length), (e.loser, e.loser_length)))
+    ratio = (won - lost) - (torch.log(-torch.expm1(won)) - torch.log(-torch.expm1(lost)))
+    return -(e.p * won + (1 - e.p) * lost) + s.beta * _soft(ratio, s.target(e.p))
+
+
+@loss("one-sided")
+def kto(a: Labelled, s: Strength) -> torch.Tensor:
+    """One-sided labels: λ_D (1 - σ(β (log-ratio - KL))) for a good answer, λ_U (1 - σ(β (KL - log-ratio))) for a bad
+    one; λ_D and λ_U are `desirable_weight` and `undesirable_weight`. Ethayarajh et al. 2024, "KTO: Model Alignment as
+    Prospect Theoretic Optimization", eq. 7 and 8."""
+    distance = s.beta * (a.ratio - a.kl)
+    return torch.where(a.good, s.desirable * torch.sigmoid(-distance), s.undesirable * torch.sigmoid(distance))
 
 
 def _soft(logit: torch.Tensor, p: torch.Tensor) -> torch.Tensor:

@@ -20,16 +20,20 @@ import torch
 from hafs.errors import UsageError
 from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
 from hafs.training.tree import Tree, blocks, tree_of
-from hafs.types import Edge, PreferenceGroup
+from hafs.types import CandidateLabel, Edge, PreferenceGroup
 
 
 @dataclass(frozen=True)
 class TokenGroup:
-    """A preference group in token ids: the prompt (at least one token), the candidates, the edges among them."""
+    """A preference group in token ids: the prompt (at least one token), the candidates, the edges among them.
+
+    `labels` has each candidate's own label, or None; it is empty where no candidate has one.
+    """
 
     prompt: tuple[int, ...]
     candidates: tuple[tuple[int, ...], ...]
     edges: tuple[Edge, ...] = ()
+    labels: tuple[CandidateLabel | None, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -88,6 +92,7 @@ def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
         tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
         tuple(tuple(encode_answer(tokenizer, c.text, end=not c.cut)) for c in group.candidates),
         group.edges,
+        tuple(c.label for c in group.candidates) if any(c.label for c in group.candidates) else (),
     )
 
 
@@ -103,9 +108,10 @@ def fit(group: TokenGroup, max_length: int) -> TokenGroup | None:
     edges = tuple(
         replace(e, winner=new[e.winner], loser=new[e.loser]) for e in group.edges if e.winner in new and e.loser in new
     )
-    if not keep or (group.edges and not edges):
+    labels = tuple(group.labels[i] for i in keep) if group.labels else ()
+    if not keep or (group.edges and not edges and not any(labels)):
         return None
-    return TokenGroup(group.prompt, tuple(group.candidates[i] for i in keep), edges)
+    return TokenGroup(group.prompt, tuple(group.candidates[i] for i in keep), edges, labels)
 
 
 def tokens_of(groups: Iterable[TokenGroup], shared: bool = True) -> int:

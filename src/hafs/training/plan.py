@@ -39,6 +39,9 @@ utilisation that Chowdhery et al. 2022, "PaLM", section 4.1, report."""
 class Plan:
     """What a run takes: `memory` is the peak in bytes by part; `advice` is empty when it fits.
 
+    `pair_tokens` are those of an epoch pair by pair, `tree_tokens` those of one tree over all groups, the fewest that
+    rows of any size could have; `tokens_per_epoch` are those of the rows as they are.
+
     Figures of the data are 0 and times None when no groups were given; times are None too for a device that is not
     here. `reference_seconds` is the one pass over all groups under the reference, and part of `total_seconds`.
     """
@@ -57,6 +60,8 @@ class Plan:
     tokens_per_step_max: int
     tokens_per_epoch: int
     longest_row: int
+    pair_tokens: int
+    tree_tokens: int
     memory: dict[str, int]
     available: int
     seconds_per_step: float | None
@@ -284,6 +289,10 @@ def _lines(made: Plan) -> Iterator[str]:
         f"{made.tokens_per_step:,.0f} tokens (at most {made.tokens_per_step_max:,})"
     )
     yield f"{made.tokens_per_epoch:,} tokens an epoch; the longest row has {made.longest_row:,}"
+    if made.pair_tokens:
+        fewer = made.pair_tokens / made.tokens_per_epoch
+        counted = f"pairs {made.pair_tokens:,} tokens, tree {made.tokens_per_epoch:,}"
+        yield f"{counted} ({fewer:.1f} times fewer; one tree over all groups: {made.tree_tokens:,})"
     if made.seconds_per_step is None or made.total_seconds is None:
         yield f"no time is given: there is no {made.device} device here to measure"
         return

@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
 
+from hafs import registry
 from hafs.config import DPOConfig, TrainConfig
 from hafs.errors import DataError, UsageError
 from hafs.files.fetch import cache_root
@@ -32,6 +33,7 @@ from hafs.training.left_out import LeftOut
 from hafs.training.logprobs import CandidateLogps, self_test
 from hafs.training.loop import Trainer
 from hafs.training.objectives import Objective
+from hafs.training.objectives.labels import LabelObjective, label_notes, mismatched
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import TokenGroup, fit, tokenize
 from hafs.training.reference import ReferenceCache, fill_reference
@@ -60,6 +62,8 @@ def train(
     of a judge that was never calibrated on people's labels unless `allow_uncalibrated`.
     """
     check_calibrated(groups, allow_uncalibrated)
+    if objective.name in ("dpo", "reward") and not isinstance(objective, LabelObjective):
+        refuse_labels_alone(groups)
     path = resolve(model)
     tokenizer = load_tokenizer(path)
     run = RunDirectory(output)
@@ -74,11 +78,17 @@ def train(
         left = LeftOut(config.max_length)
         train, valid = split(groups, tokenizer, config, left)
         left.write(output)
+        mute = sum(not objective.takes(g) for g in (*train, *valid))
+        train, valid = ([g for g in part if objective.takes(g)] for part in (train, valid))
         trainer = _trainer(path, tokenizer, train, valid, objective, config, run, accelerator, validate, progress)
         with tracked(kind, config, accelerator):
             result = trainer.fit()
         result.dropped = left.long
         result.warnings += data_notes(tokenizer, groups, left, output)
+        if mute:
+            result.warnings.append(f"{mute} prompts have nothing that this objective learns from: left out")
+        if isinstance(objective, LabelObjective):
+            result.warnings += label_notes(train, objective.config)
         _report(result, trainer, config)
         if accelerator.is_main_process:
             _save(trainer, path, tokenizer, config, output / "model")
@@ -100,10 +110,15 @@ def _trainer(
     progress: Progress,
 ) -> Trainer:
     """The trainer on the model at `path`, with the reference's log-probabilities computed before it is changed."""
-    cache = _reference(path, objective, [*train, *valid], config, accelerator, progress, tokenizer)
+    seen = [*train, *valid]
+    if isinstance(objective, LabelObjective):
+        seen += [
+            g for part in (train, valid) if part for g in mismatched(part, config.max_length, train) if g.candidates
+        ]
+    cache = _reference(path, objective, seen, config, accelerator, progress, tokenizer)
     network = _network(path, config, accelerator, [*train, *valid], tokenizer)
     if cache is not None and _other_reference(path, config) is None:
-        fill_reference(cache, network, [*train, *valid], config, accelerator, progress)
+        fill_reference(cache, network, seen, config, accelerator, progress)
     network = objective.network(with_adapter(network.net, config), network.shared)
     return Trainer(
         network,
@@ -356,6 +371,21 @@ def split(
     return train, valid
 
 
+def objective_of(config: DPOConfig) -> Objective:
+    """The objective that the settings' loss is of: one of pairs and rankings, or of one-sided labels."""
+    one_sided = registry.load("losses", config.loss).kind == "one-sided"
+    return LabelObjective(config) if one_sided else PreferenceObjective(config)
+
+
+def refuse_labels_alone(groups: Sequence[PreferenceGroup]) -> None:
+    """Raise UsageError where labels of single answers are all there is, for an objective that needs pairs."""
+    if not any(g.edges for g in groups) and any(c.label for g in groups for c in g.candidates):
+        raise UsageError(
+            "the data has labels of single answers and not one pair of them to compare",
+            "train on labels: hafs train dpo --loss kto",
+        )
+
+
 def data_notes(tokenizer: Any, groups: Sequence[PreferenceGroup], left: LeftOut, output: Path) -> list[str]:
     """What became of the data on its way through the chat template."""
     notes = [*chat_notes(tokenizer, any(g.system for g in groups)), *left.notes(len(groups), output)]
@@ -369,7 +399,7 @@ def token_groups(
 ) -> tuple[list[TokenGroup], bool]:
     """The groups that `train` would train on, and whether it would need a reference; only the tokenizer is loaded."""
     train, _ = split(groups, load_tokenizer(resolve(model)), config, left)
-    return train, isinstance(config, DPOConfig) and PreferenceObjective(config).uses_reference
+    return train, isinstance(config, DPOConfig) and objective_of(config).uses_reference
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -90,8 +90,8 @@ class Emulator:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(2)
             self.close()
-            if process.returncode == -signal.SIGVTALRM:  # see machine.Console.prove
-                raise EmulatorHung("the code stopped the processor when it was run a second time") from e
+            if process.returncode == -signal.SIGVTALRM:  # see machine.Console._save
+                raise EmulatorHung("the code reported its return and then stopped the processor") from e
             if process.returncode == -signal.SIGALRM:  # the process's own clock, see worker.serve
                 raise EmulatorHung(f"the emulator gave no answer within {seconds:g} s") from e
             raise EmulatorDied(f"the emulator's process ended (exit status {process.returncode})") from e

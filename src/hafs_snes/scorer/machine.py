@@ -42,7 +42,7 @@ EMPTY = {"rts": b"\x60", "rtl": b"\x6b"}
 LAST_DOT = 339  # of a line: at a later one no interrupt comes
 LOOP = b"\x80\xfe"  # BRA to itself
 RETURNS = {"came_back": "returned", "rtl_for_rts": "rtl for rts", "rts_for_rtl": "rts for rtl"}
-SAVE_SECONDS = 5.0  # of processor time; a save state takes thousandths
+SAVE_SECONDS = 3.0  # of processor time; a save state takes thousandths
 READY_CLOCKS = 6 * 1364  # what the harness takes at most until it waits for the start position
 SLACK = 40  # clocks by which a claim may be too low: what refresh and alignment add at another place on the screen
 INPUTS = ((0x10, "A", 2), (0x12, "X", 2), (0x14, "Y", 2), (0x16, "DP", 2), (0x18, "DB", 1), (0x19, "P", 1))
@@ -140,7 +140,10 @@ class Console:
 
     def _save(self) -> bytearray:
         state = bytearray(self._core.serialize_size())
-        if not self._core.serialize(state):
+        signal.setitimer(signal.ITIMER_VIRTUAL, SAVE_SECONDS)  # a CPU that has stopped is waited for until this ends us
+        saved = self._core.serialize(state)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        if not saved:
             raise RuntimeError("the core cannot save its state")
         return state
 
@@ -276,9 +279,7 @@ class Console:
 
     def _proven(self, sent: bytes) -> Outcome:
         """What the console itself shows at the end of a call into loops; `sent` is the cartridge RAM at its start."""
-        signal.setitimer(signal.ITIMER_VIRTUAL, SAVE_SECONDS)  # a CPU that has stopped is waited for until this ends us
         state = self._save()
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         at = int.from_bytes(state[self._cpu_at - 4 : self._cpu_at - 1], "little")
         status = next((s for label, s in RETURNS.items() if self._symbols[label] == at), "late")
         box = bytearray(self._mailbox)

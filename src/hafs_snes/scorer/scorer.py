@@ -149,6 +149,8 @@ class AsmScorer:
             raise
         except (HafsError, EmulatorDied) as e:
             return e.what if isinstance(e, HafsError) else str(e)
+        except Exception as e:  # what one answer did to our own code must not end the scoring of all
+            return f"the scorer failed on this answer: {type(e).__name__}: {e}"[:300]
 
     @contextmanager
     def _bench(self) -> Iterator[Bench]:

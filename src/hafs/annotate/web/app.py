@@ -23,7 +23,8 @@ from hafs.annotate.items import Card, Item
 from hafs.annotate.service import AnnotationService
 from hafs.annotate.visible import visible
 from hafs.annotate.web import render
-from hafs.annotate.web.security import SESSION_SECONDS, Gate, Logins, Sessions
+from hafs.annotate.web.gate import Gate
+from hafs.annotate.web.security import SESSION_SECONDS, Busy, Logins, Sessions
 from hafs.errors import HafsError
 from hafs.types import Annotation
 
@@ -35,20 +36,28 @@ KEPT = {"tiers", "confidence", "value", "note", "edited", "edited_of", "seconds"
 ANSWERS = {"all_bad": "all bad", "cannot_judge": "cannot judge", "skipped": "skipped", "flagged": "flagged"}
 
 
-class Sent(BaseModel):
-    """An answer as the browser sends it; `AnnotationService.submit` says what the parts mean."""
+class Draft(BaseModel):
+    """An answer in the making; `AnnotationService.submit` says what the parts mean."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    tiers: list[list[str]] = Field([], max_length=8)
+    confidence: str | None = Field("", max_length=20)
+    seconds: float | None = Field(None, ge=0, le=86_400)
+    note: str = Field("", max_length=4_000)
+    value: int | None = Field(None, ge=-1000, le=1000)
+    edited: str | None = Field(None, max_length=200_000)
+    edited_of: str = Field("", max_length=1)
+
+
+class Sent(Draft):
+    """An answer as the browser sends it."""
 
     model_config = ConfigDict(extra="forbid")
 
     lease: str = Field(max_length=200)
     answer: str = Field(max_length=20)
-    tiers: list[list[str]] = Field([], max_length=8)
-    confidence: str = ""
-    seconds: float | None = Field(None, ge=0, le=86_400)
-    note: str = Field("", max_length=4_000)
-    value: int | None = None
-    edited: str | None = Field(None, max_length=200_000)
-    edited_of: str = Field("", max_length=1)
+    confidence: str = Field("", max_length=20)
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,13 @@ def create_app(
     token: str,
     accounts: Mapping[str, str] | None = None,
     allowed_hosts: Iterable[str] = ("127.0.0.1", "localhost", "[::1]"),
+    login: str = "",
 ) -> FastAPI:
     """The page of a service, for whoever has the link `/?token=TOKEN` (and `&name=NAME`, else it asks).
 
     With `accounts` (name to a hash by `security.hash_password`) people log in instead, which is what serving beyond
-    this machine needs. `allowed_hosts` are the names it may be called by. Sessions are signed with `token`: a server
+    this machine needs. `allowed_hosts` are the names it may be called by, `login` is the name that is
+    filled in where it asks for one. Sessions are signed with `token`: a server
     started with the same token goes on with them.
     """
     app = FastAPI(openapi_url=None, title="hafs annotate")
@@ -128,14 +139,14 @@ def create_app(
 
     def entered(request: Request, name: str) -> Response:
         """The session's cookie with a page of our own that goes on: a redirect would still count as cross-site."""
-        return signed(pages.page("enter.html", state="entered" if name else "name"), request, name)
+        return signed(pages.page("enter.html", state="entered" if name else "name", login=login), request, name)
 
     @app.exception_handler(SignedOut)
     def signed_out(request: Request, error: Exception) -> Response:
         if request.headers.get("hx-request"):
             return Response(status_code=401, headers={"HX-Redirect": "/"})
         named = sessions.name(request.cookies.get(sessions.cookie)) == ""
-        return pages.page("enter.html", 401, state="login" if logins else "name" if named else "link")
+        return pages.page("enter.html", 401, state="login" if logins else "name" if named else "link", login=login)
 
     @app.exception_handler(HTTPException)
     def refused(request: Request, error: HTTPException) -> Response:
@@ -159,7 +170,11 @@ def create_app(
     def enter(request: Request, fields: Form) -> Response:
         name = _name(fields.get("name", ""))
         if logins is not None:
-            right = logins.try_password(name, fields.get("password", ""))
+            address = request.client.host if request.client else ""
+            try:
+                right = logins.try_password(name, fields.get("password", ""), address)
+            except Busy:
+                return pages.page("enter.html", 503, state="login", told="busy")
             if not right:
                 told = "wrong" if right is False else "wait"
                 return pages.page("enter.html", 401 if right is False else 429, state="login", told=told)
@@ -183,13 +198,7 @@ def create_app(
 
     @app.post("/draft", status_code=204)
     def draft(who: Sender, fields: Form) -> Response:
-        try:
-            state = json.loads(fields.get("state", ""))
-        except ValueError:
-            state = None
-        if not isinstance(state, dict):
-            raise HTTPException(422, "A draft is a JSON object.")
-        service.draft(who.name, fields.get("lease", ""), state)
+        service.draft(who.name, fields.get("lease", ""), _draft(fields))
         return Response(status_code=204)
 
     @app.post("/undo")
@@ -304,6 +313,14 @@ def _sent(fields: Mapping[str, str]) -> Sent:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise HTTPException(422, f"The answer cannot be read: {where} {first['msg']}") from None
+
+
+def _draft(fields: Mapping[str, str]) -> dict[str, Any]:
+    """What a draft keeps, each part of the kind that an answer has: the page is filled in from it again."""
+    try:
+        return Draft.model_validate_json(fields.get("state", "")).model_dump(exclude_unset=True)
+    except ValidationError:
+        raise HTTPException(422, "A draft is a JSON object with the parts of an answer.") from None
 
 
 def _card(item: Item, label: str) -> Card:

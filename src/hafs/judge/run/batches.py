@@ -12,216 +12,32 @@ its results, told apart by custom id, and that it is done are written in one tra
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
-from hafs.errors import UsageError
-from hafs.judge.clients import (
-    RETRIABLE,
-    AnthropicClient,
-    CallFailed,
-    EndpointDown,
-    Messages,
-    OpenAIClient,
-    Reply,
-    attempt,
-)
 from hafs.judge.prices import most_tokens
 from hafs.judge.probe import set_up
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.run.budget import BudgetSpent
 from hafs.judge.run.calling import Caller, judged, repair
 from hafs.judge.run.ledger import MALFORMED, Batch, Call, Ledger, new_id
-from hafs.judge.run.limits import backoff
 from hafs.judge.work import Page, Work
+from hafs.servers.batch import Vendor, open_vendor
+from hafs.servers.client import Messages, Reply
+from hafs.servers.errors import RETRIABLE, CallFailed, EndpointDown
+from hafs.servers.limits import backoff
 from hafs.types import Progress
 
 CHUNK = 2000
 """Questions in one batch: vendors take more, but a batch is held in memory while it is submitted."""
 GRACE = 60.0
 """Seconds after an intent in which a batch may still turn up at the vendor."""
-CLOCKS = 300.0
-"""Seconds by which the vendor's clock may differ from ours."""
 
 Item = tuple[Ask, Messages]
 """A question with its conversation: one turn, or three where an unreadable reply is to be repaired."""
-Request = tuple[str, dict[str, Any]]
-"""A custom id and the request as the vendor takes it."""
-Result = tuple[str, Reply | CallFailed]
 PageDone = Callable[[Page], Awaitable[None]]
-
-
-class Vendor(Protocol):
-    """The batch API of a vendor. Every method raises CallFailed."""
-
-    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
-        """Submit requests by custom id; returns the batch's id."""
-        ...
-
-    async def find(self, batch: Batch, known: set[str]) -> tuple[str, bool]:
-        """(id of the batch that carries this intent or "", whether it may still turn out to be there)."""
-        ...
-
-    async def state(self, remote_id: str) -> tuple[bool, int]:
-        """(whether it has ended, how many requests are through)."""
-        ...
-
-    def results(self, remote_id: str) -> AsyncIterator[Result]:
-        """What became of each request, in any order."""
-        ...
-
-
-class AnthropicBatches:
-    """Message Batches. A batch carries nothing of ours but the custom ids."""
-
-    def __init__(self, client: AnthropicClient, timeout: float) -> None:
-        self._api, self._client, self._timeout = client.sdk.messages.batches, client, timeout
-
-    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
-        """See `Vendor`."""
-        rows: Any = [{"custom_id": id, "params": body} for id, body in requests]
-        made = await attempt(lambda: self._api.create(requests=rows, timeout=self._timeout), self._timeout)
-        return str(made.id)
-
-    async def find(self, batch: Batch, known: set[str]) -> tuple[str, bool]:
-        """See `Vendor`. A batch of our size and time is ours if its results are; until they are there it may be."""
-        maybe = False
-        for remote in await self._recent(batch.created - CLOCKS):
-            counts = remote.request_counts
-            total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
-            if remote.id in known or total != len(batch.asks):
-                continue
-            if remote.processing_status != "ended":
-                maybe = True
-                continue
-            async for custom_id, _ in self.results(remote.id):
-                if custom_id.startswith(batch.id):
-                    return str(remote.id), False
-                break
-        return "", maybe
-
-    async def _recent(self, since: float) -> list[Any]:
-        async def listing() -> list[Any]:
-            found = []
-            async for remote in self._api.list(limit=100, timeout=self._timeout):
-                if remote.created_at.timestamp() < since:
-                    break
-                found.append(remote)
-            return found
-
-        return list(await attempt(listing, self._timeout))
-
-    async def state(self, remote_id: str) -> tuple[bool, int]:
-        """See `Vendor`."""
-        remote = await attempt(lambda: self._api.retrieve(remote_id, timeout=self._timeout), self._timeout)
-        counts = remote.request_counts
-        return remote.processing_status == "ended", counts.succeeded + counts.errored
-
-    async def results(self, remote_id: str) -> AsyncIterator[Result]:
-        """See `Vendor`."""
-        stream = await attempt(lambda: self._api.results(remote_id, timeout=self._timeout), self._timeout)
-        lines = aiter(stream)
-        try:
-            while (line := await attempt(lambda: anext(lines, None), self._timeout)) is not None:
-                yield line.custom_id, _anthropic_result(line.result)
-        finally:
-            await stream.close()
-
-
-def _anthropic_result(result: Any) -> Reply | CallFailed:
-    if result.type != "succeeded":
-        said = getattr(getattr(result, "error", None), "error", None)
-        return CallFailed(result.type, getattr(said, "message", "") or result.type)
-    try:
-        return AnthropicClient.reply(result.message.to_dict())
-    except CallFailed as e:
-        return e
-
-
-class OpenAIBatches:
-    """The Batch API: a file of requests, and a batch whose metadata names our intent."""
-
-    def __init__(self, client: OpenAIClient, timeout: float) -> None:
-        self._sdk, self._timeout = client.sdk, timeout
-
-    async def submit(self, intent: str, requests: Sequence[Request]) -> str:
-        """See `Vendor`."""
-        lines = [
-            json.dumps({"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body})
-            for id, body in requests
-        ]
-        file = (f"hafs-{intent}.jsonl", "\n".join(lines).encode("utf-8", "replace"), "application/jsonl")
-        sent = await attempt(
-            lambda: self._sdk.files.create(file=file, purpose="batch", timeout=self._timeout), self._timeout
-        )
-        made = await attempt(
-            lambda: self._sdk.batches.create(
-                input_file_id=sent.id,
-                endpoint="/v1/chat/completions",
-                completion_window="24h",
-                metadata={"hafs_intent": intent},
-                timeout=self._timeout,
-            ),
-            self._timeout,
-        )
-        return str(made.id)
-
-    async def find(self, batch: Batch, known: set[str]) -> tuple[str, bool]:
-        """See `Vendor`."""
-
-        async def listing() -> str:
-            async for remote in self._sdk.batches.list(limit=100, timeout=self._timeout):
-                if (remote.metadata or {}).get("hafs_intent") == batch.id:
-                    return str(remote.id)
-                if remote.created_at < batch.created - CLOCKS:
-                    break
-            return ""
-
-        return str(await attempt(listing, self._timeout)), False
-
-    async def state(self, remote_id: str) -> tuple[bool, int]:
-        """See `Vendor`."""
-        remote = await attempt(lambda: self._sdk.batches.retrieve(remote_id, timeout=self._timeout), self._timeout)
-        through = (remote.request_counts.completed + remote.request_counts.failed) if remote.request_counts else 0
-        return remote.status in ("completed", "failed", "expired", "cancelled"), through
-
-    async def results(self, remote_id: str) -> AsyncIterator[Result]:
-        """See `Vendor`."""
-        remote = await attempt(lambda: self._sdk.batches.retrieve(remote_id, timeout=self._timeout), self._timeout)
-        for file_id in (remote.output_file_id, remote.error_file_id):
-            if file_id is None:
-                continue
-            for line in (await self._content(file_id)).splitlines():
-                if line.strip():
-                    row = json.loads(line)
-                    yield row["custom_id"], _openai_result(row)
-
-    async def _content(self, file_id: str) -> str:
-        content = await attempt(lambda: self._sdk.files.content(file_id, timeout=self._timeout), self._timeout)
-        return str(content.text)
-
-
-def _openai_result(row: dict[str, Any]) -> Reply | CallFailed:
-    response = row.get("response") or {}
-    if response.get("status_code") != 200:
-        said = row.get("error") or (response.get("body") or {}).get("error") or {}
-        return CallFailed(str(said.get("code") or "errored"), str(said.get("message") or "errored"))
-    try:
-        return OpenAIClient.reply(response.get("body"))
-    except CallFailed as e:
-        return e
-
-
-def open_vendor(caller: Caller) -> Vendor:
-    """The batch API of a caller's endpoint. Raises UsageError where there is none."""
-    if isinstance(caller.client, AnthropicClient):
-        return AnthropicBatches(caller.client, max(600.0, caller.manner.timeout))
-    if isinstance(caller.client, OpenAIClient):
-        return OpenAIBatches(caller.client, max(600.0, caller.manner.timeout))
-    raise UsageError("a replay sends no batches", "leave --batch out")
 
 
 @dataclass
@@ -371,7 +187,7 @@ class _Batching:
             intent, _, key = custom_id.partition("-")
             if intent == batch.id and key in batch.asks:
                 calls[key] = self._call(batch, key, result)
-        lost = CallFailed("lost", "the batch ended without a word of it")
+        lost = CallFailed("lost", "the batch ended without a word of it that can be read")
         return [calls.get(key) or self._call(batch, key, lost) for key in batch.asks]
 
     def _call(self, batch: Batch, key: str, result: Reply | CallFailed) -> Call:
@@ -414,7 +230,7 @@ async def run(caller: Caller, work: Work, poll: float, page_done: PageDone, prog
 
     What a batch left without an answer (errored, expired) is counted as failed, and asked again by the next run.
     """
-    batching = _Batching(caller, work.ledger, open_vendor(caller), poll, progress)
+    batching = _Batching(caller, work.ledger, open_vendor(caller.client, caller.manner.timeout), poll, progress)
     await batching.recover()
     first: list[Item] = []
     unasked = 0

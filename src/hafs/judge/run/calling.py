@@ -16,23 +16,15 @@ from typing import Any, TypeVar
 
 from hafs.errors import HafsError
 from hafs.judge.answers import Unreadable, read
-from hafs.judge.clients import (
-    NOT_RECORDED,
-    PERHAPS_PAID,
-    RETRIABLE,
-    CallFailed,
-    Client,
-    EndpointDown,
-    Messages,
-    ReplayClient,
-    Reply,
-)
+from hafs.judge.clients import NOT_RECORDED, ReplayClient
 from hafs.judge.prices import FREE, Price, most_tokens
 from hafs.judge.protocols import Ask, Reading
 from hafs.judge.run.budget import Budget, BudgetSpent
-from hafs.judge.run.ledger import ANSWERED, MALFORMED, Call, Ledger
-from hafs.judge.run.limits import Breaker, Limiter, backoff
+from hafs.judge.run.ledger import ANSWERED, MALFORMED, RECEIVED, Call, Ledger
 from hafs.judge.work import REFUSED
+from hafs.servers.client import GREEDY, Client, Messages, Reply, Sampling
+from hafs.servers.errors import PERHAPS_PAID, RETRIABLE, CallFailed, EndpointDown
+from hafs.servers.limits import Breaker, Limiter, backoff
 from hafs.store import Store
 from hafs.types import Verdict
 
@@ -144,10 +136,31 @@ class Writer:
                 done.set_exception(self._error) if self._error else done.set_result(None)
 
     def _write(self, items: list[Any]) -> None:
-        if calls := [i for i in items if isinstance(i, Call)]:
-            self._ledger.put(calls)
-        if verdicts := [i for i in items if isinstance(i, Verdict)]:
-            self._store.add_verdicts(verdicts)
+        calls = list({i.id: i for i in items if isinstance(i, Call)}.values())  # the newest state of each
+        verdicts = [i for i in items if isinstance(i, Verdict)]
+        _each_if_not_all(self._ledger.put, calls)
+        _each_if_not_all(self._store.add_verdicts, verdicts)
+
+
+def _each_if_not_all(write: Callable[[list[Any]], Any], rows: list[Any]) -> None:
+    """Write rows together; where that fails, each alone, so that one the database refuses costs no other. Raises what
+    the first that failed raised."""
+    if not rows:
+        return
+    try:
+        write(rows)
+    except Exception:
+        failed = None
+        for row in rows:
+            try:
+                write([row])
+            except Exception as e:
+                failed = failed or e
+        if failed:
+            raise failed from None
+
+
+CUT = "it was cut off at the limit of tokens"
 
 
 class Stopped(Exception):
@@ -214,7 +227,7 @@ class Caller:
         messages: Messages,
         schema: Mapping[str, Any] | None,
         judge: Callable[[Reply], tuple[str, str, T]],
-        logprobs: bool = False,
+        sampling: Sampling = GREEDY,
         attempts: int | None = None,
     ) -> tuple[Reply, T]:
         """Attempts until one is replied to; returns the reply and what `judge` reads in it.
@@ -228,7 +241,7 @@ class Caller:
             if self.stop:
                 raise Stopped
             try:
-                return await self._attempt(replace_call(about, n), system, messages, schema, judge, logprobs)
+                return await self._attempt(replace_call(about, n), system, messages, schema, judge, sampling)
             except BudgetSpent as e:
                 self.stop = self.stop or e
                 raise Stopped from e
@@ -250,7 +263,7 @@ class Caller:
         messages: Messages,
         schema: Mapping[str, Any] | None,
         judge: Callable[[Reply], tuple[str, str, T]],
-        logprobs: bool,
+        sampling: Sampling,
     ) -> tuple[Reply, T]:
         texts = (system, *(text for _, text in messages))
         worst = self.worst(*texts, str(schema or ""))
@@ -266,7 +279,7 @@ class Caller:
                 begun = time.monotonic()
                 try:
                     reply = await self.client.send(
-                        system, messages, schema, self.manner.max_tokens, self.manner.timeout, logprobs
+                        system, messages, schema, self.manner.max_tokens, self.manner.timeout, sampling
                     )
                 except CallFailed as e:
                     cost = worst if e.kind in PERHAPS_PAID else 0.0
@@ -276,19 +289,19 @@ class Caller:
             self.limiter.good()
             self.breaker.good()
             cost = self._cost(reply, worst)
-            status, reason, reading = judge(reply)
             self._count(reply, cost)
-            await self.writer.put(
-                replace(
-                    call,
-                    status=status,
-                    reason=reason,
-                    input_tokens=reply.input_tokens,
-                    output_tokens=reply.output_tokens,
-                    cost=cost if self.price else None,
-                    raw=reply.text,
-                )
+            call = replace(
+                call,
+                status=RECEIVED,
+                input_tokens=reply.input_tokens,
+                output_tokens=reply.output_tokens,
+                cost=cost if self.price else None,
+                raw=reply.text,
             )
+            if cost:
+                await self.writer.put(call)  # what was paid for is kept before anybody tries to understand it
+            status, reason, reading = judge(reply)
+            await self.writer.put(replace(call, status=status, reason=reason))
             return reply, reading
         finally:
             await self.budget.settle(worst, cost)
@@ -324,7 +337,7 @@ def judged(ask: Ask, reply: Reply) -> tuple[str, str, Reading]:
         return ANSWERED, REFUSED, Reading("abstain", reason=f"the judge {REFUSED}")
     try:
         if reply.stop == "length":
-            raise Unreadable("it was cut off at the limit of tokens")
+            raise Unreadable(CUT)
         return ANSWERED, "", read(ask, reply.text)
     except Unreadable as e:
         return MALFORMED, str(e), Reading("malformed", reason=str(e))

@@ -24,6 +24,7 @@ from hafs.types import content_id
 
 ANSWERED = "answered"
 SENT = "sent"
+RECEIVED = "received"
 MALFORMED = "malformed"
 ENOUGH = 20
 """Calls of a judge after which its own means replace the assumptions of an estimate."""
@@ -36,7 +37,8 @@ def new_id() -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One attempt. `status` is "answered", "malformed", "sent" (no word of it yet) or the kind of its failure.
+    """One attempt. `status` is "answered", "malformed", "sent" (no word of it yet), "received" (not read yet) or the
+    kind of its failure.
 
     `key` is what the answer is kept under, `chars` what was sent, `cost` dollars (the worst case where nobody said),
     `seconds` from sending to the whole reply, `started` seconds since 1970 (UTC), `raw` the reply or the error's text.

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hafs.errors import HafsError, UsageError
-from hafs.judge.clients import Client, EndpointDown, ReplayClient, is_local
+from hafs.judge.clients import ReplayClient
 from hafs.judge.consistency import Reliability
 from hafs.judge.prices import FREE, Price, Prices
 from hafs.judge.probe import set_up
@@ -23,18 +24,33 @@ from hafs.judge.run.budget import Budget
 from hafs.judge.run.calling import Caller, Manner, Stopped, Tally, Writer
 from hafs.judge.run.ledger import Ledger
 from hafs.judge.work import Page, Selection, Work
+from hafs.servers.address import is_local
+from hafs.servers.client import Client
+from hafs.servers.errors import EndpointDown
 from hafs.store import Store
 from hafs.types import Progress, silent
 
 
 @dataclass
 class JudgeResult:
-    """One judge's part of a run: what was done and how far it can be taken at its word."""
+    """One judge's part of a run: what was done and how far it can be taken at its word.
+
+    `unreadable` counts the verdicts that say nothing because the reply could not be read, by reason; `max_tokens` is
+    where replies were cut.
+    """
 
     judge: str
     protocol: str
     tally: Tally
     reliability: Reliability = field(default_factory=Reliability)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    max_tokens: int = 0
+
+    @property
+    def nothing_read(self) -> bool:
+        """Whether there were replies and not one could be read."""
+        said = self.reliability.verdicts
+        return bool(said["malformed"]) and said["malformed"] == sum(said.values())
 
     @property
     def coverage(self) -> float | None:
@@ -51,6 +67,7 @@ class JudgeResult:
             "protocol": self.protocol,
             **self.reliability.to_dict(),
             "coverage": self.coverage,
+            "unreadable": dict(self.unreadable),
             **self.tally.to_dict(),
         }
 
@@ -222,8 +239,10 @@ class _Run:
     def result(self) -> JudgeResult:
         """What came of it, the reliability read back from the store."""
         result = JudgeResult(self.caller.judge, self.judging.protocol.id, self.tally)
+        result.max_tokens = self.judging.manner.max_tokens
         for verdicts in self.work.verdicts():
             result.reliability.add(verdicts)
+            result.unreadable.update(v.reason for v in verdicts if v.outcome == "malformed")
         return result
 
 

@@ -135,7 +135,12 @@ class CodeScorer:
             for (prompt, candidate), (asked, language, code), tree in zip(part, found, checked, strict=True):
                 key = content_id(prompt.id, code)
                 if key not in known:
-                    known[key] = self._judged(asked, language, code, tree)
+                    try:
+                        known[key] = self._judged(asked, language, code, tree)
+                    except HafsError as e:
+                        known[key] = f"{e.what} ({e.fix})" if e.fix else e.what
+                    except Exception as e:  # what one answer did to our own code must not end the scoring of all
+                        known[key] = f"the scorer failed on this answer: {type(e).__name__}: {e}"[:300]
                 yield self._to_score(candidate, known[key])
 
     def close(self) -> None:

@@ -113,6 +113,10 @@ class PythonScorer:
             why = f"{e.what} ({e.fix})" if e.fix else e.what
         except HafsError as e:
             why = e.what
+        except Exception as e:  # what one answer did to our own code must not end the scoring of all
+            if len(batch) > 1:
+                return {key: said for one in batch for key, said in self._examine([one]).items()}
+            why = f"the scorer failed on this answer: {type(e).__name__}: {e}"[:300]
         return {key: why for key, _ in batch}
 
     def _graded(self, batch: Sequence[tuple[Key, Check | None]]) -> dict[Key, dict[str, Any] | str]:

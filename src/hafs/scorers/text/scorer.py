@@ -67,6 +67,8 @@ class TextScorer:
                 yield Score(**blank, reason=f"{e.what} ({e.fix})" if e.fix else e.what)
             except HafsError as e:
                 yield Score(**blank, reason=e.what)
+            except Exception as e:  # what one answer did to our own code must not end the scoring of all
+                yield Score(**blank, reason=f"the scorer failed on this answer: {type(e).__name__}: {e}"[:300])
 
     def close(self) -> None:
         """Let go of the model and of the process."""

@@ -23,7 +23,7 @@ from hafs.scorers.text.measures import as_json, found, matches_schema
 
 __all__ = ["Bounded"]
 
-CPU_SECONDS = 3.0  # of processor time for one answer; an honest check takes a thousandth
+CPU_SECONDS = 2.0  # of processor time for one answer; an honest check takes a thousandth
 WALL_SECONDS = 20.0  # on the clock, for a machine that is very busy
 MEMORY = 2 << 30
 SIMPLER = "write the pattern or the schema simpler"

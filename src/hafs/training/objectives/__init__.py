@@ -33,6 +33,10 @@ class Objective(Protocol):
     @property
     def network(self) -> Callable[..., CandidateLogps]: ...
 
+    def takes(self, group: TokenGroup) -> bool:
+        """Whether the group says anything to this objective."""
+        ...
+
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         """What the losses of a step's rows are divided by (a property of all its groups together)."""
         ...

@@ -34,12 +34,18 @@ class PreferenceObjective:
         """`config`, or single `settings` of it; raises UsageError for a loss that is not in the registry."""
         config = config or DPOConfig(**settings)
         self._loss: Loss = registry.load("losses", config.loss)
+        if self._loss.kind == "one-sided":
+            raise UsageError(f"the loss {config.loss} compares no answers", "use LabelObjective")
         if self._loss.kind == "listwise" and config.ld_alpha < 1:
             raise UsageError(f"ld_alpha compares two answers, {config.loss} whole rankings", "leave ld_alpha at 1")
         self.beta, self.nll_weight, self.ld_alpha = config.beta, config.nll_weight, config.ld_alpha
         self._strength = Strength(config.beta, config.label_smoothing, config.simpo_gamma)
         self.uses_reference = self._loss.uses_reference and not config.reference_free
         self.reference_by_token = self.uses_reference and config.ld_alpha < 1
+
+    def takes(self, group: TokenGroup) -> bool:
+        """Whether the group says anything to this objective."""
+        return bool(group.edges)
 
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return sum(map(group_weight, groups))

@@ -38,6 +38,10 @@ class RewardObjective:
         if self.config.margin and self.config.loss == "plackett_luce":
             raise UsageError("Plackett-Luce has no margin", "leave margin at 0, or set loss to bradley-terry")
 
+    def takes(self, group: TokenGroup) -> bool:
+        """Whether the group says anything to this objective."""
+        return bool(group.edges)
+
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return sum(map(group_weight, groups))
 

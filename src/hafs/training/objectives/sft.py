@@ -19,6 +19,10 @@ class SFTObjective:
     uses_reference = False
     reference_by_token = False
 
+    def takes(self, group: TokenGroup) -> bool:
+        """Whether the group says anything to this objective."""
+        return bool(group.candidates)
+
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return float(sum(len(c) for g in groups for c in g.candidates))
 

@@ -10,7 +10,8 @@ import asyncio
 import random
 import time
 
-from hafs.judge.clients import CallFailed, EndpointDown
+from hafs.servers.address import key_hint
+from hafs.servers.errors import CallFailed, EndpointDown
 
 LONGEST_PAUSE = 900.0
 """Seconds that an endpoint may ask to wait before the run stops instead."""
@@ -84,7 +85,9 @@ class Breaker:
         """It did not. Raises EndpointDown after too many in a row, for a refused key, and for a very long wait."""
         fix = "see that it runs, then run the same command again: what was answered is kept"
         if failed.kind == "auth":
-            raise EndpointDown(f"{self.endpoint} refuses: {failed.message}", "check the key and what it may use")
+            raise EndpointDown(
+                f"{self.endpoint} refuses: {failed.message}", f"{key_hint(self.endpoint)} with a key that may do it"
+            )
         if (failed.retry_after or 0.0) > LONGEST_PAUSE:
             raise EndpointDown(f"{self.endpoint} asks to wait {failed.retry_after:.0f} s", "run the command again then")
         if failed.kind == "rate_limit":

@@ -1,0 +1,29 @@
+"""The short form of the catalogue of faults in `tests/faults`: `make faults` runs all of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent / "faults"))
+
+import assembly_answers
+import catalogue
+import python_answers
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.tools) if "assembly" in k else k for k in catalogue.KINDS]
+)
+def test_what_must_hold_holds(kind: str) -> None:
+    found = list(catalogue.outcomes(kind, quick=True))
+    assert len(found) > 3 and [o for o in found if not o.survived] == []
+
+
+def test_the_catalogue_is_as_long_as_it_says() -> None:
+    assert len(python_answers.FAULTS) >= 100 and len(assembly_answers.FAULTS) >= 40
+    for module in (python_answers, assembly_answers):
+        names = [f.name for f in module.FAULTS]
+        assert len(set(names)) == len(names)
