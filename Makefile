@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEVELOP := .venv/.develop
 USE := --extra asm --extra gguf
-ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra export --extra serve --extra code --extra formats --extra text --extra dev
+ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra export --extra serve --extra code --extra formats --extra text --extra postgres --extra dev
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 

@@ -465,3 +465,31 @@ open_sandbox(os.environ["KIND"]).run(["/bin/sleep", os.environ["MARK"]], limits=
         assert processes_with(mark)
         parent.kill()
     assert gone(mark)
+
+
+def test_folders_that_killed_runs_left_are_swept(tmp_path: Path) -> None:
+    """Only those of a process that is gone, old enough not to be of one that we cannot see."""
+    from hafs.sandbox.box import LEFT_BEHIND, sweep
+
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    names = {
+        f"hafs-box-{dead.pid}-abc": True,
+        f"hafs-lint-{dead.pid}-abc": True,
+        f"hafs-box-{os.getpid()}-abc": False,
+        "hafs-box-abc": False,
+        f"hafs-other-{dead.pid}-abc": False,
+    }
+    for name in names:
+        (tmp_path / name / "deep").mkdir(parents=True)
+    fresh = tmp_path / f"hafs-secret-{dead.pid}-new"
+    fresh.mkdir()
+    old = time.time() - LEFT_BEHIND - 10
+    for name in names:
+        os.utime(tmp_path / name, (old, old))
+    link = tmp_path / f"hafs-box-{dead.pid}-link"
+    link.symlink_to(tmp_path / "hafs-box-abc")
+    assert sweep(tmp_path) == 2
+    assert (
+        all((tmp_path / name).exists() != gone for name, gone in names.items()) and fresh.exists() and link.is_symlink()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import time
@@ -285,3 +286,23 @@ def test_adapters_are_loaded_and_unloaded_while_it_runs(tiny_model: Path, tmp_pa
         assert said(url) == plain
     with serving(make_app(backend, "tiny")) as url:
         assert tell(url, "load_lora_adapter", lora_name="a", lora_path=str(one))[0] == 404
+
+
+def test_what_asks_for_too_much_or_from_elsewhere_is_refused(url: str) -> None:
+    message = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection.request("POST", "/v1/chat/completions", headers={"content-length": str(9 << 20)})
+    assert connection.getresponse().status == 413
+    connection.close()
+    status, said = post(url, {"prompt": ["x"] * 300, "n": 64, "max_tokens": 1}, "/v1/completions")
+    assert status == 400 and "more than 1024 answers" in said["error"]["message"]
+    for stop in (["x"] * 65, "x" * 1001):
+        assert post(url, {**message, "stop": stop})[0] == 400
+    for more in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
+        head = {"content-type": "application/json", **more}
+        request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(message).encode(), head)
+        with pytest.raises(urllib.error.HTTPError) as e:
+            urllib.request.urlopen(request, timeout=60)
+        assert e.value.code in (403, 421) and json.load(e.value)["error"]["message"]
+    status, said = post(url, b'{"messages": [{"role": "user", "content": "x"}], "model": "\\ud800"}')
+    assert status == 404 and "there is no model" in said["error"]["message"]

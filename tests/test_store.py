@@ -799,3 +799,18 @@ def test_the_settings_name_a_postgres_server(tmp_path: Path, postgres_url: str) 
     assert not (tmp_path / "hafs.db").exists()
     with find_workspace(tmp_path).open_store() as opened:
         assert opened.counts()["prompts"] == 1
+
+
+def test_a_read_only_disk_is_called_that(tmp_path: Path) -> None:
+    """SQLite only says that it is unable to open the file. (The disk is a real one where this user may mount.)"""
+    mounted = subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode == 0
+    if not mounted:
+        pytest.skip("this user may not mount")
+    script = (
+        f"mount -t tmpfs none {tmp_path} && {sys.executable} -m hafs init {tmp_path}/w >/dev/null"
+        f" && mount -o remount,ro {tmp_path} && {sys.executable} -m hafs data export prompts /dev/null -w {tmp_path}/w"
+    )
+    ran = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if "mount:" in ran.stderr:
+        pytest.skip(ran.stderr)
+    assert ran.returncode == 1 and "is on a read-only disk" in ran.stderr, ran.stderr

@@ -96,7 +96,7 @@ def preferences_from(path: Path, format: str = "", columns: str | None = None) -
         (found.repeated, "rows repeat what an earlier one says of the same two answers"),
         (found.contradictions, "pairs of answers have rows on both sides"),
         (found.draws, "pairs of answers weigh the same on both sides and are left out"),
-        (found.unpaired, "labelled answers have none of the other label to be compared with"),
+        (found.unpaired, "labelled answers have none of the other label: only `--loss kto` learns from them"),
     ):
         if count:
             note(f"{path}: {count} {words}")

@@ -58,15 +58,17 @@ def serve(
             f"serving needs a package that is not installed ({e.name})", "pip install 'hafs[serve]'"
         ) from e
     from hafs.generation.transformers import TransformersBackend
+    from hafs.servers.address import key_variable
 
     chosen = workspace_model(model, workspace)
     listener = _listen(host, port)
     backend = TransformersBackend(chosen, precision)
     title = name or role(chosen)
     url = f"http://{host}:{listener.getsockname()[1]}/v1"
+    key = f"  export {key_variable(url)}=… (the key of --api-key)\n" if api_key else ""
     emit(
         {"url": url, "model": title, "hash": backend.model},
-        f"{title} at {url}\n  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.",
+        f"{title} at {url}\n{key}  hafs generate --model openai:{url}#{title}\nCtrl-C stops it.",
         json,
     )
     hosts = None if host in ("0.0.0.0", "::") else [*LOOPBACK, f"[{host}]" if ":" in host else host]

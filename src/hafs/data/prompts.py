@@ -9,7 +9,7 @@ from typing import Any
 
 from hafs.data.columns import Columns, Row, column_of, unknown
 from hafs.data.rows import Loaded, load
-from hafs.data.turns import Asked, asked_in, asked_of, turns_of
+from hafs.data.turns import Asked, asked_in, is_chat, text_of, tools_of, turns_of
 from hafs.types import Prompt, Reference
 
 _WORDS: dict[type, str] = {str: "text", dict: "object", list: "list"}
@@ -45,9 +45,7 @@ def prompt_in(row: Row, answered: list[int] | None = None) -> Prompt:
     Raises KeyError for a missing column, ValueError for a row that cannot be used.
     """
     if "text" in row and not column_of(row, "prompt") and not column_of(row, "messages"):
-        if not isinstance(row["text"], str) or not row["text"].strip():
-            raise ValueError("the column 'text' is empty or no text")
-        asked = asked_of(row["text"], row.get(column_of(row, "system") or "system"), row.get("tools"))
+        asked = _own(row)
     else:
         asked = _asked(row, answered)
     more = {name: row[name] for name in _COLUMNS if name in row}
@@ -79,6 +77,16 @@ def _asked(row: Row, answered: list[int] | None) -> Asked:
             used, row = row.used, Row({**row, name: turns[:-1]})
             row.used = used
     return asked_in(row)
+
+
+def _own(row: Row) -> Asked:
+    """What a row of hafs' own asks: `text`, after the messages of `context` where it has some."""
+    earlier = row["context"] if is_chat(row.get("context")) else []
+    if not isinstance(row["text"], str) or not (row["text"].strip() or earlier):
+        raise ValueError("the column 'text' is empty or no text")
+    system, tools = text_of(row.get(column_of(row, "system") or "system"), "system"), tools_of(row.get("tools"))
+    turns = turns_of(earlier, "context") if earlier else []
+    return Asked(system, json.dumps(turns, sort_keys=True), row["text"], json.dumps(tools, sort_keys=True))
 
 
 def _reference(number: int, value: Any) -> Reference:

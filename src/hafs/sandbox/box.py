@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -117,7 +119,7 @@ class Box:
         program, readable = interpreter()
         script = Path(selftest.__file__).read_text(encoding="utf-8")
         with (
-            tempfile.TemporaryDirectory(prefix="hafs-secret-") as folder,
+            tempfile.TemporaryDirectory(prefix=f"hafs-secret-{os.getpid()}-") as folder,
             socket.create_server(("127.0.0.1", 0)) as port,
         ):
             secret = Path(folder, "secret")
@@ -242,15 +244,45 @@ def _existing(paths: Sequence[str]) -> list[str]:
 @contextmanager
 def _private_folder() -> Iterator[Path]:
     """A new folder that is removed afterwards, whatever a program left in it."""
-    folder = Path(tempfile.mkdtemp(prefix="hafs-box-"))
+    _sweep_once()
+    folder = Path(tempfile.mkdtemp(prefix=f"hafs-box-{os.getpid()}-"))
     try:
         yield folder
     finally:
-        with suppress(RecursionError):
-            shutil.rmtree(folder, ignore_errors=True)
-        if folder.exists():  # folders without permissions, or nested too deep for Python
-            for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-                subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    with suppress(RecursionError):
+        shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():  # folders without permissions, or nested too deep for Python
+        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
+            subprocess.run([*command, str(folder)], stderr=subprocess.DEVNULL)
+
+
+LEFT_BEHIND = 3600.0
+"""Seconds after which a folder whose process is gone was left behind: not one of a process that we cannot see."""
+
+
+@cache
+def _sweep_once() -> None:
+    sweep(Path(tempfile.gettempdir()))
+
+
+def sweep(where: Path) -> int:
+    """Remove the folders that killed runs of this user left in `where`; returns how many there were."""
+    swept = 0
+    for folder in where.glob("hafs-*-*-*"):
+        kind = re.fullmatch(r"hafs-(?:box|secret|lint)-(\d+)-\w+", folder.name)
+        if kind is None or Path(f"/proc/{kind[1]}").exists():
+            continue
+        with suppress(OSError):
+            about = folder.lstat()
+            mine = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()
+            if mine and about.st_mtime < time.time() - LEFT_BEHIND:
+                _remove(folder)
+                swept += 1
+    return swept
 
 
 def _collect(folder: Path, name: str, limits: Limits) -> bytes | None:

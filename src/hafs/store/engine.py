@@ -6,6 +6,7 @@ at the start (BEGIN IMMEDIATE) and waits for another writer instead of failing h
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -146,7 +147,18 @@ _FAILURES: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
+def _on_read_only_disk(where: str) -> bool:
+    """Whether `where` is a file on a disk that nobody can write: SQLite says "unable to open" to that."""
+    folder = Path(where).parent
+    return "://" not in where and folder.is_dir() and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def _explain(message: str, where: str) -> HafsError:
+    if _on_read_only_disk(where):
+        return HafsError(
+            f"{where} is on a read-only disk ({message})",
+            "mount it writable, or copy the workspace to a disk that can be written",
+        )
     for signs, what, fix in _FAILURES:
         if any(sign in message.lower() for sign in signs):
             return HafsError(what.format(where=where, message=message, busy=BUSY_SECONDS), fix)

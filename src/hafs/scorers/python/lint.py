@@ -6,6 +6,7 @@ Ruff reads code and does not run it, so it needs no sandbox. `# noqa` in an answ
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,7 @@ def _lint(codes: Sequence[str]) -> list[list[str]] | None:
     found: list[list[str]] = [[] for _ in codes]
     names = [f"answer_{i}.py" for i in range(len(codes))]
     common = ["--isolated", "--no-cache", "--target-version", "py311"]
-    with tempfile.TemporaryDirectory(prefix="hafs-lint-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"hafs-lint-{os.getpid()}-") as folder:
         for name, code in zip(names, codes, strict=True):
             Path(folder, name).write_text(code, encoding="utf-8", errors="replace")
         check = ["check", *common, "--select", RULES, "--ignore-noqa", "--output-format", "json", "--exit-zero"]
