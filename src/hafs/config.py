@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hafs.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
+Thinking = Literal["keep", "strip", "off"]
 
 
 class _Section(BaseModel):
@@ -33,6 +34,7 @@ class ModelConfig(_Section):
     """The model everything starts from: "default" is the embedded 135M model; any HF directory or hub id works."""
 
     name: str = "default"
+    thinking: Thinking = Field(default="keep", description="of every section that does not say otherwise")
 
 
 class LoraConfig(_Section):
@@ -70,6 +72,10 @@ class TrainConfig(_Section):
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
     save_steps: int = Field(100, ge=1, description="steps between checkpoints")
     save_minutes: float = Field(1.0, gt=0, description="minutes after which a checkpoint is due between save_steps")
+    thinking: Thinking = Field(
+        default="keep",
+        description="a model's thoughts: trained on (keep), left out (strip), or closed in the prompt (off)",
+    )
     resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
@@ -82,6 +88,7 @@ class SFTConfig(TrainConfig):
     """Supervised fine-tuning on prompt and answer."""
 
     answers: int = Field(0, ge=0, description="right answers of a prompt that are learnt, the first ones; 0: all")
+    turns: Literal["every", "last"] = Field("every", description="answers of a conversation that are learnt")
 
 
 class DPOConfig(TrainConfig):
@@ -162,6 +169,9 @@ class GenerateConfig(_Section):
     max_new_tokens: int = Field(256, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
     seed: int = Field(default=0, description="of sampling")
+    thinking: Thinking = Field(
+        default="keep", description="a model's thoughts: off asks for none; what stands after one is the answer"
+    )
     concurrency: int = Field(default=8, ge=1, description="requests to a server under way at a time")
     retries: int = Field(default=5, ge=0, description="how often a failed request to a server is sent again")
 
@@ -181,6 +191,10 @@ class EvalConfig(_Section):
     a copy of another, prompts of one template aside (docs/log.md has the measurement); 1 leaves only the same words."""
 
     benchmarks: list[str] = ["asm"]
+    thinking: Thinking = Field(
+        default="keep", description="a model's thoughts: off asks for none; what stands after one is the answer"
+    )
+    thinking_of: dict[str, Thinking] = Field({}, description="benchmark = what it asks of the model's thoughts")
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
@@ -261,6 +275,17 @@ class Config(_Section):
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
     loop: LoopConfig = LoopConfig()  # type: ignore[call-arg]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _think_alike(cls, data: Any) -> Any:
+        """What `[model] thinking` says holds in every section that says nothing."""
+        model = data.get("model") if isinstance(data, dict) else None
+        if not isinstance(model, dict) or "thinking" not in model:
+            return data
+        sections = ("generate", "sft", "dpo", "reward", "ppo", "eval")
+        said = {name: data.get(name, {}) for name in sections}
+        return data | {n: {"thinking": model["thinking"], **v} if isinstance(v, dict) else v for n, v in said.items()}
 
     def of_round(self, number: int) -> Config:
         """These settings with those of `[loop.rounds.NUMBER]` put over them; raises UsageError for a wrong one."""

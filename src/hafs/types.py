@@ -81,6 +81,41 @@ class _Row:
         return cls(**{k: v for k, v in row.items() if k in known})
 
 
+def _without_empty(row: dict[str, Any], *names: str) -> dict[str, Any]:
+    """`row` without those of the columns `names` that are empty."""
+    return {k: v for k, v in row.items() if v or k not in names}
+
+
+def conversation_text(context: Sequence[Mapping[str, Any]], text: str = "") -> str:
+    """A conversation as one text: who says it in brackets, then what is said; `text` alone without a conversation."""
+    if not context:
+        return text
+    turns = [*context, *([{"role": "user", "content": text}] if text else [])]
+    parts = []
+    for turn in turns:
+        calls = [f"calls {json.dumps(c.get('function', c), ensure_ascii=False)}" for c in turn.get("tool_calls") or ()]
+        parts.append(f"[{turn.get('role', '')}]\n" + "\n".join([str(turn.get("content") or ""), *calls]).strip())
+    return "\n\n".join(parts)
+
+
+def call_text(message: Mapping[str, Any]) -> str:
+    """An answer that calls tools, as one text: its message as JSON. `call_in` reads it again."""
+    calls = [dict(c) for c in message["tool_calls"]]
+    said = {"content": str(message.get("content") or ""), "role": "assistant", "tool_calls": calls}
+    return json.dumps(said, ensure_ascii=False)
+
+
+def call_in(text: str) -> dict[str, Any] | None:
+    """The message of an answer that `call_text` wrote; None for any other text."""
+    if not (text.startswith('{"content": "') and '"role": "assistant", "tool_calls": [' in text):
+        return None
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and set(said) == {"content", "role", "tool_calls"} else None
+
+
 @dataclass(frozen=True)
 class Reference:
     """A known right answer of a prompt, proven by the prompt's checker."""
@@ -94,7 +129,9 @@ class Prompt(_Row):
     """One request to a model, with how to check the answer when that is known.
 
     `checker` names a scorer (such as "asm"), `check` is that scorer's data for this prompt. `split` is train,
-    validation or test.
+    validation or test. `context` are the chat messages between the system text and the text; where the conversation
+    ends with a tool's result, they are all of it and the text is empty. `tools` are those that the model may call, as
+    JSON schemas.
     """
 
     text: str
@@ -107,19 +144,30 @@ class Prompt(_Row):
     check: Mapping[str, Any] = field(default_factory=dict)
     references: tuple[Reference, ...] = ()
     tags: tuple[str, ...] = ()
+    context: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def id(self) -> str:
-        """The prompt's identity is what the model reads (system and text)."""
-        return content_id("prompt", self.system, self.text)
+        """The prompt's identity is what the model reads (system text, conversation, text, tools)."""
+        if not self.context and not self.tools:
+            return content_id("prompt", self.system, self.text)
+        context, tools = (json.dumps(list(part), sort_keys=True) for part in (self.context, self.tools))
+        return content_id("prompt", self.system, context, self.text, tools)
+
+    @property
+    def shown(self) -> str:
+        """What people and judges are shown of it: its text, with the conversation before it where there is one."""
+        return conversation_text(self.context, self.text)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self)}
+        return {"id": self.id, **_without_empty(asdict(self), "context", "tools")}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Prompt:
         refs = tuple(r if isinstance(r, Reference) else Reference(**r) for r in row.get("references", ()))
-        return super().from_dict({**row, "references": refs, "tags": tuple(row.get("tags", ()))})
+        listed = {name: tuple(row.get(name) or ()) for name in ("tags", "context", "tools")}
+        return super().from_dict({**row, "references": refs, **listed})
 
 
 @dataclass(frozen=True)
@@ -128,6 +176,7 @@ class Candidate(_Row):
 
     `logprob` is the sum of the sampled tokens' log-probabilities under the sampling model (nats), `n_tokens` their
     number, `finish` "stop" or "length". `model` is the model's content hash, `model_name` what the user called it.
+    `thought` is what a thinking model wrote before the answer; `text` is the answer alone.
     """
 
     prompt_id: str
@@ -141,15 +190,22 @@ class Candidate(_Row):
     n_tokens: int | None = None
     finish: str = ""
     source: str = "generate"
+    thought: str = ""
 
     @property
     def id(self) -> str:
+        more = [self.thought] if self.thought else []
         return content_id(
-            "candidate", self.prompt_id, self.model, self.seed, self.index, self.sampling, self.source, self.text
+            "candidate", self.prompt_id, self.model, self.seed, self.index, self.sampling, self.source, self.text, *more
         )
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is a thought that came to no answer."""
+        return bool(self.thought) and not self.text.strip()
+
     def to_dict(self) -> dict[str, Any]:
-        return {"id": self.id, **asdict(self)}
+        return {"id": self.id, **_without_empty(asdict(self), "thought")}
 
 
 @dataclass(frozen=True)
@@ -190,7 +246,7 @@ class Answer(NamedTuple):
     """A candidate with what one scorer says of it: all that rankings and groups need. Without a value it is unscored.
 
     `key`, `tolerance` and `passed` are those of `Score`, but a key is never empty where there is a value. `off_policy`
-    is that of `GroupCandidate`, `finish` that of `Candidate`.
+    is that of `GroupCandidate`, `finish` and `thought` those of `Candidate`.
     """
 
     id: str
@@ -201,6 +257,7 @@ class Answer(NamedTuple):
     passed: bool | None = None
     off_policy: bool = False
     finish: str = ""
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -389,6 +446,7 @@ class GroupCandidate(_Row):
 
     `label` is what is known of the candidate alone; a group may have labels, edges, or both.
     `finish` is "length" for an answer that was cut at the token limit: nobody is taught to end there.
+    `thought` is that of `Candidate`.
     """
 
     text: str
@@ -396,6 +454,7 @@ class GroupCandidate(_Row):
     off_policy: bool = False
     label: CandidateLabel | None = None
     finish: str = ""
+    thought: str = ""
 
     @property
     def cut(self) -> bool:
@@ -406,12 +465,19 @@ class GroupCandidate(_Row):
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
         label = CandidateLabel.read(row.get("label"))
         finish = "length" if row.get("finish") == "length" else ""
-        return cls(str(row["text"]), str(row.get("id", "")), bool(row.get("off_policy", False)), label, finish)
+        return cls(
+            str(row["text"]),
+            str(row.get("id", "")),
+            bool(row.get("off_policy", False)),
+            label,
+            finish,
+            str(row.get("thought") or ""),
+        )
 
     def encoded(self) -> dict[str, Any]:
         """What of it goes into a group's id; what a plain candidate has none of is left out."""
         more: dict[str, Any] = {"label": asdict(self.label)} if self.label is not None else {}
-        more |= {"finish": self.finish} if self.finish else {}
+        more |= {name: said for name in ("finish", "thought") if (said := getattr(self, name))}
         return {"text": self.text, "id": self.id, "off_policy": self.off_policy, **more}
 
 

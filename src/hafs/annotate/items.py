@@ -17,12 +17,13 @@ BREAK_SECONDS = 600
 
 @dataclass(frozen=True)
 class Card:
-    """One answer under a letter; `edited` marks one that a person wrote."""
+    """One answer under a letter, with the thought that came before it; `edited` marks one that a person wrote."""
 
     candidate_id: str
     label: str
     text: str
     edited: bool = False
+    thought: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Progress:
 def make_cards(lease: Lease, candidates: Mapping[str, Candidate]) -> tuple[Card, ...]:
     """The cards of a lease in its order."""
     return tuple(
-        Card(id, LABELS[i], candidates[id].text, candidates[id].source.startswith("edited:"))
+        Card(id, LABELS[i], candidates[id].text, candidates[id].source.startswith("edited:"), candidates[id].thought)
         for i, id in enumerate(lease.shown)
     )
 

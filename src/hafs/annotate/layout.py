@@ -24,7 +24,7 @@ LONGEST = 80
 def screen(item: Item, width: int) -> str:
     """The prompt and the cards of `item` for a terminal of `width` columns."""
     parts = [f"System: {visible(item.prompt.system)}"] if item.prompt.system else []
-    parts.append(f"Prompt: {visible(item.prompt.text)}")
+    parts.append(f"Prompt: {visible(item.prompt.shown)}")
     return "\n".join([*parts, "", cards(item.cards, width)])
 
 

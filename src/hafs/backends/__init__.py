@@ -8,15 +8,18 @@ through the entry-point group `hafs.backends`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from hafs import registry
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError
+from hafs.models.chat import messages_of, whole_message
 from hafs.models.naming import model_hash, resolve
+from hafs.types import Prompt
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Request:
     """One prompt to answer `n` times. `key` identifies it to the caller; it plays no part in sampling.
 
     `index` is the number of its first answer. With a `seed` it has random numbers of its own: its answers do not
-    depend on what else is in the batch (beyond rounding).
+    depend on what else is in the batch (beyond rounding). `context` and `tools` are a prompt's, as JSON texts.
     """
 
     key: str
@@ -33,6 +36,18 @@ class Request:
     n: int = 1
     index: int = 0
     seed: int | None = None
+    context: str = "[]"
+    tools: str = "[]"
+
+    @staticmethod
+    def of(prompt: Prompt, n: int = 1, index: int = 0, key: str = "") -> Request:
+        """The request for answers to a prompt, with its id as key unless another is given."""
+        context, tools = (json.dumps(list(part), sort_keys=True) for part in (prompt.context, prompt.tools))
+        return Request(key or prompt.id, prompt.text, prompt.system, n, index, None, context, tools)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation to answer."""
+        return [whole_message(m) for m in messages_of(self.text, self.system, json.loads(self.context))]
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,8 @@ class Answer:
 
     `logprob` is the sum over its tokens in nats at temperature 1, the end token included (a server may leave that one
     out). What a server does not tell is missing: `logprob` and `n_tokens` None, `token_ids` empty. `logprobs` are the
-    tokens' own, in nats, where a server was asked for them.
+    tokens' own, in nats, where a server was asked for them. `text` is what stands after the `thought`, and `n_tokens`
+    counts it alone where there is one.
     """
 
     key: str
@@ -52,11 +68,12 @@ class Answer:
     finish: str
     n_tokens: int | None = None
     logprobs: tuple[float, ...] = ()
+    thought: str = ""
 
     @property
     def length(self) -> int | None:
-        """The number of tokens, where it is known."""
-        return len(self.token_ids) or self.n_tokens
+        """The number of the answer's tokens, where it is known."""
+        return self.n_tokens if self.thought else len(self.token_ids) or self.n_tokens
 
 
 @dataclass(frozen=True)

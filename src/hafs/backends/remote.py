@@ -20,6 +20,7 @@ from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.models.chat import whole
+from hafs.models.thoughts import split_thought
 from hafs.servers import ollama
 from hafs.servers.abilities import LIMIT, QUESTION, SYSTEM, probe
 from hafs.servers.address import base_url, key_hint
@@ -68,7 +69,17 @@ def seed_of(request: Request, config: GenerateConfig) -> int:
     """A seed (31 bits) of the answer's own: prompt, number and the run's seed decide, nothing else."""
     if request.seed is not None:
         return request.seed
-    return int(content_id("sampling", config.seed, [request.text, request.system], request.index)[:15], 16) & 0x7FFFFFFF
+    more = [] if request.context == "[]" else [request.context]
+    what = [request.text, request.system, *more]
+    return int(content_id("sampling", config.seed, what, request.index)[:15], 16) & 0x7FFFFFFF
+
+
+def turns_of(request: Request) -> list[tuple[str, str]]:
+    """The conversation as (role, text), without its system text; raises Refused where it has tools."""
+    turns = [m for m in request.messages() if m["role"] != "system"]
+    if request.tools != "[]" or any(m["role"] == "tool" or m.get("tool_calls") for m in turns):
+        raise Refused("a conversation with tools is not sent to a server yet: generate with the model itself")
+    return [(str(m["role"]), str(m["content"])) for m in turns]
 
 
 class RemoteBackend:
@@ -85,7 +96,7 @@ class RemoteBackend:
 
     def plan(self, requests: Sequence[Request], config: GenerateConfig) -> list[list[Request]]:
         """The requests as they come, one answer each, in batches of `config.batch_size`."""
-        single = [Request(r.key, r.text, r.system, 1, r.index + i, r.seed) for r in requests for i in range(r.n)]
+        single = [replace(r, n=1, index=r.index + i) for r in requests for i in range(r.n)]
         size = config.batch_size
         return [single[i : i + size] for i in range(0, len(single), size)]
 
@@ -102,7 +113,7 @@ class RemoteBackend:
         seed = seed_of(request, config)
         sampling = Sampling(config.temperature, top_p, seed, logprobs=True, more=self._more)
         send = self._client.send
-        system, turns = whole(request.system), [("user", whole(request.text))]
+        system, turns = whole(request.system), turns_of(request)
         sent_with = self._client.abilities
         try:
             return await send(system, turns, None, config.max_new_tokens, self._timeout, sampling)
@@ -235,7 +246,11 @@ def answer_of(request: Request, reply: Reply) -> Answer:
     logprob = sum(reply.logprobs) if reply.logprobs else None
     finish = FINISH.get(reply.finish, reply.finish)
     length = len(reply.logprobs) or reply.output_tokens
-    return Answer(request.key, request.index, reply.text, reply.token_ids, logprob, finish, length, reply.logprobs)
+    said = split_thought(reply.text)
+    if said.thought and length is not None:  # the answer's share of what the server counted, by length of text
+        length = round(length * len(said.text) / max(1, len(said.text) + len(said.thought)))
+    about = (reply.token_ids, logprob, finish, length, reply.logprobs, said.thought)
+    return Answer(request.key, request.index, said.text, *about)
 
 
 class OpenAIBackend(RemoteBackend):

@@ -48,6 +48,7 @@ def evaluate(
     benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a file of prompts; may be repeated."),
     columns: ColumnsOption = None,
     max_new_tokens: int = typer.Option(None),
+    thinking: str = typer.Option(None, help="Whether the model thinks first: keep, strip, or off."),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
     temperature: float = typer.Option(0.8, min=0.01, help="Of the sampled answers."),
     top_p: float = typer.Option(1.0, min=0.01, max=1.0, help="Of the sampled answers."),
@@ -70,7 +71,7 @@ def evaluate(
 
     space = workspace_at(workspace)
     chosen = space.config.model.name if model is None else model
-    settings = override(space.config.eval, max_new_tokens=max_new_tokens)
+    settings = override(space.config.eval, max_new_tokens=max_new_tokens, thinking=thinking)
     sampling, ks = _sampling(settings, samples, temperature, top_p, k)
     title = name or role(chosen)
     named = benchmark_names(benchmark or settings.benchmarks)
@@ -187,6 +188,7 @@ def _sampling(
         temperature=temperature,
         top_p=top_p,
         max_new_tokens=settings.max_new_tokens,
+        thinking=settings.thinking,
         batch_size=settings.batch_size,
         seed=0,
     )

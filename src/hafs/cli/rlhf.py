@@ -180,9 +180,9 @@ def ppo(
             stack.enter_context(closing(check.scorer))
         tokenizer = load_tokenizer(resolve(sft_model))
         sizes = section.max_new_tokens, section.rollout_batch
-        sample: Sampler = policy_sampler(tokenizer, *sizes)
+        sample: Sampler = policy_sampler(tokenizer, *sizes, section.thinking)
         if rollouts_from is not None and not finished:
-            served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts")
+            served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts", section.thinking)
             sample = stack.enter_context(served)
         progress = stack.enter_context(progress_bars(quiet=json))
         if "validate" in hooks:

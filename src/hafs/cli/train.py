@@ -137,7 +137,7 @@ def run_training(
     config, root = workspace_settings(workspace)
     section = override(getattr(config, kind), **with_alpha(flags))
     answers = getattr(section, "answers", 0)
-    groups = _read(kind, data, answers, columns) if data else _stored(kind, workspace, answers)
+    groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
     refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
     show_rows(groups, show or 0, chosen)
@@ -233,10 +233,18 @@ def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
             refuse_sealed(store, prompts)
 
 
-def _read(kind: str, data: Path, answers: int, columns: str | None) -> list[PreferenceGroup]:
-    if kind == "sft":
-        return examples_from(data, answers, columns)
-    return preferences_from(data, columns=columns).groups
+def _read(kind: str, data: Path, section: Any, columns: str | None) -> list[PreferenceGroup]:
+    if kind != "sft":
+        return preferences_from(data, columns=columns).groups
+    from hafs.data.examples import every_answer
+
+    found = examples_from(data, section.answers, columns)
+    if section.turns == "last" or not any(g.context for g in found):
+        return found
+    every = every_answer(found)
+    if len(every) > len(found):
+        note(f'{data}: {len(found)} rows have {len(every)} answers to learn (turns = "last" learns the last of each)')
+    return every
 
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def example_of(prompt: Prompt, answers: int = 0) -> PreferenceGroup:
     """The example of a prompt with references: the first `answers` of them (0: all)."""
     texts = dict.fromkeys(r.text for r in prompt.references[: answers or None])
     more = {"prompt_id": prompt.id, "family": prompt.family, "split": prompt.split}
-    return _group(Asked(prompt.system, "[]", prompt.text), texts, **more)
+    context, tools = (json.dumps(list(part), sort_keys=True) for part in (prompt.context, prompt.tools))
+    return _group(Asked(prompt.system, context, prompt.text, tools), texts, **more)
 
 
 def group_without_edges(asked: Asked, texts: Iterable[str]) -> PreferenceGroup:
@@ -60,6 +62,21 @@ def _group(asked: Asked, texts: Iterable[str], **more: Any) -> PreferenceGroup:
         raise ValueError("the answer is empty")
     context, tools = (tuple(json.loads(text)) for text in (asked.context, asked.tools))
     return PreferenceGroup(asked.prompt, candidates, (), system=asked.system, context=context, tools=tools, **more)
+
+
+def every_answer(groups: Iterable[PreferenceGroup]) -> list[PreferenceGroup]:
+    """The examples with one more for each earlier answer of a conversation, each after what was said before it."""
+    out: list[PreferenceGroup] = []
+    for group in groups:
+        tools = json.dumps([dict(t) for t in group.tools], sort_keys=True)
+        for i, turn in enumerate(group.context):
+            if i and turn.get("role") == "assistant":
+                asked = asked_of([dict(m) for m in group.context[:i]], group.system, tools)
+                text = answer_of([dict(turn)], "context", asked)
+                if text.strip():
+                    out.append(replace(group_without_edges(asked, [text]), family=group.family, split=group.split))
+        out.append(group)
+    return out
 
 
 def _conversation(row: Row) -> PreferenceGroup:

@@ -60,9 +60,8 @@ def prompt_in(row: Row, answered: list[int] | None = None) -> Prompt:
 
 def prompt_of(asked: Asked, **more: Any) -> Prompt:
     """The prompt that asks what a row asks."""
-    if json.loads(asked.context) or json.loads(asked.tools):
-        raise ValueError("it has earlier turns or tools, which a prompt here cannot have")
-    return Prompt(asked.prompt, asked.system, **more)
+    context, tools = (tuple(json.loads(part)) for part in (asked.context, asked.tools))
+    return Prompt(asked.prompt, asked.system, context=context, tools=tools, **more)
 
 
 def _asked(row: Row, answered: list[int] | None) -> Asked:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hafs.data.columns import ROLES, Row, column_of, listed
+from hafs.types import call_text
 
 SPEAKERS = {
     "user": "user",
@@ -216,19 +217,20 @@ def _history(value: Any) -> list[dict[str, Any]]:
 
 
 def answer_of(value: Any, name: str, asked: Asked) -> str:
-    """The text of an answer given as text or as messages, which may repeat the prompt before the answer."""
+    """The text of an answer given as text or as messages, which may repeat the prompt before the answer.
+
+    An answer that calls tools is its message as JSON (`hafs.types.call_text`): the model's template writes it.
+    """
     if isinstance(value, str):
         return value
     *before, last = turns_of(value, name)
     if last["role"] != "assistant":
         raise ValueError(f"the last message of {name!r} is of {last['role']!r}, not of the assistant")
-    if last.get("tool_calls"):
-        raise ValueError(f"the answer in {name!r} is a call of tools, not a text")
     before = [turn for turn in before if turn["role"] != "system"]
     prompt = [{"role": "user", "content": asked.prompt}] if asked.prompt else []
     if before not in ([], prompt, [*json.loads(asked.context), *prompt]):
         raise ValueError(f"the messages of {name!r} begin with another conversation than the prompt")
-    return str(last["content"])
+    return call_text(last) if last.get("tool_calls") else str(last["content"])
 
 
 def conversation_in(row: Row) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

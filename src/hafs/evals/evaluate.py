@@ -24,10 +24,15 @@ from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
 
-def greedy(config: EvalConfig) -> GenerateConfig:
-    """The decoding of evaluations: the likeliest token each time."""
+def greedy(config: EvalConfig, benchmark: str = "") -> GenerateConfig:
+    """The decoding of evaluations: the likeliest token each time, thinking as the benchmark has it."""
     return GenerateConfig(
-        candidates=1, temperature=0.0, top_p=1.0, max_new_tokens=config.max_new_tokens, batch_size=config.batch_size
+        candidates=1,
+        temperature=0.0,
+        top_p=1.0,
+        max_new_tokens=config.max_new_tokens,
+        batch_size=config.batch_size,
+        thinking=config.thinking_of.get(benchmark, config.thinking),
     )
 
 
@@ -49,7 +54,7 @@ def evaluate(
     """
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
-    decoding = greedy(config)
+    decoding = greedy(config, benchmark)
     prepare(scorer, prompts)
     settings = {
         "name": name,
@@ -221,10 +226,10 @@ class PassRate:
         from hafs.generation.transformers import TransformersBackend
 
         backend = TransformersBackend.of(net, self.tokenizer)
-        requests = [Request(p.id, p.text, p.system) for p in self.prompts]
+        requests = [Request.of(p) for p in self.prompts]
         made = []
         for batch in answers(backend, requests, greedy(self.config)):
-            made += [Candidate(a.key, a.text, n_tokens=len(a.token_ids), finish=a.finish) for a in batch]
+            made += [Candidate(a.key, a.text, n_tokens=a.length, finish=a.finish, thought=a.thought) for a in batch]
             self.progress("validating", len(made), len(requests), {})
         by_id = {p.id: p for p in self.prompts}
         scores = {}

@@ -43,7 +43,12 @@ def reference_nll(
     groups = {}
     for p in prompts:
         texts = tuple(GroupCandidate(t) for t in dict.fromkeys(r.text for r in p.references) if t.strip())
-        if texts and (tokens := fit(tokenize(tokenizer, PreferenceGroup(p.text, texts, (), p.system)), LONGEST)):
+        if texts and (
+            tokens := fit(
+                tokenize(tokenizer, PreferenceGroup(p.text, texts, (), p.system, context=p.context, tools=p.tools)),
+                LONGEST,
+            )
+        ):
             groups[p.id] = tokens
     cache = ReferenceCache(cache_root() / "reference", [model_hash(path), config.precision, "auto", "none"])
     if any(cache.get(g) is None for g in groups.values()):

@@ -74,7 +74,8 @@ def generate_candidates(
 def sampling_of(config: GenerateConfig) -> dict[str, Any]:
     """The settings that a candidate's text depends on, beside model, prompt and seed; in the store's order of keys."""
     names = ("batch_size", "candidates", "max_new_tokens", "temperature", "top_p")
-    return {name: getattr(config, name) for name in names}
+    thinking = {} if config.thinking == "keep" else {"thinking": config.thinking}
+    return {name: getattr(config, name) for name in names} | thinking
 
 
 def _look(
@@ -104,9 +105,9 @@ def _requests(
 ) -> list[Request]:
     """One request for each prompt; where answers do not depend on their batch, one for each that is missing."""
     if backend.capabilities.batch:
-        return [Request(id, p.text, p.system, config.candidates) for id, p in prompts.items()]
+        return [Request.of(p, config.candidates, key=id) for id, p in prompts.items()]
     return [
-        Request(id, p.text, p.system, 1, index)
+        Request.of(p, 1, index, id)
         for id, p in prompts.items()
         for index in range(config.candidates)
         if index not in known[id]
@@ -155,4 +156,5 @@ def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, samplin
         logprob=answer.logprob,
         n_tokens=answer.length,
         finish=answer.finish,
+        thought=answer.thought,
     )

@@ -6,6 +6,7 @@ is computed once, its key-value cache repeated for the answers wanted, and rows 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
-from hafs.models.chat import TemplateRefuses, check_rows, decode_answer, encode_prompt, stop_ids
+from hafs.models.chat import TemplateRefuses, check_rows, encode_messages, read_answer, stop_ids
 from hafs.models.loading import load_model, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 from hafs.types import content_id
@@ -52,7 +53,7 @@ class TransformersBackend:
 
         Raises UsageError when a prompt and its answer may be longer than what the model was made for.
         """
-        lengths = {r: len(self._encoded(r) or ()) for r in requests}
+        lengths = {r: len(self._encoded(r, config) or ()) for r in requests}
         ordered = sorted(requests, key=lambda r: (-lengths[r], r.text))
         self._check_length(lengths[ordered[0]] + config.max_new_tokens if ordered else 0, config)
         batches: list[list[Request]] = []
@@ -69,7 +70,7 @@ class TransformersBackend:
 
         Raises Unanswered, with the answers to the others, when the chat template does not take some.
         """
-        encoded = [(r, self._encoded(r)) for r in batch]
+        encoded = [(r, self._encoded(r, config)) for r in batch]
         batch = [r for r, ids in encoded if ids is not None]
         made = self._answers(batch, [ids for _, ids in encoded if ids is not None], config) if batch else []
         if refused := [r for r, ids in encoded if ids is None]:
@@ -80,10 +81,10 @@ class TransformersBackend:
             raise Unanswered(str(first), first.fix, answers=made, failed=failed, refused=True)
         return made
 
-    def _encoded(self, request: Request) -> list[int] | None:
+    def _encoded(self, request: Request, config: GenerateConfig) -> list[int] | None:
         """The prompt's token ids; None, and the reason kept, where the chat template does not take it."""
         try:
-            ids = encode_prompt(self.tokenizer, request.text, request.system)
+            ids = encode_messages(self.tokenizer, request.messages(), json.loads(request.tools), config.thinking)
         except TemplateRefuses as e:
             self._refusals[request] = e
             return None
@@ -98,9 +99,16 @@ class TransformersBackend:
         rows = self.decode(prompts, [r.n for r in batch], config, seeds, _seed_of(batch, config))
         asked = [(request, request.index + i) for request in batch for i in range(request.n)]
         return [
-            Answer(request.key, index, decode_answer(self.tokenizer, ids), tuple(ids), logprob, finish)
+            self._answer(request.key, index, ids, logprob, finish, config)
             for (request, index), (ids, logprob, finish) in zip(asked, rows, strict=True)
         ]
+
+    def _answer(
+        self, key: str, index: int, ids: Sequence[int], logprob: float, finish: str, config: GenerateConfig
+    ) -> Answer:
+        said = read_answer(self.tokenizer, ids, config.thinking)
+        n = len(self.tokenizer(said.text, add_special_tokens=False)["input_ids"]) + 1 if said.thought else None
+        return Answer(key, index, said.text, tuple(ids), logprob, finish, n, thought=said.thought)
 
     @torch.no_grad()
     def decode(
@@ -180,8 +188,13 @@ class TransformersBackend:
 
 def _seed_of(batch: Sequence[Request], config: GenerateConfig) -> int:
     """A seed of the batch's own content, so a batch samples alike whatever was generated before it."""
-    content = [[r.text, r.system, r.n] for r in batch]
+    content = [[r.text, r.system, r.n, *_more(r)] for r in batch]
     return int(content_id("sampling", config.seed, content)[:15], 16)
+
+
+def _more(request: Request) -> list[str]:
+    """The conversation and the tools of a request that has them."""
+    return [] if (request.context, request.tools) == ("[]", "[]") else [request.context, request.tools]
 
 
 Draw = Callable[[Sequence[int], int], torch.Tensor]
@@ -287,7 +300,8 @@ def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int
     """
     if not all(isinstance(layer, _RoomyLayer) for layer in cache.layers):
         return 0
-    first, last = min(prompts), max(prompts)  # in their order these two have least in common
+    ordered = sorted(map(list, prompts))
+    first, last = ordered[0], ordered[-1]  # in their order these two have least in common
     most = min(map(len, prompts)) - 1
     shared = next((i for i in range(most) if first[i] != last[i]), most)
     return shared if shared * (len(prompts) - 1) >= WORTH_A_PASS else 0

@@ -237,7 +237,7 @@ def _ask(
     if known is not None:
         texts.insert(0 if known_first else len(texts), ("KNOWN", known))
     request = [("SYSTEM", prompt.system)] if prompt.system else []
-    request.append(("REQUEST", prompt.text))
+    request.append(("REQUEST", prompt.shown))
     mark = content_id("mark", p.seed, prompt.id, ids, shuffle, known)[:16]  # ids are hashes of what they name
     parts = [fence(name, text, mark) for name, text in (*request, *texts)]
     text = "\n\n".join([*parts, f"What counts: {p.rubric or RUBRIC}", task])

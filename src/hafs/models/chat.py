@@ -10,8 +10,10 @@ Text of a user that spells a control token is encoded as text. A template that p
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,8 +21,8 @@ from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from hafs.errors import UsageError
-from hafs.models.thoughts import split_thought
-from hafs.types import content_id
+from hafs.models.thoughts import Thought, begins_thought, split_thought
+from hafs.types import call_in, content_id
 
 Thinking = Literal["keep", "strip", "off"]
 """What becomes of a model's thoughts: trained on as they are; left out of what is trained; not asked for at all."""
@@ -112,7 +114,7 @@ def encode_messages(
 
     A template that refuses a system turn, or leaves it out, gets the system text before the first turn of the user.
     """
-    turns = [_whole(m) for m in messages]
+    turns = [_with_arguments(whole_message(m)) for m in messages]
     if not tokenizer.chat_template:
         said = [str(m.get("content") or "") for m in turns]
         return _plain_ids(tokenizer, "\n\n".join(t for t in said if t) + "\n")
@@ -141,6 +143,9 @@ def render(
         raise TemplateRefuses(str(e).strip() or type(e).__name__) from e
     if ignored:
         raise TemplateRefuses("it does not show the tools")
+    called = [c["function"]["name"] for m in turns for c in m.get("tool_calls") or () if "function" in c]
+    if any(name not in made for name in called):
+        raise TemplateRefuses("it leaves calls of tools out")
     return _closed(made) if ask and thinking == "off" else made
 
 
@@ -271,14 +276,39 @@ def encode_answer(
     answer that was cut off). A thought in `text`, or given apart, is encoded, or left out, as `thinking` says."""
     turn = turn_of(tokenizer, thinking)
     text = whole(text)
-    if turn.thinks or thinking != "keep":
-        found = split_thought(text)
-        thought, text = thought or found.thought, found.text if found.thought or found.text != text else text
+    if (call := call_in(text)) is not None:
+        return encode_after(tokenizer, _call(tokenizer, call, end, thinking), thinking)
+    if (turn.thinks or thinking != "keep") and not thought:
+        thought, text, _ = split_thought(text)
+    if thought and thinking == "keep" and not (text or end):
+        return encode_after(tokenizer, turn.thought[0] + _safe(tokenizer, whole(thought)), thinking)
     if thought and thinking == "keep":
         body = f"{turn.thought[0]}{_safe(tokenizer, whole(thought))}{turn.thought[1]}{_safe(tokenizer, text)}"
     else:
         body = turn.lead + _safe(tokenizer, text)
     return encode_after(tokenizer, body + (turn.tail if end and turn.end is not None else ""), thinking)
+
+
+def _call(tokenizer: Any, message: Mapping[str, Any], end: bool, thinking: Thinking) -> str:
+    """What the template writes for an answer that calls tools; raises TemplateRefuses where it has no form for it."""
+    turn = turn_of(tokenizer, thinking)
+    if not tokenizer.chat_template:
+        raise TemplateRefuses("a model without a template calls no tools")
+    asked = [{"role": "user", "content": _QUESTION}]
+    said = _marked(tokenizer, [_with_arguments(message)])
+    chat = render(tokenizer, [*asked, *said], (), thinking, ask=False)
+    before = turn.prompt
+    if not chat.startswith(before) and turn.opens:
+        before = _OPEN.sub("", before)
+    if not chat.startswith(before):
+        raise TemplateRefuses("what it writes for a call of tools does not follow its prompt")
+    body = chat[len(before) :]
+    stop = str(tokenizer.decode([turn.end])) if turn.end is not None else ""
+    ends = [m for m in _specials(tokenizer).finditer(body) if m.group() == stop] or list(
+        _specials(tokenizer).finditer(body)
+    )[-1:]
+    text = (body[: ends[0].end()] if end else body[: ends[0].start()]) if ends else body
+    return (turn.thought[1] if turn.opens else "") + text
 
 
 def encode_after(tokenizer: Tokenizer, text: str, thinking: Thinking = "keep") -> list[int]:
@@ -290,6 +320,22 @@ def encode_after(tokenizer: Tokenizer, text: str, thinking: Thinking = "keep") -
         return _ids(tokenizer, text)
     head, both = _ids(tokenizer, before), _ids(tokenizer, before + text)
     return both[len(head) :] if both[: len(head)] == head else _ids(tokenizer, text)
+
+
+def read_answer(tokenizer: Tokenizer, ids: Sequence[int], thinking: Thinking = "keep") -> Thought:
+    """The answer in sampled ids and the thought before it; an answer that is all thought is unfinished."""
+    text, turn = decode_answer(tokenizer, ids), turn_of(tokenizer, thinking)
+    if turn.lead.isspace():
+        text = text.removeprefix(turn.lead)
+    if not turn.thinks:
+        return split_thought(text) if begins_thought(text) else Thought("", text)
+    ends = stop_ids(tokenizer)
+    raw = tokenizer.decode(ids[:-1] if ids and ids[-1] in ends else ids)
+    found = split_thought(raw, opened=turn.opens)
+    if not found.thought and found.finished and found.text == raw:
+        return Thought("", text)
+    thought, said = (_specials(tokenizer).sub("", part) for part in found[:2])
+    return Thought(thought, said, found.finished)
 
 
 def decode_answer(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
@@ -364,13 +410,24 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return content_id("tokenizer", inner.to_str() if inner is not None else sorted(tokenizer.get_vocab().items()))
 
 
-def _whole(value: Any) -> Any:
+def _with_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message whose calls have their arguments as an object, as templates take them, not as JSON in a text."""
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = dict(call.get("function") or call)
+        with suppress(ValueError, TypeError):
+            function["arguments"] = json.loads(function["arguments"])
+        calls.append({**{k: v for k, v in call.items() if k == "id"}, "type": "function", "function": function})
+    return {**message, **({"tool_calls": calls} if calls else {})}
+
+
+def whole_message(value: Any) -> Any:
     """A message, or what is in one, without lone surrogates."""
     if isinstance(value, str):
         return whole(value)
     if isinstance(value, Mapping):
-        return {k: _whole(v) for k, v in value.items()}
-    return [_whole(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: whole_message(v) for k, v in value.items()}
+    return [whole_message(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 _PATTERNS: WeakKeyDictionary[Any, dict[str, tuple[re.Pattern[str], ...]]] = WeakKeyDictionary()
@@ -442,7 +499,7 @@ def _marked(tokenizer: Any, turns: Sequence[Mapping[str, Any]]) -> list[dict[str
 def _marked_tools(tokenizer: Any, tools: Sequence[Mapping[str, Any]]) -> list[Any]:
     from transformers.utils.chat_template_utils import mark_control_tokens
 
-    return [mark_control_tokens(_whole(t), _patterns(tokenizer)[2]) for t in tools]
+    return [mark_control_tokens(whole_message(t), _patterns(tokenizer)[2]) for t in tools]
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -28,6 +28,11 @@ class Thought(NamedTuple):
     finished: bool = True
 
 
+def begins_thought(text: str) -> bool:
+    """Whether `text` opens a thought."""
+    return bool(_OPENED.match(text) or text.lstrip().startswith("<|channel|>"))
+
+
 def split_thought(text: str, opened: bool = False) -> Thought:
     """The thought at the beginning of `text` and the answer after it; an unfinished thought has no answer.
 

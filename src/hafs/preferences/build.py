@@ -153,7 +153,10 @@ def group_from_ranking(
         raise DataError(f"the ranking {ranking.id} names an unknown candidate {unknown[0]}", "add that candidate")
     lowest = {same_text(texts[id]): id for id in ranked}
     kept = set(lowest.values())
-    tiers = [[Answer(id, texts[id], finish=members[id].finish) for id in tier if id in kept] for tier in ranking.tiers]
+    tiers = [
+        [Answer(id, texts[id], finish=members[id].finish, thought=members[id].thought) for id in tier if id in kept]
+        for tier in ranking.tiers
+    ]
     pairing = Pairing(scheme, **options)
     tiers = spread([tier for tier in tiers if tier], pairing.max_candidates)
     return _paired(prompt, tiers, pairing, ranking.source)
@@ -190,11 +193,23 @@ def group_from_edges(
     used = {id for winner, loser, _ in made for id in (winner, loser)}
     place = {id: i for i, id in enumerate(id for id in kept if id in used)}
     members = tuple(
-        GroupCandidate(texts[id], id, known[id].source.startswith("edited:"), finish=_cut(known[id].finish))
+        GroupCandidate(
+            texts[id],
+            id,
+            known[id].source.startswith("edited:"),
+            finish=_cut(known[id].finish),
+            thought=known[id].thought,
+        )
         for id in place
     )
     placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
-    return PreferenceGroup(prompt.text, members, placed, prompt.system, prompt.id, prompt.family, prompt.split)
+    return group_of_prompt(prompt, members, placed)
+
+
+def group_of_prompt(prompt: Prompt, candidates: Sequence[GroupCandidate], edges: Sequence[Edge]) -> PreferenceGroup:
+    """The group of a prompt, with its conversation and tools."""
+    about = (prompt.system, prompt.id, prompt.family, prompt.split, prompt.context, prompt.tools)
+    return PreferenceGroup(prompt.text, tuple(candidates), tuple(edges), *about)
 
 
 def _merged(low: str, high: str, said: Sequence[tuple[float, Edge]]) -> tuple[str, str, Edge] | None:
@@ -297,7 +312,7 @@ def labelled(
         return replace(group, candidates=found)
     if not found:
         return None
-    return PreferenceGroup(prompt.text, found, (), prompt.system, prompt.id, prompt.family, prompt.split)
+    return group_of_prompt(prompt, found, ())
 
 
 def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing) -> list[list[Answer]]:
@@ -335,8 +350,10 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
         )
         for winner, loser in pairs
     )
-    candidates = tuple(GroupCandidate(m.text, m.id, m.off_policy, finish=_cut(m.finish)) for m in members)
-    return PreferenceGroup(prompt.text, candidates, edges, prompt.system, prompt.id, prompt.family, prompt.split)
+    candidates = tuple(
+        GroupCandidate(m.text, m.id, m.off_policy, finish=_cut(m.finish), thought=m.thought) for m in members
+    )
+    return group_of_prompt(prompt, candidates, edges)
 
 
 def _cut(finish: str) -> str:

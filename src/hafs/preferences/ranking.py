@@ -38,10 +38,18 @@ def rank(answers: Sequence[tuple[Candidate, Score | None]]) -> Ranking:
 def answer(candidate: Candidate, score: Score | None) -> Answer:
     """A candidate and its score as `tiers_of` takes them."""
     if score is None or score.value is None:
-        return Answer(candidate.id, candidate.text, finish=candidate.finish)
+        return Answer(candidate.id, candidate.text, finish=candidate.finish, thought=candidate.thought)
     key = score.key or (score.value,)
     return Answer(
-        score.candidate_id, candidate.text, score.value, key, score.tolerance, score.passed, finish=candidate.finish
+        score.candidate_id,
+        candidate.text,
+        score.value,
+        key,
+        score.tolerance,
+        score.passed,
+        False,
+        candidate.finish,
+        candidate.thought,
     )
 
 

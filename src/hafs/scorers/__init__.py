@@ -55,5 +55,27 @@ def open_scorer(spec: str, **options: Any) -> Scorer:
 
     tree = parse(spec)
     if len(tree) == 1 and len(tree[0]) == 1:
-        return one(tree[0][0].name, tree[0][0].argument)
-    return Composite(tree, one)
+        return _answers_alone(one(tree[0][0].name, tree[0][0].argument))
+    return _answers_alone(Composite(tree, one))
+
+
+UNFINISHED = "unfinished"
+"""The cause of an answer that is a thought without an end: it fails, whatever draft stands in the thought."""
+_LOWEST = -1e300  # below every key
+
+
+def _answers_alone(scorer: Scorer) -> Scorer:
+    """`scorer`, asked about answers alone: a thought that came to none fails unseen."""
+    ask: Callable[[Sequence[tuple[Prompt, Candidate]]], Iterator[Score]] = scorer.score
+
+    def score(items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
+        found = ask([(p, c) for p, c in items if not c.unfinished])
+        about = (scorer.name, scorer.version, scorer.arguments)
+        for _, candidate in items:
+            if candidate.unfinished:
+                yield Score(candidate.id, *about, 0.0, key=(_LOWEST,), passed=False, cause=UNFINISHED)
+            else:
+                yield next(found)
+
+    scorer.score = score  # type: ignore[method-assign]
+    return scorer

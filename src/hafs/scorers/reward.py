@@ -53,7 +53,7 @@ class RewardScorer:
         """One score per item, in the order of the items; items of like length are computed together."""
         encoded = [
             [
-                *encode_prompt(self._tokenizer, p.text, p.system),
+                *encode_prompt(self._tokenizer, p.text, p.system, p.context, p.tools),
                 *encode_answer(self._tokenizer, c.text, end=c.finish != "length"),
             ]
             for p, c in items

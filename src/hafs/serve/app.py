@@ -92,7 +92,7 @@ def make_app(
     @app.post("/v1/chat/completions", dependencies=[Depends(allowed)])
     async def chat(asked: ChatRequest, request: Request) -> Any:
         adapter = _chosen(asked, name, loaded)
-        prompts = [chat_prompt(backend.tokenizer, asked.messages)]
+        prompts = [chat_prompt(backend.tokenizer, asked)]
         return await _reply(request, batcher, asked, prompts, adapter or name, asked.logprobs, adapter)
 
     @app.post("/v1/completions", dependencies=[Depends(allowed)])
@@ -243,7 +243,8 @@ async def _reply(
 ) -> Any:
     work = _Answering(batcher, asked, prompts, adapter)
     chat = isinstance(asked, ChatRequest)
-    writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)))
+    thinking = asked.thinking if isinstance(asked, ChatRequest) else "keep"
+    writer = Writer(chat, name, batcher.backend.tokenizer, logprobs, sum(map(len, prompts)), thinking)
     if asked.stream:
         usage = bool((asked.stream_options or {}).get("include_usage"))
         return StreamingResponse(_stream(work, writer, usage), media_type="text/event-stream")

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hafs.generation.transformers import TransformersBackend
-from hafs.models.chat import Tokenizer, encode_messages, whole
+from hafs.models.chat import Thinking, Tokenizer, encode_messages, read_answer, whole
 from hafs.serve.batching import Row, Shown
 
 MOST_ANSWERS = 1024
@@ -19,8 +19,7 @@ MOST_STOPS, LONGEST_STOP = 64, 1000
 """Texts that end an answer, and characters of one."""
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "tools": (None, []),
-    "tool_choice": (None, "none"),
+    "tool_choice": (None, "none", "auto"),
     "functions": (None, []),
     "logit_bias": (None, {}),
     "frequency_penalty": (None, 0),
@@ -64,6 +63,14 @@ class ChatRequest(_Asked):
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0)
     response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @property
+    def thinking(self) -> Thinking:
+        """Whether the model is asked to think."""
+        said = self.chat_template_kwargs or {}
+        return "off" if said.get("enable_thinking") is False or said.get("thinking") is False else "keep"
 
     @property
     def limit(self) -> int | None:
@@ -108,13 +115,13 @@ def check(asked: ChatRequest | CompletionRequest) -> None:
         raise BadRequest("logprobs above 0 is not supported: logprobs are those of the sampled tokens")
 
 
-def chat_prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]]) -> list[int]:
+def chat_prompt(tokenizer: Tokenizer, asked: ChatRequest) -> list[int]:
     """The token ids of a conversation; raises BadRequest for one that the model's template does not take."""
     if not tokenizer.chat_template:
         raise BadRequest("this model has no chat template; use /v1/completions")
-    turns = [{"role": str(m.get("role", "")), "content": whole(_text(m.get("content")))} for m in messages]
+    turns = [{**m, "role": str(m.get("role", "")), "content": _text(m)} for m in asked.messages]
     try:
-        return encode_messages(tokenizer, turns)
+        return encode_messages(tokenizer, turns, asked.tools or (), asked.thinking)
     except Exception as e:  # whatever a template raises says that it does not take this conversation
         raise BadRequest(f"the model's chat template does not take these messages: {e}") from e
 
@@ -143,9 +150,12 @@ def room(backend: TransformersBackend, prompt: Sequence[int], limit: int | None)
     return wanted
 
 
-def _text(content: Any) -> str:
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
     if isinstance(content, str):
         return content
+    if content is None and message.get("tool_calls"):
+        return ""
     if isinstance(content, list) and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
         return "".join(str(p.get("text", "")) for p in content)
     raise BadRequest("the content of a message must be text")
@@ -154,7 +164,10 @@ def _text(content: Any) -> str:
 class Writer:
     """Writes the replies to one request, whole or in pieces."""
 
-    def __init__(self, chat: bool, model: str, tokenizer: Any, logprobs: bool, prompt_tokens: int) -> None:
+    def __init__(
+        self, chat: bool, model: str, tokenizer: Any, logprobs: bool, prompt_tokens: int, thinking: Thinking = "keep"
+    ) -> None:
+        self.thinking = thinking
         self.chat, self.tokenizer, self.logprobs, self.prompt_tokens = chat, tokenizer, logprobs, prompt_tokens
         kind = "chat.completion" if chat else "text_completion"
         id = ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex
@@ -164,11 +177,18 @@ class Writer:
         """The reply with every answer."""
         choices = []
         for i, row in enumerate(rows):
-            said = {"message": {"role": "assistant", "content": row.text}} if self.chat else {"text": row.text}
+            said = {"message": self._message(row)} if self.chat else {"text": row.text}
             choices.append(
                 {"index": i, **said, "finish_reason": row.finish, "logprobs": self._logprobs(row, 0, len(row.ids))}
             )
         return {**self._head, "choices": choices, "usage": self.usage(rows)}
+
+    def _message(self, row: Row) -> dict[str, Any]:
+        """The answer, and the thought before it apart."""
+        found = read_answer(self.tokenizer, row.ids, self.thinking)
+        if not found.thought:
+            return {"role": "assistant", "content": row.text}
+        return {"role": "assistant", "content": found.text, "reasoning_content": found.thought}
 
     def piece(self, index: int, row: Row, before: Shown, now: Shown) -> dict[str, Any]:
         """One event of a stream: what row `index` has `now` that it had not `before`."""

@@ -198,8 +198,8 @@ class Reader:
         keeps to prompts with an id from the first (included) to the second (not included; "" for no end).
         """
         p, c, t = schema.prompts.c, schema.candidates.c, schema.scores.c
-        asked = (p.id, p.text, p.system, p.family, p.split, p.reference_texts)
-        raw = (type_coerce(column, Text) for column in (*asked, c.id, c.text, c.finish, t.sort_key))
+        asked = (p.id, p.text, p.system, p.family, p.split, p.reference_texts, p.context, p.tools)
+        raw = (type_coerce(column, Text) for column in (*asked, c.id, c.text, c.finish, c.thought, t.sort_key))
         query: Any = select(*raw, t.value, t.tolerance, t.passed).select_from(schema.prompts)
         theirs = self._all((c.model, filters.get("model")), (c.source, filters.get("source")))
         query = query.outerjoin(schema.candidates, and_(c.prompt_id == p.id, *theirs))
@@ -212,17 +212,19 @@ class Reader:
             for _, rows in groupby(self._rows(conn, query), key=itemgetter(0)):
                 found: list[Answer] = []
                 for row in rows:
-                    *prompt, id, text, finish, key, value, tolerance, passed = row
+                    *prompt, id, text, finish, thought, key, value, tolerance, passed = row
+                    thought = schema.unescape_text(thought or "")
                     if value is not None:
                         ranks = tuple(_DECODER.raw_decode(key)[0]) or (value,)
-                        found.append(
-                            Answer(id, schema.unescape_text(text), value, ranks, tolerance, passed, finish=finish)
-                        )
+                        said = (value, ranks, tolerance, passed, False, finish, thought)
+                        found.append(Answer(id, schema.unescape_text(text), *said))
                     elif id is not None:
-                        found.append(Answer(id, schema.unescape_text(text), finish=finish))
+                        found.append(Answer(id, schema.unescape_text(text), finish=finish, thought=thought))
                 text, system, family, split = map(schema.unescape_text, prompt[1:5])
                 known = schema.references(json.loads(prompt[5]))
-                yield Prompt(text, system, family, split=split, references=known), found
+                context, tools = (tuple(json.loads(part)) for part in prompt[6:8])
+                made = Prompt(text, system, family, split=split, references=known, context=context, tools=tools)
+                yield made, found
 
     def to_score(
         self,

@@ -149,6 +149,7 @@ prompts = _table(
     Column("check_data", Json),
     Column("reference_texts", Json(references, _dicts)),
     Column("tags", Json(tuple)),
+    later=(Column("context", Json(tuple)), Column("tools", Json(tuple))),
 )
 
 candidates = _table(
@@ -164,6 +165,7 @@ candidates = _table(
     Column("n_tokens", BigInteger),
     Column("finish", AnyText),
     Column("source", AnyText),
+    later=(Column("thought", AnyText),),
 )
 
 candidate_tokens = Table(
@@ -429,6 +431,14 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
         (
             """CREATE TABLE candidate_tokens (
             candidate_id TEXT PRIMARY KEY REFERENCES candidates (id), token_ids TEXT NOT NULL)""",
+        ),
+    ),
+    (
+        10,
+        (
+            "ALTER TABLE prompts ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
+            "ALTER TABLE prompts ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
+            "ALTER TABLE candidates ADD COLUMN thought TEXT NOT NULL DEFAULT ''",
         ),
     ),
 )

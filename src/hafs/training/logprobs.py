@@ -6,6 +6,7 @@ pages for a large tensor than on filling it (see docs/log.md).
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hafs.errors import UsageError
 from hafs.models.loading import pick_precision
 from hafs.training.attention import masks, takes_shared_layout, use_blocks
 from hafs.training.packing import Row, TokenGroup, shared_row, tokens_of, unshared_row
@@ -38,6 +40,9 @@ class CandidateLogps(nn.Module):
         self._backbone: Callable[..., Any] = causal.base_model
         self._head: Any = causal.get_output_embeddings()
         self.shared = takes_shared_layout(self.config) if shared is None else shared
+        self.own_head = False
+        """Whether logits come from the model's own forward pass: its head does more than this class knows."""
+        self._takes = frozenset(inspect.signature(causal.forward).parameters)
         if self.shared:
             use_blocks(causal)
 
@@ -47,16 +52,25 @@ class CandidateLogps(nn.Module):
         return row.to(next(self.net.parameters()).device)
 
     def forward(self, row: Row) -> torch.Tensor:
+        if self.own_head:
+            return self._own(row)
         return self.logps(self.hidden(row), row)
+
+    def _inputs(self, row: Row) -> dict[str, Any]:
+        """What a forward pass is given, so far as the model takes it."""
+        mask = masks(row, self.config) if row.padding is None else row.padding
+        given = {"input_ids": row.input_ids, "attention_mask": mask, "use_cache": False}
+        takes_positions = row.padding is None or "position_ids" in self._takes or "kwargs" in self._takes
+        return {**given, "position_ids": row.positions} if takes_positions else given
+
+    def _own(self, row: Row) -> torch.Tensor:
+        """Log-probabilities by the model's own forward pass, head and all."""
+        logits = self.net(**self._inputs(row)).logits
+        return _pick(logits.reshape(-1, logits.shape[-1])[row.where], row.chosen)[row.choice]
 
     def hidden(self, row: Row) -> torch.Tensor:
         """[choices, width] last hidden state before each choice."""
-        hidden = self._backbone(
-            input_ids=row.input_ids,
-            attention_mask=masks(row, self.config) if row.padding is None else row.padding,
-            position_ids=row.positions,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = self._backbone(**self._inputs(row)).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])[row.where]
 
     def logps(self, hidden: torch.Tensor, row: Row) -> torch.Tensor:
@@ -125,26 +139,38 @@ class _FrozenHead(torch.autograd.Function):
 
 @torch.no_grad()
 def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: float) -> bool:
-    """Whether the shared layout gives this model's own log-probabilities, on the first group and on the longest.
+    """Whether this model takes the shared layout; every model is held against its own forward pass, row by row.
 
-    The truth is the model's plain forward pass, one candidate at a time. When they differ by more than `tolerance`
-    nats a token on average, `model.shared` is switched off.
+    The truth is the model's plain forward pass, one candidate at a time, on the first group and on the longest. Where
+    the shared layout differs from it by more than `tolerance` nats a token on average, `model.shared` is switched off;
+    where the padded layout with our head does, the model's own head is used. Raises UsageError when that differs too.
     """
-    if not model.shared or not groups:
+    if not groups:
         return model.shared
     sample = [groups[0], max(groups, key=lambda g: tokens_of([g]))]  # the longest may exceed a window
-    row = model.row(sample)
-    shared = row.sums(model(row))
     truth = torch.stack([_plain(model.net, g.prompt, c) for g in sample for c in g.candidates])
-    lengths = shared.new_tensor([len(c) for g in sample for c in g.candidates])
-    model.shared = bool(((shared - truth).abs() / lengths).max() <= tolerance)
-    return model.shared
+    lengths = truth.new_tensor([len(c) for g in sample for c in g.candidates])
+    gap = float("inf")
+    for shared, own in dict.fromkeys([(model.shared, False), (False, False), (False, True)]):
+        model.shared, model.own_head = shared, own
+        try:
+            row = model.row(sample)
+            gap = float(((row.sums(model(row)) - truth).abs() / lengths).max())
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+            continue  # a layout, or a head, that this model does not take
+        if gap <= tolerance:
+            return model.shared
+    raise UsageError(
+        f"{model.config.model_type} computes other log-probabilities in a batch than alone ({gap:.2g} nats a token"
+        " apart): what would be trained is not the model",
+        "train another model, or a newer transformers with it",
+    )
 
 
 def _plain(net: Any, prompt: Sequence[int], candidate: Sequence[int]) -> torch.Tensor:
     device = next(net.parameters()).device
     ids = torch.tensor([[*prompt, *candidate]], device=device)
-    logits = net(input_ids=ids, logits_to_keep=len(candidate) + 1).logits[0, :-1].float()
+    logits = net(input_ids=ids).logits[0, len(prompt) - 1 : -1].float()
     return logits.log_softmax(-1).gather(-1, ids[0, len(prompt) :, None]).sum()
 
 

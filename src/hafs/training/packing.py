@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from hafs.errors import UsageError
-from hafs.models.chat import Tokenizer, encode_answer, encode_prompt
+from hafs.models.chat import Thinking, Tokenizer, encode_answer, encode_prompt
 from hafs.training.tree import Tree, blocks, tree_of
 from hafs.types import CandidateLabel, Edge, PreferenceGroup
 
@@ -83,14 +83,14 @@ class Row:
         return logps.new_zeros(len(self.lengths)).index_add(0, self.owner, logps)
 
 
-def tokenize(tokenizer: Tokenizer, group: PreferenceGroup) -> TokenGroup:
+def tokenize(tokenizer: Tokenizer, group: PreferenceGroup, thinking: Thinking = "keep") -> TokenGroup:
     """The token ids of a group under the model's own chat template; answers end as turns do, unless they were cut.
 
     Raises TemplateRefuses where the template takes no such conversation.
     """
     return TokenGroup(
-        tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools)),
-        tuple(tuple(encode_answer(tokenizer, c.text, end=not c.cut)) for c in group.candidates),
+        tuple(encode_prompt(tokenizer, group.prompt, group.system, group.context, group.tools, thinking)),
+        tuple(tuple(encode_answer(tokenizer, c.text, not c.cut, thinking, c.thought)) for c in group.candidates),
         group.edges,
         tuple(c.label for c in group.candidates) if any(c.label for c in group.candidates) else (),
     )

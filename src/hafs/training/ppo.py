@@ -570,7 +570,7 @@ def _trainer(
     **hooks: Any,
 ) -> tuple[PPOTrainer, int]:
     """The trainer on the model at `path`, and how many prompts are too long for it."""
-    encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]
+    encoded = [tuple(encode_prompt(tokenizer, p.text, p.system, p.context, p.tools, config.thinking)) for p in prompts]
     fits = [i for i, ids in enumerate(encoded) if len(ids) + config.max_new_tokens <= config.max_length]
     net = load_model(path, config.precision, config.attention, config.quantize)
     check_weights(net, path)
@@ -580,6 +580,8 @@ def _trainer(
         [TokenGroup(encoded[i], (encoded[i][:8],)) for i in fits[:2]],
         1e-3 if pick_precision(config.precision) == "fp32" else 0.1,
     )
+    if network.own_head:
+        raise UsageError(f"PPO does not know the head of {network.config.model_type}", "train another model")
     actors = Actors(net, config, reward, network.shared)
     trainer = PPOTrainer(
         actors,

@@ -119,7 +119,11 @@ def _trainer(
     network = _network(path, config, accelerator, [*train, *valid], tokenizer)
     if cache is not None and _other_reference(path, config) is None:
         fill_reference(cache, network, seen, config, accelerator, progress)
-    network = objective.network(with_adapter(network.net, config), network.shared)
+    found = network
+    network = objective.network(with_adapter(found.net, config), found.shared)
+    network.own_head = found.own_head
+    if found.own_head and isinstance(network, CandidateRewards):
+        raise UsageError(f"a reward head cannot be put on {network.config.model_type}", "choose another model")
     return Trainer(
         network,
         objective,
@@ -357,7 +361,7 @@ def split(
     valid: list[TokenGroup] = []
     for number, group in enumerate(groups, 1):
         try:
-            whole = tokenize(tokenizer, group)
+            whole = tokenize(tokenizer, group, config.thinking)
         except TemplateRefuses as e:
             left.refuse(number, group, e.what)
             continue
@@ -365,7 +369,8 @@ def split(
         left.compare(number, group, whole, tokens)
         if tokens is None:
             continue
-        held = int(content_id("validation", group.system, group.prompt)[:8], 16) % 1000 < limit
+        opening = next((str(m.get("content")) for m in group.context if m.get("role") == "user"), group.prompt)
+        held = int(content_id("validation", group.system, opening)[:8], 16) % 1000 < limit  # a conversation is one
         (valid if (group.split == "validation" if marked else held) else train).append(tokens)
     left.check(len(groups), len(train) + len(valid))
     return train, valid

@@ -42,7 +42,8 @@ def save_checked(
             _same_tensors(trained or {}, part, output)
             return
         _release(merged)
-        again = CandidateLogps(load_model(part, _precision(config)))
+        again = CandidateLogps(load_model(part, _precision(config)), network.shared)
+        again.own_head = network.own_head
         compare(before, log_probabilities(again, probe, config), _precision(config), output)
 
     save_model(merged, tokenizer, output, check=check)

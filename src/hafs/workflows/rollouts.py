@@ -13,20 +13,20 @@ from typing import Any, Self
 from hafs.backends import Backend, Request, TakesAdapters, answers, open_backend
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError, UsageError
-from hafs.models.chat import stop_ids
+from hafs.models.chat import Thinking, stop_ids
 from hafs.scorers import Scorer
 from hafs.training.actors import POLICY
 from hafs.training.ppo import Rater, Rating, Sampled, Sampler
 from hafs.types import Candidate, Prompt
 
 
-def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int) -> Sampler:
+def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int, thinking: Thinking = "keep") -> Sampler:
     """Answers of the model in training, at temperature 1, as the transformers backend decodes."""
     from hafs.generation.transformers import TransformersBackend
 
     def sample(net: Any, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Sampled]]:
         backend = TransformersBackend.of(net, tokenizer)
-        return _sampled(backend, prompts, _config(n, max_new_tokens, batch_size, seed))
+        return _sampled(backend, prompts, _config(n, max_new_tokens, batch_size, seed, thinking))
 
     return sample
 
@@ -37,7 +37,15 @@ class ServedSampler:
     The adapter lies in `directory`, on a disk that the server reads, for as long as it is in use.
     """
 
-    def __init__(self, name: str, tokenizer: Any, max_new_tokens: int, batch_size: int, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        max_new_tokens: int,
+        batch_size: int,
+        directory: Path,
+        thinking: Thinking = "keep",
+    ) -> None:
         """`name` is a backend's, as `openai:http://127.0.0.1:8010/v1`; raises UsageError if it takes no adapters."""
         backend = open_backend(name)
         if not isinstance(backend, TakesAdapters):
@@ -48,6 +56,7 @@ class ServedSampler:
         self._backend: Any = backend
         self._tokenizer, self._directory = tokenizer, directory
         self._max_new_tokens, self._batch_size = max_new_tokens, batch_size
+        self._thinking = thinking
         self._before: Path | None = None
         self._mine = secrets.token_hex(4)  # a run that was killed may have left its adapter of this step at the server
 
@@ -56,7 +65,7 @@ class ServedSampler:
         adapter = self._directory / f"policy-{seed}-{self._mine}"
         net.save_pretrained(str(adapter), selected_adapters=[POLICY])
         self._use(adapter)
-        config = _config(n, self._max_new_tokens, self._batch_size, seed)
+        config = _config(n, self._max_new_tokens, self._batch_size, seed, self._thinking)
         found = _sampled(self._backend, prompts, config)
         if not all(a.ids and a.logps for row in found for a in row):
             raise HafsError(
@@ -82,7 +91,7 @@ class ServedSampler:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def _config(n: int, max_new_tokens: int, batch_size: int, seed: int) -> GenerateConfig:
+def _config(n: int, max_new_tokens: int, batch_size: int, seed: int, thinking: Thinking = "keep") -> GenerateConfig:
     return GenerateConfig(
         candidates=n,
         temperature=1.0,
@@ -91,6 +100,7 @@ def _config(n: int, max_new_tokens: int, batch_size: int, seed: int) -> Generate
         batch_size=batch_size,
         concurrency=batch_size,
         seed=seed,
+        thinking=thinking,
     )
 
 
@@ -102,7 +112,7 @@ def _ended(answer: Sampled, ends: Sequence[int]) -> Sampled:
 
 def _sampled(backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig) -> list[list[Sampled]]:
     found: list[dict[int, Sampled]] = [{} for _ in prompts]
-    requests = [Request(str(i), p.text, p.system, config.candidates) for i, p in enumerate(prompts)]
+    requests = [Request.of(p, config.candidates, key=str(i)) for i, p in enumerate(prompts)]
     for batch in answers(backend, requests, config):
         for a in batch:
             found[int(a.key)][a.index] = Sampled(a.token_ids, a.text, a.finish, a.logprobs)

@@ -147,7 +147,7 @@ class _Judge:
 
         from hafs.models.chat import encode_answer, encode_prompt
 
-        head = encode_prompt(self._tokenizer, prompt.text, prompt.system)
+        head = encode_prompt(self._tokenizer, prompt.text, prompt.system, prompt.context, prompt.tools)
         tail = encode_answer(self._tokenizer, text)
         most = getattr(self._net.config, "max_position_embeddings", None)
         if most and len(head) + len(tail) > most:
