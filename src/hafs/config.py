@@ -6,8 +6,9 @@ Unknown keys are errors. Defaults are the guide's where it has one (beta 0.1, DP
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -210,7 +211,8 @@ class PreferencesConfig(_Section):
 
 
 class EvalConfig(_Section):
-    """Evaluation is greedy by default; intervals are at `level`."""
+    """Evaluation is greedy by default; intervals are at `level`. From the similarity `near_copy` on a prompt counts as
+    a copy of another, prompts of one template aside (docs/log.md has the measurement); 1 leaves only the same words."""
 
     benchmarks: list[str] = ["asm"]
     thinking: Thinking = Field(
@@ -220,12 +222,14 @@ class EvalConfig(_Section):
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
+    near_copy: float = Field(0.58, gt=0, le=1)
 
 
 class ScoreConfig(_Section):
-    """The scorer used by `hafs score` and `--scorer automatic`; `workers` 0 means one for every processor."""
+    """What checks rows that name no checker of their own, as `--scorer automatic` means everywhere; "automatic" is
+    nothing. `workers` 0 means one for every processor."""
 
-    scorer: str = "asm"
+    scorer: str = "automatic"
     workers: int = Field(0, ge=0)
     sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
 
@@ -339,7 +343,7 @@ candidates = 4          # answers per prompt
 temperature = 0.7       # lower: fewer different answers; higher: fewer right ones
 
 [score]
-scorer = "asm"
+scorer = "automatic"    # each row's own checker; or what checks rows without one, such as "text:min_words=20"
 
 [preferences]
 scheme = "all"          # every edge of the ranking; or "best-worst", "guide"
@@ -357,12 +361,32 @@ benchmarks = ["asm"]
 """
 
 
-def _explain(error: ValidationError, where: str) -> UsageError:
+def _explain(error: ValidationError, where: str, text: str = "") -> UsageError:
     first = error.errors()[0]
-    key = ".".join(str(p) for p in first["loc"])
+    names = [str(p) for p in first["loc"]]
+    key = ".".join(names)
+    if line := _line_of(text, names):
+        where = f"{where}:{line}"
     if first["type"] == "extra_forbidden":
         return UsageError(f"{where}: unknown setting {key!r}", "`hafs config` lists every setting")
     return UsageError(f"{where}: {key}: {first['msg']} (it is {first['input']!r})", "correct the value")
+
+
+def _line_of(text: str, key: Sequence[str]) -> int:
+    """The line of a TOML text that sets a key, or the table that it is in; 0 where neither is written plainly."""
+    table: list[str] = []
+    found = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            here = table
+        elif assigned := re.match(r"\s*([^=#]+?)\s*=", line):
+            here = table + [part.strip().strip("\"'") for part in assigned[1].split(".")]
+        else:
+            continue
+        if here and here == list(key[: len(here)]):
+            found = number
+    return found
 
 
 _GIVEN: dict[str, Any] = {}
@@ -391,12 +415,15 @@ def set_values(pairs: Iterable[str]) -> None:
         parse_config({}, "--set")
 
 
-def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
-    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key."""
+def parse_config(data: Mapping[str, Any], where: str = "settings", text: str = "") -> Config:
+    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key.
+
+    `text` is the file that it was read from, so that the error can name the line.
+    """
     try:
         found = Config.model_validate(_merged(data, _GIVEN))
     except ValidationError as e:
-        raise _explain(e, where) from e
+        raise _explain(e, where, text) from e
     for number in found.loop.rounds:
         found.of_round(number)
     return found
@@ -406,12 +433,15 @@ def load_config(path: str | Path) -> Config:
     """Read `hafs.toml`; raises UsageError for a missing file, broken TOML, an unknown key or a bad value."""
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
     except FileNotFoundError as e:
         raise UsageError(f"there is no {path}", "`hafs init DIR` makes a workspace") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path} is not valid TOML: {e}", "correct that line") from e
-    return parse_config(data, str(path))
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}", "its permissions, or another file in its place") from e
+    return parse_config(data, str(path), text)
 
 
 def _choice(section: _Section, path: list[str], name: str, value: Any) -> Any:

@@ -51,6 +51,7 @@ def run_online(
             common.refuse_sealed_in(workspace, check.prompts)
             stack.enter_context(closing(check.scorer))
         tokenizer = load_tokenizer(resolve(model))
+        sizes = section.max_new_tokens, section.rollout_batch
         progress = stack.enter_context(progress_bars(quiet=as_json))
         if "validate" in hooks:
             hooks["validate"].progress = progress
@@ -59,9 +60,7 @@ def run_online(
             chosen,
             section,
             directory,
-            sample=policy_sampler(
-                tokenizer, section.max_new_tokens, section.rollout_batch, temperature=section.temperature
-            ),
+            sample=policy_sampler(tokenizer, *sizes, temperature=section.temperature),
             compare=grouper(judge, pairing),
             comparer={**about, "pairing": pairing.model_dump(mode="json")},
             progress=progress,

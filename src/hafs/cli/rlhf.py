@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from hafs.cli.reading import ColumnsOption, Show, mapping, prompts_from, say_rea
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
+    from hafs.scorers import Scorer
     from hafs.training import TrainResult
+    from hafs.types import Prompt
 
 
 def register(app: typer.Typer) -> None:
@@ -170,8 +173,7 @@ def ppo(
         hooks: dict[str, Any] = {}
         if scorer is not None:
             judge = stack.enter_context(closing(scorer_for(config, scorer)))
-            about = {"scorer": f"{judge.name}@{judge.version}", "arguments": dict(judge.arguments)}
-            hooks |= {"rate": rater(judge), "rater": about}
+            hooks |= {"rate": rater(judge), "rater": _about(judge, chosen)}
         if validate is not None and not finished:
             hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
             common.refuse_sealed_in(workspace, check.prompts)
@@ -199,6 +201,16 @@ def ppo(
     if result.stopped:
         note(f"note: stopped at step {result.steps}: {result.stopped}")
     common.report("ppo", result, directory, finished, json)
+
+
+def _about(scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """What identifies a scorer as PPO's reward: name, version and arguments, of each where rows name several."""
+    from hafs.scorers.run import identity
+
+    found = [
+        {"scorer": f"{s['scorer']}@{s['version']}", "arguments": s["arguments"]} for s in identity(scorer, prompts)
+    ]
+    return found[0] if len(found) == 1 else {"scorers": found}
 
 
 def stored_prompts(workspace: Path | None) -> list[Any]:

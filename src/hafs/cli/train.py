@@ -264,22 +264,16 @@ def finished(run: Path) -> bool:
 def workspace_settings(workspace: Path | None) -> tuple[Config, Path]:
     """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
     from hafs.config import parse_config
-    from hafs.store import find_workspace, open_workspace
+    from hafs.store import workspace_or_none
 
-    if workspace:
-        found = open_workspace(workspace)
-        return found.config, found.root
-    try:
-        found = find_workspace()
-    except UsageError:
-        return parse_config({}), Path()
-    return found.config, found.root
+    found = workspace_or_none(workspace)
+    return (parse_config({}), Path()) if found is None else (found.config, found.root)
 
 
 def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
     """Refuse prompts that are sealed in the workspace, where there is one."""
-    from hafs.cli.compare import workspace_or_none
     from hafs.evals.sealed import refuse_sealed
+    from hafs.store import workspace_or_none
 
     if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
@@ -354,14 +348,16 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.evals.evaluate import PassRate
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import scorer_for
+    from hafs.scorers.run import checkers, scorer_for, try_commands
 
     pack, _, count = spec.partition(":")
     if not (Path(spec).exists() or (count.isdecimal() and int(count))):
         raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
     prompts = prompts_from(Path(spec)) if Path(spec).exists() else tasks.generate(pack, "validation", int(count))
     try:
-        scorer = scorer_for(config, prompts[0].checker)
+        scorer = scorer_for(config)
+        checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work
+        try_commands(config, prompts)
     except HafsError as e:
         raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
     return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

@@ -198,7 +198,14 @@ def group_from_edges(
     used = {id for winner, loser, _ in made for id in (winner, loser)}
     place = {id: i for i, id in enumerate(id for id in kept if id in used)}
     members = tuple(
-        GroupCandidate(texts[id], id, finish=_cut(known[id].finish), thought=known[id].thought) for id in place
+        GroupCandidate(
+            texts[id],
+            id,
+            known[id].source.startswith("edited:"),
+            finish=_cut(known[id].finish),
+            thought=known[id].thought,
+        )
+        for id in place
     )
     placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
     return group_of_prompt(prompt, members, placed)

@@ -30,10 +30,11 @@ from hafs.statistics.intervals import (
     wilson,
     wilson_mean,
 )
-from hafs.statistics.ppi import Regression, Rows, ppi_logistic, ppi_mean
+from hafs.statistics.ppi import FEWEST_OF_EITHER, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.statistics.ranking import Strengths, bradley_terry, plackett_luce
 
 __all__ = [
+    "FEWEST_OF_EITHER",
     "Certificate",
     "Estimate",
     "Labelled",

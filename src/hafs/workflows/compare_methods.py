@@ -28,7 +28,7 @@ from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, EvalResult
 from hafs.evals.evaluate import evaluate
 from hafs.files.jsonl import atomic_write
-from hafs.scorers.run import scorer_for
+from hafs.scorers.run import scorer_for, try_commands
 from hafs.statistics import Estimate, two_level_bootstrap
 from hafs.store import Store
 from hafs.types import Progress, Prompt, silent
@@ -118,7 +118,8 @@ def compare_methods(
     if unknown:
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
     wanted = [(method, seed) for method in methods for seed in range(seeds)]
-    with closing(scorer_for(config, held_out[0].checker)) as scorer, ThreadPoolExecutor(jobs) as pool:
+    try_commands(config, held_out)
+    with closing(scorer_for(config)) as scorer, ThreadPoolExecutor(jobs) as pool:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
         alone = Lock()
 

@@ -83,6 +83,28 @@ class Outcome:
             "attribution": self.attribution,
         }
 
+    def record(self, root: Path) -> dict[str, Any]:
+        """The same for the workspace's record, in which paths are seen from `root`: a workspace may be moved."""
+        paths = {name: getattr(self, name) for name in ("promoted_path", "report")}
+        inside = {k: str(p.relative_to(root) if p.is_relative_to(root) else p) for k, p in paths.items()}
+        return {**self.to_dict(), **inside}
+
+    @classmethod
+    def of_record(cls, row: Mapping[str, Any], root: Path) -> Outcome:
+        """The inverse of `record`; a whole path of an older record means the same place below `root` where it is."""
+        stages = tuple(Stage(name, seconds) for name, seconds in row["seconds"].items())
+        comparison = Comparison.from_dict(row["comparison"])
+        promoted, report = (_below(root, Path(row[name]), n) for name, n in (("promoted_path", 3), ("report", 1)))
+        return cls(comparison, row["promoted"], promoted, report, stages, row.get("attribution"))
+
+
+def _below(root: Path, path: Path, parts: int) -> Path:
+    """Where a recorded path is in a workspace, of which it names so many `parts`."""
+    if not path.is_absolute():
+        return root / path
+    here = root.joinpath(*path.parts[-parts:])
+    return here if here.exists() else path
+
 
 def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
     """Run `recipe` in `workspace`, or finish it, or return its outcome at once when it is done.
@@ -92,12 +114,15 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
     with workspace.open_store() as store:
         known = store.get_run(store.start_run("recipe", recipe.to_dict()))
         assert known is not None
-        if known.status == "finished" and Path(known.outputs["report"]).is_file():
-            return _outcome(known.outputs)
+        if known.status == "finished":
+            outcome = Outcome.of_record(known.outputs, workspace.root)
+            if outcome.report.is_file():
+                return outcome
         with closing(scorer_for(recipe.config)) as scorer:
             stages = Stages({"recipe": recipe.to_dict()}, workspace.root, store, scorer, say, progress)
             outcome = _run(stages, recipe)
-        store.finish_run(known.id, "finished", {"promoted": outcome.promoted}, outcome.to_dict())
+        made = outcome.record(workspace.root)
+        store.finish_run(known.id, "finished", {"promoted": outcome.promoted}, made)
         return outcome
 
 
@@ -160,10 +185,3 @@ def prompts_of(recipe: Recipe) -> tuple[list[Prompt], list[Prompt], list[Prompt]
     both = tasks.generate(recipe.pack, "train", recipe.sft_prompts + recipe.preference_prompts, tags=recipe.tags)
     held = tasks.generate(recipe.pack, "validation", recipe.validation_prompts, tags=recipe.tags)
     return both[: recipe.sft_prompts], both[recipe.sft_prompts :], held
-
-
-def _outcome(outputs: Mapping[str, Any]) -> Outcome:
-    stages = tuple(Stage(name, seconds) for name, seconds in outputs["seconds"].items())
-    comparison = Comparison.from_dict(outputs["comparison"])
-    page, attribution = Path(outputs["report"]), outputs.get("attribution")
-    return Outcome(comparison, outputs["promoted"], Path(outputs["promoted_path"]), page, stages, attribution)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs.config import Config, GenerateConfig, PreferencesConfig, override
-from hafs.errors import HafsError
+from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult
 from hafs.evals.evaluate import PassRate, evaluate
 from hafs.files.jsonl import atomic_write
@@ -23,7 +23,7 @@ from hafs.preferences import BuildReport
 from hafs.preferences.collect import preference_groups
 from hafs.report import Stage
 from hafs.scorers import Scorer
-from hafs.scorers.run import score_candidates
+from hafs.scorers.run import NO_CHECKER, checkers, score_candidates
 from hafs.store import Store
 from hafs.types import Candidate, PreferenceGroup, Progress, Prompt
 
@@ -144,11 +144,14 @@ class Stages:
 
 
 def check_scorer(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
-    """Check one reference answer, so that a missing tool ends the run before the long work and not after it."""
-    for prompt in [p for p in prompts if p.references][:1]:
-        (score,) = scorer.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
-        if score.value is None:
-            raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
+    """Check a reference answer of each checker, so that a missing tool ends the run before the long work."""
+    for checker, mine in checkers(scorer, prompts):
+        for prompt in [p for p in mine if p.references][:1]:
+            (score,) = checker.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
+            if score.value is None:
+                raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
+    if prompts and not checkers(scorer, prompts):
+        raise UsageError(f"nothing checks these {len(prompts)} prompts: {NO_CHECKER}", "`hafs tasks check FILE` looks")
 
 
 def no_groups(report: BuildReport) -> HafsError:

@@ -55,7 +55,7 @@ def run_job(console: Console, job: dict[str, Any]) -> list[Verdict]:
         outcome = console.call(*given, job["frames"])
         verdict = compare(vector, bytes(before), outcome, *rules)
         if verdict.correct:
-            verdict = proven(console, vector, given, outcome, rules, job["waits"])
+            verdict = proven(console, vector, given, outcome, rules, job.get("waits", False))
         verdicts.append(verdict)
     return verdicts
 

@@ -23,7 +23,7 @@ from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
 from hafs.evals.attribution import cheaper
-from hafs.evals.contamination import refuse_contaminated
+from hafs.evals.contamination import refuse_contaminated, side_by_side
 from hafs.evals.sealed import refuse_sealed
 from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
@@ -31,7 +31,7 @@ from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.gather import agreement, facts, judge_cards, sources, training_of
-from hafs.scorers.run import scorer_for, try_commands
+from hafs.scorers.run import identity, scorer_for, stored_answers, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
@@ -170,8 +170,11 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
-        try_commands(loop.config, [*held, *source.trainable()], source.decision[0].checker)
-        with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
+        if source.copies and source.nearest is not None:
+            said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
+            say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
+        try_commands(loop.config, [*held, *source.trainable()])
+        with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
@@ -190,7 +193,8 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
             f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
             "rename the file",
         )
-    return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
+    benchmarks = [p for found in reported.values() for p in found]
+    return Source(config.loop, _checkpoints(config), benchmarks, config.eval.near_copy), reported
 
 
 def _checkpoints(config: Config) -> int:
@@ -393,10 +397,8 @@ class _Loop:
     def _right(self, model: _Model, asked: Mapping[str, Sequence[Prompt]]) -> dict[str, float]:
         """The share of right answers among the model's scored samples, by family; none for one without a score."""
         counts: dict[str, list[int]] = {}
-        scorer = self.s.scorer
-        ids = [p.id for found in asked.values() for p in found]
-        stored = self.s.store.answers(scorer.name, scorer.version, scorer.arguments, prompt_ids=ids, model=model.hash)
-        for prompt, answers in stored:
+        prompts = [p for found in asked.values() for p in found]
+        for prompt, answers in stored_answers(self.s.store, self.s.scorer, prompts, model=model.hash):
             for _, score in answers:
                 if score is not None and score.passed is not None:
                     count = counts.setdefault(prompt.family, [0, 0])
@@ -483,7 +485,7 @@ class _Loop:
         known = {
             **facts({m.name: [m.decision] for m in state.models}),
             **prompts,
-            "scorer": f"{self.s.scorer.name}@{self.s.scorer.version}",
+            "scorer": ", ".join(f"{s['scorer']}@{s['version']}" for s in identity(self.s.scorer, self.source.decision)),
         }
         return Rerun((self.loop.command,), json.dumps(self.loop.to_dict()["settings"], indent=1), known)
 
@@ -548,7 +550,8 @@ def _not_trained_on(
     model = {"the model that it began with": [model_hash(path)]}
     where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
     refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
-    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, **where)
+    near = loop.config.eval.near_copy
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
 
 
 def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
