@@ -93,6 +93,7 @@ def toy_config(folder: Path, **loop: Any) -> Config:
         "checkpoint_prompts": 6,
         "decision_prompts": 18,
         "max_rounds": 2,
+        "attribution": False,  # a training and an evaluation more a round; one test has it
         **loop,
     }
     dpo = limits.pop("dpo", {})

@@ -573,16 +573,18 @@ def test_the_demo_end_to_end_and_again(
     short = {
         **demo.SETTINGS,
         "generate": {**demo.SETTINGS["generate"], "max_new_tokens": 12},
+        "preferences": {**demo.SETTINGS["preferences"], "references": "when-needed"},
         "eval": {"max_new_tokens": 12},
     }
     monkeypatch.setattr(demo, "SETTINGS", short)
     monkeypatch.setenv("COLUMNS", "200")
     first = hafs("demo", tmp_path / "demo").ok()
-    assert "1/7 evaluate the baseline" in first.err and "7/7 evaluate DPO" in first.err
+    assert "1/9 evaluate the baseline" in first.err and "9/9 evaluate DPO" in first.err
     again = hafs("demo", tmp_path / "demo").ok()
     assert again.out == first.out and again.err == ""
     said = hafs("demo", tmp_path / "demo", "--json").ok().json
-    assert said["promoted"] in ("sft", "dpo") and Path(said["report"]).is_file()
+    assert said["promoted"] in ("sft", "sft-winners", "dpo") and Path(said["report"]).is_file()
+    assert {"gain", "low", "high", "over_sft_on_winners", "minutes"} <= said.keys()
     assert first.out.startswith(to_text(Comparison.from_dict(said["comparison"]), 200).partition("\n")[0])
     assert f"Kept: {said['promoted']}" in first.out
     best = json.loads((tmp_path / "demo/models/best.json").read_text())

@@ -14,6 +14,7 @@ from hafs.errors import DataError, UsageError
 from hafs.evals import Comparison, EvalResult, PromptResult, compare, eval_result, to_markdown, to_text
 from hafs.evals.compare import pair_up, winner
 from hafs.evals.tables import main_table, markdown_cell
+from hafs.report import ReportData, render_html
 from hafs.statistics import wilson
 from hafs.types import Candidate, Prompt, Score
 
@@ -41,7 +42,7 @@ def scored(candidate: Candidate, **more: Any) -> Score:
 
 
 def test_a_result_joins_prompts_answers_and_scores() -> None:
-    prompts = [Prompt(f"task {i}", family="f", category="c") for i in range(5)]
+    prompts = [Prompt(f"task {i}", family="f", category="c", checker="asm") for i in range(5)]
     answers = [Candidate(p.id, f"answer {i}", n_tokens=i) for i, p in enumerate(prompts[:4])]
     scores = {
         answers[0].id: scored(answers[0], value=1.0, passed=True, key=(1.0, -7.0), tolerance=2.0),
@@ -152,6 +153,21 @@ def test_equal_is_promoted_and_fewer_is_not() -> None:
     assert not c.promote
     assert "fewer prompts" in c.reason
     assert "SFT is kept" in c.reason
+
+
+def test_a_model_that_is_the_reference_is_not_promoted_and_has_one_column() -> None:
+    passes: list[bool | None] = [True] * 30 + [False] * 20
+    sft, dpo = replace(result("sft", passes), model="h1"), replace(result("dpo", passes), model="h1")
+    base = replace(result("baseline", [False] * 50), model="h0")
+    c = compare({"baseline": [base], "sft": [sft], "dpo": [dpo]}, "sft")
+    assert c.models == ("baseline", "sft") and c.same == {"dpo": "sft"} and not c.promote
+    assert c.sentence == "DPO kept the SFT model: nothing was learnt that validation could see."
+    assert "promoted" not in to_markdown(c) and "DPO kept the SFT model" in to_markdown(c)
+    assert Comparison.from_dict(c.to_dict()) == c
+    page = render_html(ReportData("t", comparison=c))
+    assert "DPO kept the SFT model" in page and "DPO promoted" not in page
+    twice = compare({"sft": [base], "a": [sft], "b": [dpo]}, "sft")
+    assert twice.models == ("sft", "a") and twice.decisions["a"].promote and any("one model" in n for n in twice.notes)
 
 
 def test_a_collapse_is_worse() -> None:

@@ -300,12 +300,31 @@ def test_perplexitys_interval_covers() -> None:
     assert nominal(sum(e.low <= math.exp(1.2) <= e.high for e in ends))
 
 
+def test_a_scorer_with_other_arguments_gives_another_result(here: Path, talker: Path) -> None:
+    """What identifies an evaluation is the scorer's name, version and arguments, of each that checks a row."""
+    (here / "free.jsonl").write_text('{"text": "say something"}\n{"text": "say more"}\n')
+    toml = (here / "hafs.toml").read_text()
+
+    def passed(scorer: str) -> int:
+        (here / "hafs.toml").write_text(f"{toml}\n[score]\nscorer = {scorer!r}\n")
+        flags = ["--model", str(talker), "--name", "t", "--benchmark", str(here / "free.jsonl"), "--json"]
+        (said,) = hafs("eval", *flags, "-w", here).ok().json["results"]
+        return int(said["passed"])
+
+    try:
+        assert [passed("text:max_words=100000"), passed("text:min_words=5000")] == [2, 0]
+        assert passed("text:max_words=100000") == 2
+    finally:
+        (here / "hafs.toml").write_text(toml)
+
+
 KILLED = """
 import json, os, random, signal, sys, time, traceback
 import hafs.generation.transformers
 from hafs.config import Config
 from hafs.evals.evaluate import evaluate, evaluate_sampled, greedy
-from hafs.scorers.run import checkers_for
+from contextlib import closing
+from hafs.scorers.run import scorer_for
 from hafs.store import open_store
 from hafs.types import Prompt
 root, model, kills = sys.argv[1:]
@@ -316,7 +335,7 @@ prompts = [Prompt(f"say {i}", references=({"name": "r", "text": f"r{i}"},)) for 
 prompts = [Prompt.from_dict(p.to_dict()) for p in prompts]
 
 def work(place, tell=lambda *_: None):
-    with open_store(place) as store, checkers_for(config, prompts) as scorers:
+    with open_store(place) as store, closing(scorer_for(config)) as scorers:
         a = evaluate(store, scorers, model, "m", "own", prompts, config.eval, tell)
         b = evaluate_sampled(store, scorers, model, "m", "own", prompts, sampling, tell)
     return [{**r.to_dict(), "seconds": 0} for r in (a, b)]

@@ -161,6 +161,16 @@ def test_a_killed_process_leaves_whole_batches(backend: TransformersBackend, tin
         assert rows(cut) == rows(whole)
 
 
+def test_the_likeliest_answer_is_a_candidate_too(backend: TransformersBackend, store: Store) -> None:
+    sampled = generate_candidates(store, backend, PROMPTS[:3], CONFIG)
+    both = generate_candidates(store, backend, PROMPTS[:3], CONFIG.model_copy(update={"greedy": True}))
+    assert both.candidates[: len(sampled.candidates)] == sampled.candidates and both.new == 3
+    likeliest = both.candidates[len(sampled.candidates) :]
+    assert {c.prompt_id for c in likeliest} == {p.id for p in PROMPTS[:3]} and len(likeliest) == 3
+    assert all(c.sampling["temperature"] == 0 and c.sampling["candidates"] == 1 for c in likeliest)
+    assert generate_candidates(store, backend, PROMPTS[:3], CONFIG.model_copy(update={"greedy": True})).new == 0
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral"])
 def test_what_all_prompts_begin_with_is_computed_once(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answers are those of whole prompts; a model with a window computes those, since padding would count in it."""

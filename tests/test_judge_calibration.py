@@ -18,8 +18,9 @@ from scipy.stats import norm
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from hafs.errors import DataError, UsageError
-from hafs.judge.aggregate import Judged, aggregate
+from hafs.judge.aggregate import Judged, Opinion, aggregate, panel
 from hafs.judge.calibrate import Calibration, calibrate, gather, newest_calibration
+from hafs.judge.consistency import settled
 from hafs.judge.injection import PROBES, probes_of, read_probes
 from hafs.judge.labels import read_labels
 from hafs.judge.plan import plan
@@ -113,7 +114,10 @@ def test_turning_all_verdicts_turns_all_edges(verdicts: list[Verdict]) -> None:
 def test_tiers_hold_no_edge_and_the_order_of_verdicts_does_not_count(verdicts: list[Verdict], random: object) -> None:
     here = said(verdicts)
     tier_of = {id: n for n, tier in enumerate(here.tiers) for id in tier}
-    assert all(tier_of[winner] < tier_of[loser] for winner, loser in edges(here))
+    for o in here.opinions:
+        if o.decided:
+            winner, loser = (o.a, o.b) if o.says == "a" else (o.b, o.a)
+            assert (tier_of[winner] > tier_of[loser]) if o.against else (tier_of[winner] < tier_of[loser])
     random.shuffle(verdicts)  # type: ignore[attr-defined]
     assert edges(said(verdicts)) == pytest.approx(edges(here))
     assert here.ranking().source == "judge:j@1"
@@ -173,6 +177,29 @@ def test_a_panel_needs_more_than_half_of_those_that_saw_the_pair() -> None:
     assert list(edges(said([*member("x", win), *member("z", None)]))) == [(a, b)], "who saw nothing has no vote"
     with pytest.raises(ValueError, match="several protocols"):
         said([verdict((a, b), win), verdict((a, b), win, "listwise@1")])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(pairwise(), listwise(), pointwise()))
+def test_what_the_judge_says_of_two_does_not_depend_on_the_others(verdicts: list[Verdict]) -> None:
+    """A model over all candidates may say that it disagrees; it takes no verdict away."""
+    for o in said(verdicts).opinions:
+        assert o.says == settled(verdicts)[o.a, o.b]
+        assert (o.margin > 0) == (o.says == "a") and (o.margin < 0) == (o.says == "b")
+    if all(len(v.shown) == 2 for v in verdicts):
+        for pair in combinations(sorted(IDS), 2):
+            alone = [v for v in verdicts if set(v.shown) == set(pair)]
+            (here,) = [o for o in said(verdicts).opinions if (o.a, o.b) == pair]
+            assert said(alone).opinions[0].says == here.says
+
+
+def test_a_panels_margin_has_the_side_of_its_vote() -> None:
+    members = [
+        Judged(PROMPT.id, f"judge:{name}@1", (Opinion("a", "b", says, margin),), (), {})
+        for name, says, margin in (("x", "a", 0.2), ("y", "a", 0.1), ("z", "b", -3.0))
+    ]
+    (vote,) = panel(members).opinions
+    assert vote == Opinion("a", "b", "a", pytest.approx(0.1), True)
 
 
 def test_probes_are_read_and_make_no_edges() -> None:

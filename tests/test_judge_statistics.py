@@ -187,8 +187,8 @@ def test_ppi_mean_is_that_of_ppi_python(power: float | None) -> None:
 
     y, f, g = ppi_data(np.random.default_rng(1), 80, 500)
     e, used = ppi_mean(y, f, g, power=power)
-    low, high = ppi_mean_ci(y, f, g, alpha=0.05, lam=power)
-    assert (e.low, e.high) == (pytest.approx(low.item()), pytest.approx(high.item()))
+    low, high = (float(x.item()) for x in ppi_mean_ci(y, f, g, alpha=0.05, lam=power))
+    assert (e.low, e.high) == (pytest.approx(low, abs=0.015), pytest.approx(high, abs=0.015)), "exact, theirs is normal"
     assert e.value == pytest.approx(np.asarray(ppi_mean_pointestimate(y, f, g, lam=power)).item())
     w, v = np.random.default_rng(2).random(80) + 0.1, np.random.default_rng(3).random(500) + 0.1
     weighted, used = ppi_mean(y, f, g, weights=w, weights_elsewhere=v, power=power)
@@ -270,13 +270,40 @@ def test_weighted_ppi_covers_when_the_hard_items_were_picked() -> None:
     assert naive / (DRAWS // 2) < 0.9, "what the weights are for"
 
 
+@pytest.mark.parametrize("n", [12, 20, 60])
+@pytest.mark.parametrize("rate", [0.5, 0.7, 0.9, 0.95, 0.99])
+def test_rates_from_few_labels_are_covered_at_every_rate(rate: float, n: int) -> None:
+    """A good judge, a biased one, and one that is always right: the interval has a width and lies within 0 and 1."""
+    rng = np.random.default_rng(n)
+    draws = 200
+    for judge in ((0.93, 0.93), (0.98, 0.3), (1.0, 1.0)):
+        hits = 0
+        for _ in range(draws):
+            y = (rng.random(n + 100) < rate).astype(float)
+            right = rng.random(n + 100) < np.where(y == 1, *judge)
+            guess = np.where(right, y, 1 - y)
+            e, _ = ppi_mean(y[:n], guess[:n], guess[n:])
+            assert e.low is not None and e.high is not None and 0 <= e.low < e.high <= 1
+            hits += e.low <= rate <= e.high
+        assert hits / draws >= 0.93
+    alone = [ppi_mean([1.0] * k + [0.0] * (n - k), [0.0] * n, [])[0] for k in range(n + 1)]
+    chance = binom.pmf(np.arange(n + 1), n, rate)
+    assert sum(p for e, p in zip(alone, chance, strict=True) if (e.low or 0) <= rate <= (e.high or 0)) >= 0.95
+
+
 def test_ppi_without_labels_or_predictions() -> None:
     assert ppi_mean([], [], [1.0])[0].value is None
     e, power = ppi_mean([0.0, 1.0, 1.0], [1.0, 1.0, 1.0], [])
     assert (e.value, power) == (pytest.approx(2 / 3), 0.0)
-    assert ppi_mean([0.0, 1.0], [1.0, 1.0], [1.0])[1] == 0.0, "constant predictions say nothing"
+    many = [0.0, 1.0] * 8
+    assert ppi_mean(many, [1.0] * 16, [1.0])[1] == 0.0, "constant predictions say nothing"
+    assert ppi_mean([0.0] * 7 + [1.0] * 40, [0.0] * 7 + [1.0] * 40, [1.0] * 9)[0].method == "Clopper-Pearson"
+    sure = ppi_mean([1.0] * 12, [1.0] * 12, [1.0] * 500)[0]
+    assert sure.low == pytest.approx(clopper_pearson(12, 12).low) and sure.high == 1.0
     with pytest.raises(ValueError):
         ppi_mean([1.0], [], [])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        ppi_mean([2.0], [1.0], [])
 
 
 # ---- calibrated probabilities

@@ -452,3 +452,23 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(
     assert (wide, narrow) == (0, 0), "nothing sticks out to the side"
     assert (dots, hollow) == (8, 2), "four models on two sets of prompts, one of them rolled back"
     assert paper["light"] == "rgb(253, 252, 250)" and paper["dark"] == "rgb(23, 22, 21)" and len(shot) > 10_000
+
+
+def test_a_round_stands_beside_sft_on_its_right_winners(tiny_model: Path, tmp_path: Path) -> None:
+    """The same groups, the same start: what that gains is the data's, and it is kept where DPO is not proven better."""
+    write_tasks(tmp_path)
+    space = init_workspace(tmp_path / "w")
+    outcome = run(toy_loop(tmp_path, tiny_model, attribution=True, max_rounds=1), space)
+    assert list(outcome.scores) == ["baseline", "sft", "sft-winners-1", "dpo-1"]
+    [only] = outcome.rounds
+    winners = only["winners"]
+    assert winners["name"] == "sft-winners-1" and winners["attribution"]["sentence"] in only["reason"]
+    proven = winners["attribution"]["preferences"]["low"] > 0
+    assert winners["kept"] != proven or only["kept"] != "sft-winners-1"
+    assert only["kept"] == outcome.kept if only["kept"] else outcome.kept == "sft"
+    taught = json.loads((space.root / "models/sft-winners-1/run.json").read_text())["identity"]
+    compared = json.loads((space.root / "models/dpo-1/run.json").read_text())["identity"]
+    assert taught["model"] == compared["model"] and taught["kind"] == "sft"
+    assert "SFT on winners 1" in outcome.report.read_text()
+    again = run(toy_loop(tmp_path, tiny_model, attribution=True, max_rounds=1), space)
+    assert again.to_dict() == outcome.to_dict()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from hafs.preferences import (
     to_pairs,
 )
 from hafs.store import open_store
+from hafs.training.data import winner_examples
 from hafs.types import (
     Candidate,
     CandidateLabel,
@@ -278,6 +280,7 @@ def test_the_report_accounts_for_every_prompt() -> None:
         "unscored": 2,
         "equal": 1,
         "reference_groups": 0,
+        "wrong_over_wrong": 0,
         "skipped": {
             "all candidates tie": 1,
             "no candidate is scored": 1,
@@ -318,7 +321,7 @@ def test_scores_of_several_scorers_are_not_mixed() -> None:
 
 
 def test_wrong_options_are_named() -> None:
-    for option, value in (("scheme", "best"), ("references", "maybe"), ("require_contrast", "all")):
+    for option, value in (("scheme", "best"), ("references", "maybe")):
         with pytest.raises(UsageError, match=f"{option} cannot be '{value}'"):
             groups_from_answers([], **{option: value})
     with pytest.raises(UsageError, match="at least 2"):
@@ -339,22 +342,55 @@ MIXED = [BROKEN, RIGHT_SLOW, WRONG, RIGHT_FAST]
 def test_contrast_and_efficiency_choose_the_edges() -> None:
     right_wrong = {(r, w) for r in ("right fast", "right slow") for w in ("wrong", "broken")}
     fast_slow, wrong_broken = ("right fast", "right slow"), ("wrong", "broken")
-    assert texts_of(groups_of(MIXED)) == right_wrong | {fast_slow, wrong_broken}
-    assert texts_of(groups_of(MIXED, efficiency=False)) == right_wrong | {wrong_broken}
-    assert texts_of(groups_of(MIXED, require_contrast="passed")) == right_wrong | {fast_slow}
-    assert texts_of(groups_of(MIXED, require_contrast="passed", efficiency=False)) == right_wrong
+    assert texts_of(groups_of(MIXED)) == right_wrong | {fast_slow}
+    assert texts_of(groups_of(MIXED, efficiency=False)) == right_wrong
+    assert texts_of(groups_of(MIXED, wrong_over_wrong=True)) == right_wrong | {fast_slow, wrong_broken}
+    assert texts_of(groups_of(MIXED, wrong_over_wrong=True, efficiency=False)) == right_wrong | {wrong_broken}
+
+
+def test_a_wrong_answer_wins_only_where_that_was_asked_for_and_what_is_left_out_is_counted() -> None:
+    other = Prompt("another")
+    answers = [(PROMPT, MIXED), (other, [answer("bad", 0.5, passed=False), answer("worse", 0, passed=False)])]
+    made, report = groups_from_answers(answers)
+    [group] = list(made)
+    assert report.wrong_over_wrong == 2 and report.skipped == {"no candidate is right": 1}
+    assert "2 pairs of two wrong answers were left out" in str(report)
+    assert [c.label.good for c in group.candidates if c.label] == [True, True, False, False]
+    made, report = groups_from_answers(answers, wrong_over_wrong=True)
+    assert len(list(made)) == 2 and report.wrong_over_wrong == 0
+
+
+def test_only_right_winners_that_nothing_beats_are_taught() -> None:
+    [group] = groups_of(MIXED, wrong_over_wrong=True)
+    assert [group.candidates[i].text for i in group.winners] == ["right fast"]
+    [group] = groups_of(MIXED, wrong_over_wrong=True, efficiency=False)
+    assert [group.candidates[i].text for i in group.winners] == ["right fast", "right slow"]
+    [wrong] = groups_of([WRONG, BROKEN], wrong_over_wrong=True)
+    assert wrong.winners == () and winner_examples([wrong]) == []
+    unknown = group_from_ranking(PROMPT, *_ranked())
+    assert unknown is not None and [unknown.candidates[i].text for i in unknown.winners] == ["a"]
+    [taught] = winner_examples([group], answers=1)
+    assert [c.text for c in taught.candidates] == ["right fast"] and taught.edges == ()
+    tossed = replace(group, edges=(Edge(0, 1, p=0.5), Edge(2, 1, p=0.2)))
+    assert tossed.winners == (1,)  # a coin toss says nothing, and what probably loses does not win
+
+
+def _ranked() -> tuple[list[Candidate], Ranking]:
+    made = [Candidate(PROMPT.id, text, index=i) for i, text in enumerate("abc")]
+    return made, Ranking(PROMPT.id, tuple((c.id,) for c in made), "me")
 
 
 def test_a_gap_and_a_weight() -> None:
     assert texts_of(groups_of(MIXED, min_gap=0.75)) == {("right fast", "broken"), ("right slow", "broken")}
-    assert texts_of(groups_of([WRONG, BROKEN], min_gap=0.5)) == {("wrong", "broken")}
+    assert texts_of(groups_of([WRONG, BROKEN], min_gap=0.5, wrong_over_wrong=True)) == {("wrong", "broken")}
     [group] = groups_of(MIXED, weight=5.0)
     assert {e.weight for e in group.edges} == {5.0} and {e.source for e in group.edges} == {"asm@1"}
 
 
 def test_a_reference_wins_where_no_sample_is_right() -> None:
-    [group] = groups_of([WRONG, BROKEN], references="when-needed")
-    assert group.candidates[0] == GroupCandidate("LDA\nRTS", "reference:short", off_policy=True)
+    [group] = groups_of([WRONG, BROKEN], references="when-needed", wrong_over_wrong=True)
+    label = CandidateLabel(True, source="reference")
+    assert group.candidates[0] == GroupCandidate("LDA\nRTS", "reference:short", off_policy=True, label=label)
     assert [(c, r, e.source) for c, r, e in group.pairs()] == [
         ("LDA\nRTS", "wrong", "reference"),
         ("LDA\nRTS", "broken", "reference"),
@@ -364,7 +400,7 @@ def test_a_reference_wins_where_no_sample_is_right() -> None:
     assert not any(c.off_policy for g in groups_of([WRONG, BROKEN]) for c in g.candidates)
     [alone] = groups_of([BROKEN], "best-worst", references="when-needed")
     assert texts_of([alone]) == {("LDA\nRTS", "broken")}
-    contrast = groups_of([WRONG, BROKEN], references="when-needed", require_contrast="passed")
+    contrast = groups_of([WRONG, BROKEN], references="when-needed")
     assert texts_of(contrast) == {("LDA\nRTS", "wrong"), ("LDA\nRTS", "broken")}
 
 
@@ -380,7 +416,8 @@ def test_a_reference_needs_answers_known_to_be_wrong() -> None:
     unknown = [answer("a", 1), answer("b", 0)]
     assert texts_of(groups_of(unknown, references="always")) == {("a", "b")}
     same = [answer("LDA \nRTS\n", 0.5, passed=False), BROKEN]
-    assert texts_of(groups_of(same, references="when-needed")) == {("LDA \nRTS\n", "broken")}
+    more = groups_of(same, references="when-needed", wrong_over_wrong=True)
+    assert texts_of(more) == {("LDA \nRTS\n", "broken")}
     groups, report = groups_from_answers(
         [(PROMPT, [unscored("a")]), (Prompt("no reference"), [answer("b", 0, passed=False)])], references="when-needed"
     )

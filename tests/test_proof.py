@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hafs import tasks
 from hafs.config import SFTConfig
 from hafs.errors import UsageError
-from hafs.evals.contamination import THRESHOLD, Index, shingles, similarity
+from hafs.evals.contamination import THRESHOLD, Hit, Index, shingles, side_by_side, similarity
 from hafs.evals.human import human_preference
 from hafs.evals.sealed import openings
 from hafs.models.lineage import ancestry, training_runs
@@ -23,7 +23,7 @@ from hafs.models.naming import model_hash
 from hafs.store import Store, open_store, open_workspace
 from hafs.training import train_sft
 from hafs.types import Annotation, Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
-from run_hafs import hafs, own_cache, workspace
+from run_hafs import hafs, lines, own_cache, workspace
 
 words = st.lists(
     st.sampled_from(
@@ -54,7 +54,7 @@ def test_the_index_finds_what_comparing_all_pairs_finds(bench: list[list[str]], 
         for id, p in prompts.items()
         if texts and max(similarity(p, t) for t in texts) >= THRESHOLD
     }
-    hits = Index(prompts).hits(("file", t) for t in texts)
+    hits = Index(prompts, templates=False).hits(("file", t) for t in texts)
     assert {h.prompt_id: h.similarity for h in hits} == pytest.approx(expected)
 
 
@@ -83,6 +83,49 @@ def test_a_copy_is_caught_with_another_word_case_or_spacing(
     }[how]
     (hit,) = Index({"p": text}).hits([("train.jsonl", changed)])
     assert hit.similarity >= THRESHOLD and hit.where == "train.jsonl"
+
+
+THINGS = ["a late parcel", "a refund", "a broken lamp", "an invoice", "two free tickets", "the summer sale"]
+TEMPLATE = "Write one e-mail subject line about {}. Begin with 'Subject:'. At most 60 characters."
+
+
+def test_prompts_of_one_template_are_a_family_and_copies_among_them_are_copies() -> None:
+    texts = [TEMPLATE.format(x) for x in THINGS]
+    held, train = {"a": texts[0], "b": texts[1]}, texts[2:]
+    assert similarity(texts[0], texts[2]) >= THRESHOLD, "by their words alone they would be copies"
+    assert Index(held).hits(("f", t) for t in train) == []
+    (same,) = Index(held).hits(("f", t) for t in [*train, texts[1].upper()])
+    assert same.prompt_id == "b" and same.similarity == 1
+    reworded = texts[1].replace("e-mail", "email")
+    assert [h.trained for h in Index(held).hits(("f", t) for t in [*train, reworded])] == [reworded]
+    told = side_by_side(Hit("a", texts[0], texts[2], 0.7))
+    assert "a late parcel" in told and "a broken lamp" in told
+    two = Index({"a": texts[0]}).hits([("f", texts[2])])
+    assert len(two) == 1, "two prompts alone show no template"
+
+
+def test_a_split_keeps_copies_and_families_together(tmp_path: Path) -> None:
+    rows = [{"text": TEMPLATE.format(x), "family": "subject"} for x in THINGS]
+    rows += [{"text": TEMPLATE.format("a refund").replace("Write", "Compose"), "family": "subject"}]
+    rows += [{"text": f"{verb} a file in Python with {n} lines and tell why", "family": f"f{n}"}
+             for n in range(6) for verb in ("Read", "Write")]  # fmt: skip
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    said = hafs("tasks", "split", file, "--by", "copies", "--json").ok().json
+    assert said["repeats"] == 1 and sum(said["sizes"].values()) == len(rows) and min(said["sizes"].values()) > 0
+    parts = {name: [row["text"] for row in lines(Path(path))] for name, path in said["files"].items()}
+    refunds = {name for name, texts in parts.items() for t in texts if "a refund" in t}
+    assert len(refunds) == 1, "the reworded prompt is on the side of the one it copies"
+    for name, texts in parts.items():
+        rest = [t for other, more in parts.items() if other != name for t in more]
+        assert Index(dict(zip(texts, texts, strict=True)), others=rest).copies(rest) == {}
+    shown = hafs("tasks", "split", file, "--output-dir", tmp_path / "by").ok().out
+    assert "split by family" in shown and "1 repeats left out" in shown
+    sides = {name: {row["family"] for row in lines(tmp_path / f"by/mine.{name}.jsonl")} for name in ("train", "test")}
+    assert not sides["train"] & sides["test"]
+    one = tmp_path / "one.jsonl"
+    one.write_text(json.dumps(rows[0]) + "\n")
+    hafs("tasks", "split", one).failed(2, "leave", "empty")
 
 
 # a workspace with a trained model

@@ -80,15 +80,19 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
 def test_a_recipe_ends_with_a_table_a_decision_and_a_report(done: tuple[Workspace, Outcome]) -> None:
     workspace, outcome = done
     comparison = outcome.comparison
-    assert (comparison.reference, list(comparison.models)) == ("sft", ["baseline", "sft", "dpo"])
+    assert (comparison.reference, list(comparison.models)) == ("sft", ["baseline", "sft", "sft-winners", "dpo"])
     rates = comparison.benchmarks[0].rates
-    assert [rates[m].n for m in comparison.models] == [5, 5, 5]
-    assert outcome.promoted == ("dpo" if comparison.promote else "sft")
+    assert [rates[m].n for m in comparison.models] == [5, 5, 5, 5]
+    assert outcome.promoted == "dpo" if comparison.promote else outcome.promoted in ("sft", "sft-winners")
+    said = outcome.to_dict()
+    assert said["gain"] == comparison.overall["dpo"].difference.value and said["low"] <= said["gain"] <= said["high"]
+    assert said["over_sft_on_winners"] == said["attribution"]["preferences"]["value"] and said["minutes"] >= 0
+    assert said["attribution"]["sentence"] in comparison.notes
     best = json.loads((workspace.root / "models/best.json").read_text())
     assert (best["name"], best["path"]) == (outcome.promoted, str(outcome.promoted_path))
     assert best["hash"] == model_hash(outcome.promoted_path)
     assert outcome.report.is_file() and outcome.report.with_suffix(".md").is_file()
-    assert [s.name for s in outcome.stages][:2] == ["evaluate the baseline", "SFT"] and len(outcome.stages) == 7
+    assert [s.name for s in outcome.stages][:2] == ["evaluate the baseline", "SFT"] and len(outcome.stages) == 9
     log = [row for row in lines(workspace.root / "models/dpo/log.jsonl") if "eval/pass_rate" in row]
     assert len(log) >= 2, "the DPO checkpoint is picked by pass rate"
 
@@ -255,7 +259,7 @@ def file(done: tuple[Workspace, Outcome]) -> Path:
     root = done[0].root
     with own_cache(root.parent / "cache"):
         said = hafs("lock", "-w", root, "--json").ok().json
-    assert said["promoted"] in ("sft", "dpo")
+    assert said["promoted"] in ("sft", "sft-winners", "dpo")
     return Path(said["file"])
 
 

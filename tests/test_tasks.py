@@ -155,7 +155,7 @@ def test_benchmarks_are_held_out_and_large_enough(benchmarks: dict[str, list[Pro
         "rom_hack": 120,
         "python": 200,
         "easy": 320,
-        "demo": 96,
+        "demo": 192,
     }
     for prompts in benchmarks.values():
         assert len({p.id for p in prompts}) == len(prompts)

@@ -20,7 +20,7 @@ from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
 from hafs.training.packing import Row, TokenGroup, fit, pack, shared_row, tokens_of, unshared_row
 from hafs.training.reference import ReferenceCache
-from hafs.types import Edge
+from hafs.types import CandidateLabel, Edge
 
 few, many = (st.lists(st.integers(0, top), min_size=1, max_size=7).map(tuple) for top in (2, 255))
 ids = st.one_of(few, many)
@@ -371,3 +371,24 @@ def test_the_reference_cache_outlives_the_process_and_a_cut_line(tmp_path: Any) 
     again.put([TokenGroup((7,), ((8,),))], [-3.0])
     assert ReferenceCache(tmp_path, ["model"]).get(TokenGroup((7,), ((8,),))) == [-3.0]
     assert ReferenceCache(tmp_path, ["another model"]).get(b) is None
+
+
+def test_the_nll_term_is_of_right_winners_alone(net: Any) -> None:
+    """A winner that is known to be wrong, or that another candidate beats, is preferred but not taught."""
+    model = CandidateLogps(net, shared=True)
+    best, beaten, wrong = (4, 5), (6, 7, 8), (9, 10)
+    edges, bad = (Edge(0, 1), Edge(0, 2), Edge(1, 2)), CandidateLabel(False)
+    groups = [
+        TokenGroup((1, 2), (best, beaten, wrong), edges, (None, None, bad)),
+        TokenGroup((1, 3), (best, wrong), (Edge(0, 1),), (bad, bad)),
+        TokenGroup((1, 4), (best, beaten, wrong), (Edge(0, 2, 3.0), Edge(1, 2, 3.0)), (None, None, bad)),
+    ]
+    row = shared_row(groups)
+    logps = model(row).detach()
+    sums, lengths = row.sums(logps), row.lengths
+    with_nll, metrics = PreferenceObjective(nll_weight=0.5).loss(logps, sums * 0.9, row)
+    without, _ = PreferenceObjective().loss(logps, sums * 0.9, row)
+    mean = -sums / lengths
+    expected = mean[0] + 3 * (mean[5] + mean[6]) / 2
+    torch.testing.assert_close(with_nll - without, 0.5 * expected)
+    assert metrics["nll"] == pytest.approx((float(expected), 4.0))

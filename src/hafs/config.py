@@ -6,8 +6,9 @@ Unknown keys are errors. Defaults are the guide's where it has one (beta 0.1, DP
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -97,7 +98,9 @@ class DPOConfig(TrainConfig):
     beta: float = Field(0.1, gt=0, description="0.1 gentle, 0.3 moderate, 0.5 aggressive")
     loss: str = Field("sigmoid", description="the loss", json_schema_extra={"registry": "losses"})
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="the share of labels taken to be flipped")
-    nll_weight: float = Field(0.0, ge=0, description="weight of the winners' mean token NLL beside the loss")
+    nll_weight: float = Field(
+        0.0, ge=0, description="weight of the mean token NLL of winners that are not known to be wrong, beside the loss"
+    )
     simpo_gamma: float = Field(0.5, ge=0, description="target margin per token of the simpo loss")
     ld_alpha: float = Field(1.0, ge=0, le=1, description="weight of an answer's tokens beyond the shorter one's length")
     desirable_weight: float = Field(1.0, gt=0, description="what a good answer weighs in the kto loss")
@@ -116,6 +119,26 @@ class RewardConfig(TrainConfig):
         0.0, ge=0, description="reward gap asked of a sure edge, times by how much its winner is better where known"
     )
     centering: float = Field(0.01, ge=0, description="weight of the squared sum of an edge's two rewards")
+
+
+class OnlineDPOConfig(DPOConfig):
+    """DPO on answers that the model in training gives: a step samples `rollouts` answers to each of `batch_size` x
+    `gradient_accumulation_steps` prompts and compares them. KL is in nats a token, against the reference."""
+
+    learning_rate: float = Field(1e-4, gt=0)
+    batch_size: int = Field(8, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    save_steps: int = Field(5, ge=1)
+    rollouts: int = Field(8, ge=1, description="answers sampled for each prompt of a step")
+    temperature: float = Field(0.7, gt=0)
+    max_new_tokens: int = Field(128, ge=1)
+    rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
+    reference_every: int = Field(0, ge=0, description="steps after which the policy is its own reference; 0: never")
+    redraws: int = Field(
+        3, ge=0, description="prompts drawn in place of one whose answers are all right or all wrong, at most"
+    )
+    max_kl: float = Field(1.0, gt=0, description="nats a token at which training stops")
+    max_minutes: float = Field(0.0, ge=0, description="minutes after which training stops; 0: no limit")
 
 
 class PPOConfig(TrainConfig):
@@ -160,10 +183,11 @@ class PPOConfig(TrainConfig):
 
 
 class GenerateConfig(_Section):
-    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy)."""
+    """Sampling: `candidates` answers a prompt at `temperature` (0 is greedy); with `greedy` the likeliest one too."""
 
     candidates: int = Field(4, ge=1, description="answers a prompt")
-    temperature: float = Field(0.8, ge=0, description="0 is greedy")
+    temperature: float = Field(0.7, ge=0, description="0 is greedy")
+    greedy: bool = Field(default=False, description="one more candidate a prompt: the likeliest answer")
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this share")
     max_new_tokens: int = Field(256, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
@@ -181,12 +205,14 @@ class PreferencesConfig(_Section):
     scheme: str = "all"
     references: Literal["never", "when-needed", "always"] = "never"
     max_candidates: int = Field(8, ge=2)
-    efficiency: bool = True
+    efficiency: bool = Field(True, description="pair right answers with each other too, by what ranks them")
+    wrong_over_wrong: bool = Field(False, description="let a wrong answer win over one that is more wrong")
     labels: bool = Field(False, description="label every answer by pass or fail (by its rating), for the loss kto")
 
 
 class EvalConfig(_Section):
-    """Evaluation is greedy by default; intervals are at `level`."""
+    """Evaluation is greedy by default; intervals are at `level`. From the similarity `near_copy` on a prompt counts as
+    a copy of another, prompts of one template aside (docs/log.md has the measurement); 1 leaves only the same words."""
 
     benchmarks: list[str] = ["asm"]
     thinking: Thinking = Field(
@@ -196,12 +222,14 @@ class EvalConfig(_Section):
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
+    near_copy: float = Field(0.58, gt=0, le=1)
 
 
 class ScoreConfig(_Section):
-    """The scorer used by `hafs score` and `--scorer automatic`; `workers` 0 means one for every processor."""
+    """What checks rows that name no checker of their own, as `--scorer automatic` means everywhere; "automatic" is
+    nothing. `workers` 0 means one for every processor."""
 
-    scorer: str = "asm"
+    scorer: str = "automatic"
     workers: int = Field(0, ge=0)
     sandbox: Literal["auto", "sandlock", "bubblewrap", "none"] = "auto"
 
@@ -237,6 +265,9 @@ class LoopConfig(_Section):
     tags: list[str] = Field([], description="tags that the pack's families must have")
     prompts: str = Field("", description="a task file in place of the pack; its validation split decides")
     baseline: bool = Field(True, description="evaluate the model that SFT starts from, too")
+    attribution: bool = Field(
+        True, description="beside DPO, SFT on the same right winners; kept where DPO is not proven better"
+    )
     sft_prompts: int = Field(600, ge=1)
     round_prompts: int = Field(160, ge=1, description="new prompts that each round asks")
     checkpoint_prompts: int = Field(48, ge=0, description="0: the last checkpoint is taken")
@@ -267,6 +298,7 @@ class Config(_Section):
     sft: SFTConfig = SFTConfig()  # type: ignore[call-arg]
     dpo: DPOConfig = DPOConfig()  # type: ignore[call-arg]
     reward: RewardConfig = RewardConfig()  # type: ignore[call-arg]
+    online: OnlineDPOConfig = OnlineDPOConfig()  # type: ignore[call-arg]
     ppo: PPOConfig = PPOConfig()  # type: ignore[call-arg]
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
@@ -308,10 +340,10 @@ name = "default"        # the embedded 135M model, a Hugging Face directory, or 
 
 [generate]
 candidates = 4          # answers per prompt
-temperature = 0.8
+temperature = 0.7       # lower: fewer different answers; higher: fewer right ones
 
 [score]
-scorer = "asm"
+scorer = "automatic"    # each row's own checker; or what checks rows without one, such as "text:min_words=20"
 
 [preferences]
 scheme = "all"          # every edge of the ranking; or "best-worst", "guide"
@@ -329,12 +361,32 @@ benchmarks = ["asm"]
 """
 
 
-def _explain(error: ValidationError, where: str) -> UsageError:
+def _explain(error: ValidationError, where: str, text: str = "") -> UsageError:
     first = error.errors()[0]
-    key = ".".join(str(p) for p in first["loc"])
+    names = [str(p) for p in first["loc"]]
+    key = ".".join(names)
+    if line := _line_of(text, names):
+        where = f"{where}:{line}"
     if first["type"] == "extra_forbidden":
         return UsageError(f"{where}: unknown setting {key!r}", "`hafs config` lists every setting")
     return UsageError(f"{where}: {key}: {first['msg']} (it is {first['input']!r})", "correct the value")
+
+
+def _line_of(text: str, key: Sequence[str]) -> int:
+    """The line of a TOML text that sets a key, or the table that it is in; 0 where neither is written plainly."""
+    table: list[str] = []
+    found = 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            here = table
+        elif assigned := re.match(r"\s*([^=#]+?)\s*=", line):
+            here = table + [part.strip().strip("\"'") for part in assigned[1].split(".")]
+        else:
+            continue
+        if here and here == list(key[: len(here)]):
+            found = number
+    return found
 
 
 _GIVEN: dict[str, Any] = {}
@@ -363,12 +415,15 @@ def set_values(pairs: Iterable[str]) -> None:
         parse_config({}, "--set")
 
 
-def parse_config(data: Mapping[str, Any], where: str = "settings") -> Config:
-    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key."""
+def parse_config(data: Mapping[str, Any], where: str = "settings", text: str = "") -> Config:
+    """Check a mapping against the settings, those of single rounds too; raises UsageError naming the wrong key.
+
+    `text` is the file that it was read from, so that the error can name the line.
+    """
     try:
         found = Config.model_validate(_merged(data, _GIVEN))
     except ValidationError as e:
-        raise _explain(e, where) from e
+        raise _explain(e, where, text) from e
     for number in found.loop.rounds:
         found.of_round(number)
     return found
@@ -378,12 +433,15 @@ def load_config(path: str | Path) -> Config:
     """Read `hafs.toml`; raises UsageError for a missing file, broken TOML, an unknown key or a bad value."""
     path = Path(path)
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = tomllib.loads(text)
     except FileNotFoundError as e:
         raise UsageError(f"there is no {path}", "`hafs init DIR` makes a workspace") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise UsageError(f"{path} is not valid TOML: {e}", "correct that line") from e
-    return parse_config(data, str(path))
+    except OSError as e:
+        raise UsageError(f"{path} cannot be read: {e.strerror}", "its permissions, or another file in its place") from e
+    return parse_config(data, str(path), text)
 
 
 def _choice(section: _Section, path: list[str], name: str, value: Any) -> Any:

@@ -412,6 +412,12 @@ class Edge(_Row):
         return _ENCODER.encode({f.name: getattr(self, f.name) for f in fields(self)})
 
 
+def unbeaten(edges: Sequence[Edge]) -> list[int]:
+    """The candidates that win an edge and lose none, in their order; a coin toss (p = 0.5) is neither."""
+    decided = [(e.winner, e.loser) if e.p > 0.5 else (e.loser, e.winner) for e in edges if e.p != 0.5]
+    return sorted({winner for winner, _ in decided} - {loser for _, loser in decided})
+
+
 @dataclass(frozen=True)
 class CandidateLabel(_Row):
     """A one-sided label: one answer by itself is good (desirable) or bad (undesirable), compared with no other.
@@ -461,6 +467,11 @@ class GroupCandidate(_Row):
         """Whether the answer ended at the token limit."""
         return self.finish == "length"
 
+    @property
+    def wrong(self) -> bool:
+        """Whether its label says that it is bad."""
+        return self.label is not None and not self.label.good
+
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> GroupCandidate:
         label = CandidateLabel.read(row.get("label"))
@@ -476,7 +487,7 @@ class GroupCandidate(_Row):
 
     def encoded(self) -> dict[str, Any]:
         """What of it goes into a group's id; what a plain candidate has none of is left out."""
-        more: dict[str, Any] = {"label": asdict(self.label)} if self.label is not None else {}
+        more: dict[str, Any] = {"label": vars(self.label)} if self.label is not None else {}
         more |= {name: said for name in ("finish", "thought") if (said := getattr(self, name))}
         return {"text": self.text, "id": self.id, "off_policy": self.off_policy, **more}
 
@@ -520,6 +531,12 @@ class PreferenceGroup(_Row):
         if self.context or self.tools:
             parts += [_ENCODER.encode(self.context), _ENCODER.encode(self.tools)]
         return _hashed(",".join(parts) + "]"), candidates, edges
+
+    @property
+    def winners(self) -> tuple[int, ...]:
+        """The candidates that may be taught as answers, best first: no edge beats them and nobody knows them wrong."""
+        wrong = {i for i, c in enumerate(self.candidates) if c.wrong}
+        return tuple(i for i in unbeaten(self.edges) if i not in wrong)
 
     def to_dict(self) -> dict[str, Any]:
         return {"id": self.id, **asdict(self)}

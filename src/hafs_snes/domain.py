@@ -25,7 +25,7 @@ class SnesDomain(Domain):
         "asm": ("asm", 320, ()),
         "rom_hack": ("rom_hack", 120, ()),
         "easy": ("asm", 320, ("easy",)),
-        "demo": ("asm", 96, ("easy",)),
+        "demo": ("asm", 192, ("easy",)),
     }
     titles = {"asm": "ASM Benchmark", "rom_hack": "ROM Hack Benchmark"}  # noqa: RUF012
     build = "assemble"

@@ -272,7 +272,7 @@ def _checker(stack: ExitStack, space: Workspace) -> Callable[[Prompt, str], Mapp
             "value": score.value,
             "cause": score.cause,
             "reason": score.reason,
-            "scorer": f"{scorer.name}@{scorer.version}",
+            "scorer": f"{score.scorer}@{score.version}",
         }
 
     return check

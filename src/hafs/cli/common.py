@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from hafs.store import Workspace
     from hafs.types import Progress
 
+Preset = Annotated[
+    str | None,
+    typer.Option("--preset", help="guide: the guide's defaults of sampling and pairing.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 WorkspaceDir = Annotated[
     Path | None,
@@ -142,3 +146,14 @@ _SHOWN = ("loss", "rewards/accuracies", "eval/score", "eval/pass_rate", "eval/lo
 
 def _short(figures: Mapping[str, float]) -> str:
     return " ".join(f"{k.split('/')[-1]} {figures[k]:.3f}" for k in _SHOWN if k in figures)
+
+
+def with_preset(section: Any, name: str | None, kind: str) -> Any:
+    """A section of the settings with what a preset says of it put over it; raises UsageError for an unknown preset."""
+    from hafs.config import override
+    from hafs.errors import UsageError
+    from hafs.presets import GUIDE
+
+    if name not in (None, "guide"):
+        raise UsageError(f"there is no preset {name!r} of sampling and pairing", "--preset guide, or leave it out")
+    return override(section, **GUIDE[kind]) if name else section

@@ -15,7 +15,7 @@ from hafs.errors import DataError, UsageError
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
     from hafs.evals.tables import Table
-    from hafs.store import Run, Store, Workspace
+    from hafs.store import Run, Store
 
 
 def register(app: typer.Typer) -> None:
@@ -51,12 +51,14 @@ def compare(
     from hafs.evals.tables import markdown_table, rich_table
     from hafs.files.jsonl import atomic_write
     from hafs.report import ReportData, render_html
+    from hafs.store import workspace_or_none
 
+    space = workspace_or_none(workspace)
     results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
     notes = check_contamination(results, workspace, training_data or (), allow_contaminated)
     said: dict[str, Any] = {}
     sampled: dict[str, list[SampledResult]] = {}
-    if (space := workspace_or_none(workspace)) is not None:
+    if space is not None:
         with space.open_store() as store:
             said, more = opinions(store, results, reference, level)
             notes += more
@@ -128,7 +130,8 @@ def check_contamination(
 
     Raises UsageError when there are any, unless that is `allowed`.
     """
-    from hafs.evals.contamination import refuse_contaminated
+    from hafs.evals.contamination import THRESHOLD, refuse_contaminated
+    from hafs.store import workspace_or_none
 
     prompts = {r.prompt_id: r.prompt for rows in results.values() for e in rows for r in e.results if r.prompt}
     space = workspace_or_none(workspace)
@@ -139,6 +142,7 @@ def check_contamination(
         {e.model_path for rows in results.values() for e in rows if e.model_path},
         more={str(file): _prompts_of(file) for file in files},
         allowed=allowed,
+        threshold=space.config.eval.near_copy if space else THRESHOLD,
     )
 
 
@@ -157,11 +161,13 @@ def opinions(
     store: Store, results: Mapping[str, Sequence[EvalResult]], reference: str, level: float = 0.95
 ) -> tuple[dict[str, Any], list[str]]:
     """What people and a judge think of the models, as `hafs.evals.compare` takes it, and remarks on the workspace."""
+    from hafs.evals.compare import same_models
     from hafs.evals.human import human_preference
     from hafs.evals.sealed import sealed_notes
     from hafs.judge.winrate import judge_preference
 
-    models = {name: rows[0].model for name, rows in results.items()}
+    named = {name: rows[0].model for name, rows in results.items()}
+    models = {name: hash for name, hash in named.items() if name not in same_models(named, reference)}
     human, said = human_preference(store, models)
     judged, told = judge_preference(store, models, reference, level)
     sealed = sealed_notes(store, [r.benchmark for r in results.get(reference, ())])
@@ -191,16 +197,6 @@ def pass_at_k_table(
     tries = sorted({k for rows in sampled.values() for r in rows for k in (1, r.samples)})
     found = {name: rows for name, rows in sampled.items() if rows}
     return (sampled_table(found, tries, reference, level) if tries else None), tries
-
-
-def workspace_or_none(directory: Path | None) -> Workspace | None:
-    """The workspace, or None where there is none: results in files need none."""
-    try:
-        return workspace_at(directory)
-    except UsageError:
-        if directory is not None:
-            raise
-        return None
 
 
 def _of_file(file: Path) -> list[EvalResult]:

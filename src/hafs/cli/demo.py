@@ -13,15 +13,24 @@ def register(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
 
-def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspace."), json: Json = False) -> None:
-    """Baseline, SFT, preferences, DPO and the table, on a real assembler and emulator; repeated, it just prints it."""
+def demo(
+    directory: Path = typer.Argument(None, help="The demo's workspace; by default `demo`, or `demo-SEED`."),
+    seed: int = typer.Option(0, min=0, help="Of sampling and of every training."),
+    json: Json = False,
+) -> None:
+    """Baseline, SFT, preferences, SFT on their winners, DPO and the table, on a real assembler and emulator.
+
+    Repeated, it goes on or just prints the table.
+    """
     from rich.console import Group
 
-    from hafs.config import parse_config
+    from hafs.config import override, parse_config
     from hafs.evals import to_rich
     from hafs.store import init_workspace
     from hafs.workflows.recipe import Recipe, run
 
+    config = parse_config(SETTINGS, "the demo")
+    seeded = {name: override(getattr(config, name), seed=seed) for name in ("generate", "sft", "dpo")}
     recipe = Recipe(
         name="demo",
         pack="asm",
@@ -30,12 +39,18 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
         sft_prompts=SFT_PROMPTS,
         preference_prompts=PREFERENCE_PROMPTS,
         validation_prompts=VALIDATION_PROMPTS,
-        config=parse_config(SETTINGS, "the demo"),
+        config=config.model_copy(update=seeded),
     )
     with progress_bars(quiet=json) as progress:
-        outcome = run(recipe, init_workspace(directory), say=(lambda _: None) if json else note, progress=progress)
+        outcome = run(
+            recipe,
+            init_workspace(directory or Path(f"demo-{seed}" if seed else "demo")),
+            say=(lambda _: None) if json else note,
+            progress=progress,
+        )
     total = sum(s.seconds for s in outcome.stages)
-    closing = (
+    closing = "" if outcome.attribution else "No winner was right, so SFT had none to learn from.\n"
+    closing += (
         f"Kept: {outcome.promoted} ({outcome.promoted_path}). {outcome.comparison.reason}\n"
         f"The demo's 13 easy families are not the `asm` benchmark. It took {total / 60:.1f} minutes.\n"
         f"Report: {outcome.report}"
@@ -44,7 +59,7 @@ def demo(directory: Path = typer.Argument(Path("demo"), help="The demo's workspa
 
 
 SFT_PROMPTS = 288
-PREFERENCE_PROMPTS = 64
+PREFERENCE_PROMPTS = 96
 VALIDATION_PROMPTS = 24
 LORA = {"rank": 16, "alpha": 32}
 SETTINGS = {
@@ -59,8 +74,8 @@ SETTINGS = {
         "answers": 1,
         "lora": LORA,
     },
-    "generate": {"candidates": 5, "temperature": 1.0, "max_new_tokens": 64, "batch_size": 120},
-    "preferences": {"scheme": "all", "references": "always", "max_candidates": 4},
+    "generate": {"candidates": 6, "temperature": 0.7, "max_new_tokens": 64, "batch_size": 120},
+    "preferences": {"scheme": "all", "references": "never", "max_candidates": 6, "efficiency": False},
     "dpo": {
         "beta": 0.1,
         "learning_rate": 5e-4,

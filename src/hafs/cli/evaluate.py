@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,10 +64,9 @@ def evaluate(
     """
     from hafs.config import override
     from hafs.evals.evaluate import evaluate, evaluate_sampled
-    from hafs.evals.results import JUDGED
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
-    from hafs.scorers.run import checkers_for
+    from hafs.scorers.run import JUDGED, scorer_for, try_commands
     from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
@@ -82,10 +82,11 @@ def evaluate(
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         for which, prompts in asked.items():
             refuse_sealed(store, prompts)
-            with checkers_for(space.config, prompts) as scorers:
-                results.append(evaluate(store, scorers, chosen, title, which, prompts, settings, progress))
+            try_commands(space.config, prompts)
+            with closing(scorer_for(space.config)) as scorer:
+                results.append(evaluate(store, scorer, chosen, title, which, prompts, settings, progress))
                 if sampling is not None:
-                    sampled.append(evaluate_sampled(store, scorers, chosen, title, which, prompts, sampling, progress))
+                    sampled.append(evaluate_sampled(store, scorer, chosen, title, which, prompts, sampling, progress))
             if perplexity:
                 likely[which] = _perplexity(chosen, prompts, settings.level, progress)
     if output is not None:

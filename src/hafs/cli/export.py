@@ -52,12 +52,13 @@ def export(
     from hafs.export import export_model
     from hafs.export.card import origin
     from hafs.export.write import checked
+    from hafs.store import workspace_or_none
 
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     _one_of("base", base, ("auto", "none", "nf4"))
     chosen = workspace_model(model, workspace)
     title = name or role(chosen)
-    space = _workspace(workspace)
+    space = workspace_or_none(workspace)
     if check and space is None:
         raise UsageError("--check keeps its answers in a workspace, and there is none here", "hafs init DIR")
     target = output or Path("exports") / f"{title}-{format}"
@@ -152,7 +153,7 @@ def _rates(
 
     where = Path(benchmark).stem if Path(benchmark).is_file() else benchmark
     kept = f"{where} ({len(prompts)} prompts)"
-    with closing(scorer_for(space.config, prompts[0].checker)) as scorer:
+    with closing(scorer_for(space.config)) as scorer:
         before, after = (
             evaluate(store, scorer, model, name, kept, prompts, space.config.eval, progress) for model, name in models
         )
@@ -179,17 +180,6 @@ def _path(model: str) -> Path:
     from hafs.models.naming import resolve
 
     return resolve(model)
-
-
-def _workspace(directory: Path | None) -> Workspace | None:
-    from hafs.store import find_workspace, open_workspace
-
-    if directory:
-        return open_workspace(directory)
-    try:
-        return find_workspace()
-    except UsageError:
-        return None
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, workspace_at
+from hafs.cli.common import (
+    Json,
+    Preset,
+    WorkspaceDir,
+    emit,
+    note,
+    progress_bars,
+    say_unanswered,
+    with_preset,
+    workspace_at,
+)
 from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, prompts_from
 from hafs.errors import UsageError
@@ -23,6 +33,10 @@ NumSamples = Annotated[
 Candidates = Annotated[
     int | None,
     typer.Option("--candidates-per-prompt", "--num-candidates", help="Answers a prompt.", show_default=False),
+]
+Greedy = Annotated[
+    bool | None,
+    typer.Option("--greedy/--sampled-only", help="The likeliest answer is a candidate too.", show_default=False),
 ]
 Prompts = Annotated[
     Path | None,
@@ -48,6 +62,7 @@ def generate(
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
+    preset: Preset = None,
     output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -63,7 +78,7 @@ def generate(
     space = workspace_at(workspace)
     if candidates_per_prompt is not None:
         settings = {**settings, "candidates": candidates_per_prompt}
-    sampling: GenerateConfig = override(space.config.generate, **settings)
+    sampling: GenerateConfig = override(with_preset(space.config.generate, preset, "generate"), **settings)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
         if own := [p for p in chosen if p.checker == "code"]:

@@ -135,7 +135,9 @@ def finish(
 def hybrid(
     judge: Judges = None,
     protocol: ProtocolName = "",
-    scorer: str = typer.Option("automatic", help="The automatic filter: the workspace's scorer, a name, or `none`."),
+    scorer: str = typer.Option(
+        "automatic", help="What filters: `automatic` (each row's own checker), a scorer's name, or `none`."
+    ),
     keep: int = typer.Option(4, help="Candidates of a prompt that pass the filter."),
     queue_size: int = typer.Option(100, help="Prompts for the person; the guide's 50 to 200."),
     audit_share: float = typer.Option(0.2, help="The share of them that is picked at random, to audit the judge."),
@@ -180,7 +182,7 @@ def hybrid(
         labels_so_far,
         space.config.preferences.max_candidates,
     )
-    name = {"automatic": space.config.score.scorer, "none": ""}.get(scorer, scorer)
+    name = {"auto": "automatic", "none": ""}.get(scorer, scorer)
     if judge_of(name):
         raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
     names: list[str] = list(judge or ())

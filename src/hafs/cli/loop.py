@@ -99,13 +99,17 @@ def closing(outcome: Outcome) -> RenderableType:
         return Cell(percent(found.value), f"{interval(found)}, n={found.n}")
 
     done = {x["name"]: x for x in outcome.rounds}
+    beside = {x["winners"]["name"]: x for x in outcome.rounds if x.get("winners")}
     benchmarks = list(next(iter(outcome.scores.values())))
     rows = []
     for name, rates in outcome.scores.items():
         x = done.get(name)
-        gain = Estimate(**x["gain"]) if x else None
+        w = beside.get(name)
+        gain = Estimate(**x["gain"]) if x else Estimate(**w["winners"]["gain"]) if w else None
         change = Cell(points(gain.value), interval(gain, change=True)) if gain else Cell("")
-        decided = {"promote": "promoted", "roll back": "rolled back"}[x["action"]] if x else ""
+        decided = "" if x is None else "promoted" if x["action"] == "promote" else "rolled back"
+        if w or (x and x.get("winners") and x["winners"]["kept"]):
+            decided = "promoted" if (w or x or {}).get("kept") == name else "not kept"
         rows.append((Cell(model_title(name)), *(rate(rates[b]) for b in benchmarks), change, Cell(decided)))
     header = ("Model", *(title(b) for b in benchmarks), "Change (points)", "Decision")
     said = [x["reason"] for x in outcome.rounds]

@@ -19,7 +19,9 @@ def compare(
     preference_data: Path = typer.Option(None, help="Preference groups or pairs, for DPO and the reward model."),
     prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file)."),
     benchmark: str = typer.Option("asm", help="What the results are measured on: a benchmark or a task file."),
-    methods: str = typer.Option("dpo,reward+ppo,ppo,rloo", help="Which, comma-separated."),
+    methods: str = typer.Option(
+        "sft-winners,dpo,reward+ppo,ppo,rloo", help="Which, comma-separated; sft-winners always."
+    ),
     seeds: int = typer.Option(3, min=1, help="Trainings of each method."),
     scorer: str = typer.Option("automatic", help="What rates answers in PPO and RLOO without a reward model."),
     validate: str = typer.Option(None, help="Pick checkpoints by pass rate on these prompts: a task file, or PACK:N."),
@@ -34,6 +36,7 @@ def compare(
 ) -> None:
     """Train every method from one SFT model on the same data, several seeds each; repeated, it goes on."""
     from hafs.cli.evaluate import benchmark_prompts
+    from hafs.evals import WINNERS
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
     from hafs.tasks import benchmark_name
@@ -63,7 +66,7 @@ def compare(
             job,
             benchmark_name(benchmark),
             asked,
-            [m.strip() for m in methods.split(",")],
+            list(dict.fromkeys([WINNERS, *(m.strip() for m in methods.split(","))])),
             seeds,
             progress,
             space.root,

@@ -12,8 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hafs.cli import mixing
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unanswered, say_unscored, workspace_at
-from hafs.cli.generate import Candidates, NumSamples, Prompts, Split, choose_prompts
+from hafs.cli.common import (
+    Json,
+    Preset,
+    WorkspaceDir,
+    emit,
+    note,
+    progress_bars,
+    say_unanswered,
+    say_unscored,
+    with_preset,
+    workspace_at,
+)
+from hafs.cli.generate import Candidates, Greedy, NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.reading import ColumnsOption
 from hafs.cli.score import Budget, ScorerName, no_judge, the_protocol
 from hafs.errors import UsageError
@@ -33,6 +44,14 @@ References = Annotated[
     typer.Option(
         "--references",
         help="Known answers as winners: never, when-needed (no sample is right), always.",
+        show_default=False,
+    ),
+]
+WrongOverWrong = Annotated[
+    bool | None,
+    typer.Option(
+        "--wrong-over-wrong/--right-over-wrong",
+        help="Edges that say which of two wrong answers is better; by default only a right one wins.",
         show_default=False,
     ),
 ]
@@ -58,6 +77,8 @@ def build(
     scorer: ScorerName = "automatic",
     scheme: Scheme = None,
     references: References = None,
+    wrong_over_wrong: WrongOverWrong = None,
+    preset: Preset = None,
     split: Split = "train",
     model: str = typer.Option(None, help="Only candidates of this model; without it, of all models together."),
     annotator: list[str] = typer.Option([], help="With `--from human`: only what this person said (repeatable)."),
@@ -81,14 +102,14 @@ def build(
     if source not in ("scores", "human"):
         raise UsageError(f"preferences cannot come from {source!r}", "--from scores, or --from human")
     space = workspace_at(workspace)
-    pairing = _pairing(space.config, scheme, references, labels)
+    pairing = _pairing(space.config, scheme, references, wrong_over_wrong, preset, labels)
     if source == "human":
         with space.open_store() as store:
             groups, report = groups_from_people(store, pairing, annotators=annotator or None, split=split)
             return _finish(groups, report, output, pairs, json)
     only = identify(model) if model else None
     if named := judge_of(scorer_name(space.config, scorer)):
-        _no_pairing(scheme, references)
+        _no_pairing(scheme, references, wrong_over_wrong)
         with space.open_store() as store:
             ids = [p.id for p in store.prompts(split=split)]
             return _judged_groups(space, store, named, ids, only, output, pairs, json)
@@ -108,6 +129,9 @@ def generate(
     scorer: ScorerName = "automatic",
     scheme: Scheme = None,
     references: References = None,
+    wrong_over_wrong: WrongOverWrong = None,
+    greedy: Greedy = None,
+    preset: Preset = None,
     output: Output = None,
     pairs: Pairs = False,
     budget: Budget = None,
@@ -126,14 +150,15 @@ def generate(
     from hafs.scorers.run import score_candidates, scorer_for, scorer_name, try_commands
 
     space = workspace_at(workspace)
-    sampling = override(space.config.generate, candidates=candidates_per_prompt)
+    settings = with_preset(space.config.generate, preset, "generate")
+    sampling = override(settings, candidates=candidates_per_prompt, greedy=greedy)
     if named := judge_of(scorer_name(space.config, scorer)):
-        _no_pairing(scheme, references)
+        _no_pairing(scheme, references, wrong_over_wrong)
         wanted = (prompts, split, num_samples, columns)
         _generate_judged(space, named, model, wanted, sampling, budget, output, pairs, json)
         return
     no_judge(budget)
-    pairing = _pairing(space.config, scheme, references)
+    pairing = _pairing(space.config, scheme, references, wrong_over_wrong, preset)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             chosen = choose_prompts(store, prompts, split, num_samples, columns)
@@ -222,9 +247,10 @@ def _judged_groups(
     finish(groups, report, output, pairs, as_json)
 
 
-def _no_pairing(scheme: str | None, references: str | None) -> None:
+def _no_pairing(scheme: str | None, references: str | None, wrong_over_wrong: bool | None) -> None:
     """Refuse what does not go with a judge."""
-    for flag, value in (("--scheme", scheme), ("--references", references)):
+    flags = {"--scheme": scheme, "--references": references, "--wrong-over-wrong": wrong_over_wrong}
+    for flag, value in flags.items():
         if value is not None:
             raise UsageError(
                 f"{flag} is about a scorer's ranking; a judge has an opinion on each pair or none", f"leave {flag} out"
@@ -232,13 +258,24 @@ def _no_pairing(scheme: str | None, references: str | None) -> None:
 
 
 def _pairing(
-    config: Config, scheme: str | None, references: str | None, labels: bool | None = None
+    config: Config,
+    scheme: str | None,
+    references: str | None,
+    wrong_over_wrong: bool | None,
+    preset: str | None,
+    labels: bool | None = None,
 ) -> PreferencesConfig:
     """The settings of the pairing; a wrong one is refused here, before any work."""
     from hafs.config import override
     from hafs.preferences import Pairing
 
-    found: PreferencesConfig = override(config.preferences, scheme=scheme, references=references, labels=labels)
+    found: PreferencesConfig = override(
+        with_preset(config.preferences, preset, "preferences"),
+        scheme=scheme,
+        references=references,
+        wrong_over_wrong=wrong_over_wrong,
+        labels=labels,
+    )
     Pairing(**found.model_dump())
     return found
 
@@ -253,6 +290,6 @@ def _finish(groups: BuiltGroups, report: BuildReport, output: Path | None, pairs
     if not groups:
         note(
             "error: no preference group came of the candidates\n  fix: more candidates a prompt, a higher temperature,"
-            " or `--references when-needed`"
+            " `--references when-needed`, or `--wrong-over-wrong`"
         )
         raise typer.Exit(1)

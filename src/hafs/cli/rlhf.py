@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,9 @@ from hafs.cli.reading import ColumnsOption, Show, mapping, prompts_from, say_rea
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
+    from hafs.scorers import Scorer
     from hafs.training import TrainResult
+    from hafs.types import Prompt
 
 
 def register(app: typer.Typer) -> None:
@@ -162,7 +165,7 @@ def ppo(
         raise UsageError("PPO needs something that rates answers", "--reward-model RUN, --scorer asm, or both")
     config, root = common.workspace_settings(workspace)
     section = override(config.ppo, **common.with_alpha(settings))
-    chosen = prompts_from(prompts, columns) if prompts else _stored(workspace)
+    chosen = prompts_from(prompts, columns) if prompts else stored_prompts(workspace)
     common.refuse_sealed_in(workspace, chosen)
     directory = (output_dir or root / "models" / "ppo").expanduser()
     finished = common.finished(directory)
@@ -170,8 +173,7 @@ def ppo(
         hooks: dict[str, Any] = {}
         if scorer is not None:
             judge = stack.enter_context(closing(scorer_for(config, scorer)))
-            about = {"scorer": f"{judge.name}@{judge.version}", "arguments": dict(judge.arguments)}
-            hooks |= {"rate": rater(judge), "rater": about}
+            hooks |= {"rate": rater(judge), "rater": _about(judge, chosen)}
         if validate is not None and not finished:
             hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
             common.refuse_sealed_in(workspace, check.prompts)
@@ -201,7 +203,18 @@ def ppo(
     common.report("ppo", result, directory, finished, json)
 
 
-def _stored(workspace: Path | None) -> list[Any]:
+def _about(scorer: Scorer, prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """What identifies a scorer as PPO's reward: name, version and arguments, of each where rows name several."""
+    from hafs.scorers.run import identity
+
+    found = [
+        {"scorer": f"{s['scorer']}@{s['version']}", "arguments": s["arguments"]} for s in identity(scorer, prompts)
+    ]
+    return found[0] if len(found) == 1 else {"scorers": found}
+
+
+def stored_prompts(workspace: Path | None) -> list[Any]:
+    """The workspace's prompts of the train split."""
     from hafs.cli.common import workspace_at
 
     with workspace_at(workspace).open_store() as store:

@@ -19,7 +19,7 @@ ScorerName = Annotated[
     str,
     typer.Option(
         "--scorer",
-        help="`automatic` is the workspace's ([score] in hafs.toml), or an expression: `asm`, `text:min_words=5`,"
+        help="`automatic` is each row's own checker, or an expression: `asm`, `text:min_words=5`,"
         " `python*0.7+text*0.3`, `python>text`; or a judge: `claude-opus-4-5`, `hafs-coder:14b`, `judge:NAME`.",
     ),
 ]
@@ -53,7 +53,7 @@ def score(
     if context.invoked_subcommand:
         return
     from hafs.judge.clients import judge_of
-    from hafs.scorers.run import score_candidates, scorer_for, scorer_name, try_commands
+    from hafs.scorers.run import checkers, score_candidates, scorer_for, scorer_name, try_commands
 
     space = workspace_at(workspace)
     if named := judge_of(scorer_name(space.config, scorer)):
@@ -64,10 +64,15 @@ def score(
         with progress_bars(quiet=json) as progress:
             try_commands(space.config, list(store.prompts(split=split)), scorer)
             done = score_candidates(store, judge, progress, rescore, split=split)
+        used = [s for s, _ in checkers(judge, store.prompts(split=split))]
         if output is not None:
-            store.export_jsonl("scores", output, scorer=judge.name)
-        found = store.scorers(arguments=judge.arguments)
-        totals = [s for s in found if s["scorer"] == judge.name and s["version"] == judge.version]
+            store.export_jsonl("scores", output, scorer=[s.name for s in used])
+        totals = [
+            found
+            for s in used
+            for found in store.scorers(arguments=s.arguments)
+            if found["scorer"] == s.name and found["version"] == s.version
+        ]
     data = {"scored": done.scored, "unscored": dict(done.unscored), "coverage": done.coverage, "totals": totals}
     lines = [f"{done.scored} candidates scored now, {sum(done.unscored.values())} unscored"]
     lines += [

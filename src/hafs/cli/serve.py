@@ -82,16 +82,13 @@ def workspace_model(model: str | None, workspace: Path | None) -> str:
     Without a name it is the workspace's model. A workspace is needed only where it is asked.
     """
     from hafs.models.naming import DEFAULT_NAMES
-    from hafs.store import find_workspace, open_workspace
+    from hafs.store import find_workspace, workspace_or_none
 
     if model in DEFAULT_NAMES:
         return str(model)
-    try:
-        space = open_workspace(workspace) if workspace else find_workspace()
-    except UsageError:
-        if model is None or workspace:
-            raise
-        return model
+    space = find_workspace() if model is None and not workspace else workspace_or_none(workspace)
+    if space is None:
+        return str(model)
     if model is None:
         return space.config.model.name
     for folder in (space.root / "models" / model / "model", space.root / "models" / model):

@@ -25,9 +25,15 @@ def sft(
         help="Examples, in a file of any kind: task rows, prompt and answer, or conversations."
         " Without it: the workspace's prompts that have references.",
     ),
+    preference_data: Path = typer.Option(
+        None, help="In place of --data: learn the right winners of these preference groups (rejection sampling)."
+    ),
     columns: ColumnsOption = None,
     show: Show = None,
     output_dir: Output = None,
+    validate: str = typer.Option(
+        None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N."
+    ),
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -39,6 +45,8 @@ def sft(
         "sft",
         model=model,
         data=data,
+        winners_of=preference_data,
+        validate=validate,
         output=output_dir,
         workspace=workspace,
         as_json=json,

@@ -15,6 +15,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(listing)
     group.command("generate")(generate)
     group.command("check")(check)
+    group.command("split")(split)
     app.add_typer(group, name="tasks")
 
 
@@ -77,6 +78,64 @@ def check(file: Path = typer.Argument(help="A task file."), columns: ColumnsOpti
     say_unscored(report.unscored)
     if report.problems or report.unscored or loaded.bad:
         raise typer.Exit(1)
+
+
+def split(
+    file: Path = typer.Argument(help="A task file."),
+    output_dir: Path = typer.Option(
+        None, "--output-dir", "--output_dir", help="Where to write; by default beside the file."
+    ),
+    validation: float = typer.Option(0.15, min=0, max=0.5, help="The share that picks checkpoints."),
+    test: float = typer.Option(0.2, min=0, max=0.5, help="The share that is kept for the end."),
+    by: str = typer.Option(
+        "", help="What stays together: family or copies; without it family where there are at least three."
+    ),
+    near_copy: float = typer.Option(None, min=0.05, max=1, help="Similarity from which two prompts are copies."),
+    seed: int = typer.Option(0, help="Draws the split."),
+    columns: ColumnsOption = None,
+    json: Json = False,
+) -> None:
+    """Split a task file into train, validation and test that share no family, or no near copies."""
+    from hafs.data import read_prompts
+    from hafs.data.remarks import of_prompts
+    from hafs.errors import UsageError
+    from hafs.evals.contamination import THRESHOLD
+    from hafs.evals.split import split_prompts
+    from hafs.files.jsonl import write_jsonl
+
+    if by not in ("", "family", "copies"):
+        raise UsageError(f"prompts cannot be split by {by!r}", "--by family, or --by copies")
+    loaded = read_prompts(file, mapping(columns))
+    say_reading(file, loaded.notes, loaded.bad_rows, of_prompts(loaded.rows))
+    unique = list({p.id: p for p in reversed(loaded.rows)}.values())[::-1]
+    shares = {"validation": validation, "test": test}
+    made = split_prompts(unique, shares, seed=seed, near_copy=THRESHOLD if near_copy is None else near_copy, by=by)
+    folder = output_dir or file.parent
+    paths = {name: folder / f"{file.stem}.{name}.jsonl" for name in made.parts}
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"{len(unique)} prompts ({len(loaded.rows) - len(unique)} repeats left out), split by {made.by}"]
+    for name, part in made.parts.items():
+        write_jsonl(paths[name], part)
+        families = sorted({p.family for p in part if p.family})
+        lines.append(f"  {name}: {len(part)} prompts in {paths[name]}" + _listed(families))
+    lines += [f"  kept together as near copies: {' | '.join(repr(p.text[:60]) for p in c)}" for c in made.clusters[:10]]
+    if len(made.clusters) > 10:
+        lines.append(f"  and {len(made.clusters) - 10} more clusters of near copies")
+    data = {
+        "by": made.by,
+        "repeats": len(loaded.rows) - len(unique),
+        "sizes": {name: len(part) for name, part in made.parts.items()},
+        "files": {name: str(path) for name, path in paths.items()},
+        "clusters": [[p.id for p in c] for c in made.clusters],
+    }
+    emit(data, "\n".join(lines), json)
+
+
+def _listed(families: list[str]) -> str:
+    """Some of the families' names, in brackets."""
+    if not families:
+        return ""
+    return f" ({', '.join(families[:6])}{' …' if len(families) > 6 else ''})"
 
 
 def _words(text: str) -> list[str] | None:

@@ -75,6 +75,14 @@ def dpo(
         " for N prompts of a pack's validation split.",
     ),
     allow_uncalibrated: AllowUncalibrated = False,
+    online: bool = typer.Option(False, "--online", help="Sample and compare anew at every step; needs --scorer."),
+    prompts: Path = typer.Option(None, help="With --online: prompts to sample answers to; else the workspace's."),
+    scorer: str = typer.Option(None, help="With --online: what compares the answers: `asm`, `automatic`, reward:RUN."),
+    rollouts: int = typer.Option(None, help="With --online: answers sampled for each prompt of a step."),
+    reference_every: int = typer.Option(
+        None, help="With --online: steps after which the policy becomes its own reference; 0: never."
+    ),
+    max_minutes: float = typer.Option(None, help="With --online: stop after so many minutes of training."),
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -84,6 +92,27 @@ def dpo(
     """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     if sft_model is None:
         raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
+    flags: dict[str, Any] = {**_preset(preset), **settings}
+    if online:
+        from hafs.cli.online import run_online
+
+        _not_online(preference_data, dry_run, show)
+        more = given(rollouts=rollouts, reference_every=reference_every, max_minutes=max_minutes)
+        run_online(
+            model=sft_model,
+            prompts=prompts,
+            columns=columns,
+            scorer=scorer,
+            output=output_dir,
+            validate=validate,
+            flags={**flags, **more},
+            workspace=workspace,
+            as_json=json,
+        )
+        return
+    if alone := given(prompts=prompts, scorer=scorer, rollouts=rollouts, reference_every=reference_every):
+        name = next(iter(alone)).replace("_", "-")
+        raise UsageError(f"--{name} is of online DPO", "add --online, or leave it out")
     run_training(
         "dpo",
         model=sft_model,
@@ -97,8 +126,20 @@ def dpo(
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
-        flags={**_preset(preset), **settings},
+        flags=flags,
     )
+
+
+def _not_online(data: Path | None, dry_run: bool, show: int | None) -> None:
+    """Refuse what has no meaning where the data come in training."""
+    for flag, asked in (("--preference-data", data), ("--dry-run", dry_run), ("--show", show)):
+        if asked:
+            raise UsageError(f"{flag} does not go with --online: answers are sampled in training", f"leave {flag} out")
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def with_alpha(flags: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,6 +163,7 @@ def run_training(
     workspace: Path | None,
     as_json: bool,
     flags: dict[str, Any],
+    winners_of: Path | None = None,
     validate: str | None = None,
     dry_run: bool = False,
     memory_limit: str | None = None,
@@ -129,7 +171,7 @@ def run_training(
     columns: str | None = None,
     show: int | None = None,
 ) -> None:
-    """Train from files or from the workspace, print how it ended."""
+    """Train from files or from the workspace, print how it ended; SFT learns the winners of `winners_of`."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
     from hafs.types import Prompt
@@ -137,7 +179,12 @@ def run_training(
     config, root = workspace_settings(workspace)
     section = override(getattr(config, kind), **with_alpha(flags))
     answers = getattr(section, "answers", 0)
-    groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
+    if winners_of is not None:
+        if data is not None:
+            raise UsageError("--data and --preference-data were both given", "give one of them")
+        groups = _winners(winners_of, answers, columns)
+    else:
+        groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
     refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
     show_rows(groups, show or 0, chosen)
@@ -217,22 +264,16 @@ def finished(run: Path) -> bool:
 def workspace_settings(workspace: Path | None) -> tuple[Config, Path]:
     """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
     from hafs.config import parse_config
-    from hafs.store import find_workspace, open_workspace
+    from hafs.store import workspace_or_none
 
-    if workspace:
-        found = open_workspace(workspace)
-        return found.config, found.root
-    try:
-        found = find_workspace()
-    except UsageError:
-        return parse_config({}), Path()
-    return found.config, found.root
+    found = workspace_or_none(workspace)
+    return (parse_config({}), Path()) if found is None else (found.config, found.root)
 
 
 def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
     """Refuse prompts that are sealed in the workspace, where there is one."""
-    from hafs.cli.compare import workspace_or_none
     from hafs.evals.sealed import refuse_sealed
+    from hafs.store import workspace_or_none
 
     if (space := workspace_or_none(workspace)) is not None:
         with space.open_store() as store:
@@ -251,6 +292,19 @@ def _read(kind: str, data: Path, section: Any, columns: str | None) -> list[Pref
     if len(every) > len(found):
         note(f'{data}: {len(found)} rows have {len(every)} answers to learn (turns = "last" learns the last of each)')
     return every
+
+
+def _winners(data: Path, answers: int, columns: str | None) -> list[PreferenceGroup]:
+    """The right winners of a file of preferences, as examples; what has none is counted."""
+    from hafs.training.data import winner_examples
+
+    groups = preferences_from(data, columns=columns).groups
+    found = winner_examples(groups, answers)
+    if not found:
+        raise UsageError(f"no winner in {data} may be taught: all are known to be wrong", "groups with a right answer")
+    if left := len(groups) - len(found):
+        note(f"note: {left} of {len(groups)} groups have no winner that is right, and are not learnt from")
+    return found
 
 
 def _stored(kind: str, workspace: Path | None, answers: int) -> list[PreferenceGroup]:
@@ -294,14 +348,16 @@ def pass_rate(config: Config, model: str, spec: str) -> Any:
     from hafs.evals.evaluate import PassRate
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import scorer_for
+    from hafs.scorers.run import checkers, scorer_for, try_commands
 
     pack, _, count = spec.partition(":")
     if not (Path(spec).exists() or (count.isdecimal() and int(count))):
         raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
     prompts = prompts_from(Path(spec)) if Path(spec).exists() else tasks.generate(pack, "validation", int(count))
     try:
-        scorer = scorer_for(config, prompts[0].checker)
+        scorer = scorer_for(config)
+        checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work
+        try_commands(config, prompts)
     except HafsError as e:
         raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
     return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

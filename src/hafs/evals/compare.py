@@ -14,6 +14,7 @@ A model is promoted when all of these hold:
 - its share of answers that build (assemble) has not fallen (the interval of the paired change is not below zero): a
   model that breaks its answers is the failure that training curves hide;
 - no single benchmark got worse (interval below zero);
+- it is another model than the reference: training that kept its start has made none;
 - it passes at least as many of the shared prompts as the reference. That is "at least as good", not "proven
   better": `strict=True` also asks that the interval be above zero.
 """
@@ -38,7 +39,7 @@ from hafs.statistics import (
 )
 from hafs.tasks.domain import build_verb
 
-__all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "winner"]
+__all__ = ["Benchmark", "Comparison", "Decision", "Paired", "Wins", "compare", "pair_up", "same_models", "winner"]
 
 METHODS = (
     "Pass rates, pass@k, win rates and preferences have Wilson intervals, paired differences Tango's score interval,"
@@ -133,7 +134,8 @@ class Comparison:
     candidate.
 
     Candidates are the models named after the reference (or, when it is the last, those before it); the
-    shortcuts `verdict`, `promote`, `sentence` and `reason` speak of the last candidate.
+    shortcuts `verdict`, `promote`, `sentence` and `reason` speak of the last candidate. A model under two names has one
+    column, in `models`; `same` maps its other names to that of the column.
     """
 
     reference: str
@@ -145,6 +147,7 @@ class Comparison:
     decisions: dict[str, Decision]
     human: dict[str, Estimate] = field(default_factory=dict)
     judged: dict[str, Estimate] = field(default_factory=dict)
+    same: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -209,13 +212,16 @@ def compare(
     for name in others:
         pairs, left_out = _pooled((row[name], row[reference]) for row in tables.values())
         overall[name] = _paired(name, reference, pairs, left_out, level)
+    same = same_models({name: rows[0].model for name, rows in results.items() if rows}, reference)
     decisions = {
-        name: _decide(overall[name], [b.against[name] for b in benchmarks], benchmarks, strict, min_coverage)
+        name: _unchanged(name, reference)
+        if same.get(name) == reference
+        else _decide(overall[name], [b.against[name] for b in benchmarks], benchmarks, strict, min_coverage)
         for name in candidates
     }
     return Comparison(
         reference=reference,
-        models=tuple(order),
+        models=tuple(name for name in order if name not in same),
         candidates=candidates,
         level=level,
         benchmarks=benchmarks,
@@ -223,8 +229,28 @@ def compare(
         decisions=decisions,
         human={name: wilson(won, n, level) for name, (won, n) in (human or {}).items()},
         judged=dict(judged or {}),
-        notes=(*_decoding_notes(tables), *_many_notes(benchmarks, candidates, level), *notes, METHODS),
+        same=same,
+        notes=(
+            *_same_notes(same, reference),
+            *_decoding_notes(tables),
+            *_many_notes(benchmarks, candidates, level),
+            *notes,
+            METHODS,
+        ),
     )
+
+
+def same_models(models: Mapping[str, str], reference: str) -> dict[str, str]:
+    """The names of models that are there under another name already: name -> that name; equal hashes are one model.
+
+    `models` maps names to content hashes. The reference keeps its name, of others the first one.
+    """
+    first = {models[reference]: reference} if models.get(reference) else {}
+    found = {}
+    for name, hash in models.items():
+        if hash and first.setdefault(hash, name) != name:
+            found[name] = first[hash]
+    return found
 
 
 def pair_up(new: EvalResult, old: EvalResult) -> tuple[list[Pair], int]:
@@ -351,6 +377,21 @@ def _decide(
 ) -> Decision:
     promote, reason = _promotion(overall, each, benchmarks, strict, min_coverage)
     return Decision(overall.model, overall.verdict, promote, _sentence(overall, len(benchmarks)), reason)
+
+
+def _unchanged(name: str, reference: str) -> Decision:
+    new, old = model_title(name), model_title(reference)
+    said = f"{new} kept the {old} model: nothing was learnt that validation could see."
+    return Decision(name, "not distinguishable", False, said, f"{new} and {old} are one model, so {old} is kept.")
+
+
+def _same_notes(same: Mapping[str, str], reference: str) -> list[str]:
+    """Name the models that have no column of their own."""
+    return [
+        f"{model_title(name)} and {model_title(column)} are one model (equal hashes), so they have one column."
+        for name, column in same.items()
+        if column != reference
+    ]
 
 
 def _promotion(

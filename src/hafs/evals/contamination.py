@@ -5,24 +5,35 @@ punctuation. The similarity is computed exactly, through an index of the benchma
 estimate that MinHash makes of the same figure is not needed, and nothing is missed by chance). `THRESHOLD` is where a
 copy with one word changed is caught while a templated prompt with other numbers and names is not; docs/log.md has
 the measurement.
+
+Prompts of one template ("Write a subject line about a refund", "… about a late parcel") are a family, not copies. Where
+at least `SIBLINGS` other prompts hold nearly all that two similar ones have in common, that part is the template, and
+the two are compared by the words that are left.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hafs.errors import UsageError
 from hafs.models.lineage import TrainingRun, ancestry, training_runs
 
-__all__ = ["THRESHOLD", "Hit", "Index", "refuse_contaminated", "shingles", "similarity"]
+__all__ = ["THRESHOLD", "Hit", "Index", "refuse_contaminated", "shingles", "side_by_side", "similarity", "words"]
 
 WORDS = 2
 THRESHOLD = 0.58
+SIBLINGS = 3
+"""Other prompts that share what two have in common, from which on that is a template's."""
+SHARED = 0.8
+"""How much of it each of them shares, and the share of them in which a word of the template is."""
 _WORD = re.compile(r"\$?\w+")
+
+
+Shingle = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -36,10 +47,15 @@ class Hit:
     where: str = ""
 
 
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
+def shingles(text: str) -> frozenset[Shingle]:
     """The runs of `WORDS` words of a text; a shorter text is one run."""
-    words = _WORD.findall(text.casefold())
-    return frozenset(tuple(words[i : i + WORDS]) for i in range(max(1, len(words) - WORDS + 1)))
+    found = words(text)
+    return frozenset(tuple(found[i : i + WORDS]) for i in range(max(1, len(found) - WORDS + 1)))
+
+
+def words(text: str) -> list[str]:
+    """The words that two prompts are compared by: without case, spacing and punctuation."""
+    return _WORD.findall(text.casefold())
 
 
 def similarity(a: str, b: str) -> float:
@@ -51,38 +67,97 @@ def similarity(a: str, b: str) -> float:
 class Index:
     """The prompts of benchmarks, ready to be compared with any number of training prompts."""
 
-    def __init__(self, prompts: Mapping[str, str], threshold: float = THRESHOLD) -> None:
-        """`prompts` maps ids to texts; `threshold` is the similarity from which a prompt counts as a copy."""
-        self._threshold = threshold
+    def __init__(
+        self,
+        prompts: Mapping[str, str],
+        threshold: float = THRESHOLD,
+        others: Iterable[str] = (),
+        *,
+        templates: bool = True,
+    ) -> None:
+        """`prompts` maps ids to texts; `threshold` is the similarity from which a prompt counts as a copy. `others` are
+        further prompts of the same kind, by which templates are known; without `templates` there are none."""
+        self._threshold, self._templates = threshold, templates
         self._ids, self._texts = list(prompts), list(prompts.values())
         self._sizes: list[int] = []
-        self._holding: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self._holding: dict[Shingle, list[int]] = defaultdict(list)
         for i, text in enumerate(self._texts):
             found = shingles(text)
             self._sizes.append(len(found))
             for s in found:
                 self._holding[s].append(i)
+        self._known = _Known([*self._texts, *others])
 
     def hits(self, training: Iterable[tuple[str, str]]) -> list[Hit]:
         """For every prompt with a copy among `training` (where, text): the nearest one; most similar first."""
         nearest: dict[int, Hit] = {}
-        seen: set[str] = set()
-        for where, text in training:
-            if text in seen:
-                continue
-            seen.add(text)
-            for i, near in self._near(text):
-                if i not in nearest or near > nearest[i].similarity:
-                    nearest[i] = Hit(self._ids[i], self._texts[i], text, near, where)
+        for i, hit in self._copies(training):
+            if i not in nearest or hit.similarity > nearest[i].similarity:
+                nearest[i] = hit
         return sorted(nearest.values(), key=lambda h: (-h.similarity, h.prompt_id))
 
-    def _near(self, text: str) -> Iterable[tuple[int, float]]:
-        found = shingles(text)
-        common = Counter(i for s in found for i in self._holding.get(s, ()))
-        for i, n in common.items():
-            near = n / (self._sizes[i] + len(found) - n)
-            if near >= self._threshold:
-                yield i, near
+    def all_copies(self, training: Iterable[tuple[str, str]]) -> Iterator[Hit]:
+        """Every prompt with every text of `training` that is a copy of it."""
+        return (hit for _, hit in self._copies(training))
+
+    def copies(self, texts: Iterable[str]) -> dict[str, Hit]:
+        """The texts that are copies of a prompt, each with the nearest."""
+        found: dict[str, Hit] = {}
+        for _, hit in self._copies(("", text) for text in texts):
+            if hit.trained not in found or hit.similarity > found[hit.trained].similarity:
+                found[hit.trained] = hit
+        return found
+
+    def _copies(self, training: Iterable[tuple[str, str]]) -> Iterator[tuple[int, Hit]]:
+        given: dict[str, str] = {}
+        for where, text in training:
+            given.setdefault(text, where)
+        known = self._known.with_more(given)
+        for text, where in given.items():
+            found = shingles(text)
+            common = Counter(i for s in found for i in self._holding.get(s, ()))
+            for i, n in common.items():
+                near = n / (self._sizes[i] + len(found) - n)
+                if near < self._threshold:
+                    continue
+                if near == 1 or not self._templates or not known.one_template(self._texts[i], text, self._threshold):
+                    yield i, Hit(self._ids[i], self._texts[i], text, near, where)
+
+
+class _Known:
+    """Prompts among which templates are looked for."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._texts = list(dict.fromkeys(texts))
+        self._holding: dict[Shingle, list[int]] = defaultdict(list)
+        for i, text in enumerate(self._texts):
+            for s in shingles(text):
+                self._holding[s].append(i)
+        self._template: dict[frozenset[Shingle], tuple[int, frozenset[str]]] = {}
+
+    def with_more(self, texts: Iterable[str]) -> _Known:
+        """The same with more prompts."""
+        mine = set(self._texts)
+        more = [text for text in texts if text not in mine]
+        return _Known([*self._texts, *more]) if more else self
+
+    def one_template(self, a: str, b: str, threshold: float) -> bool:
+        """Whether two similar prompts have in common what many others have, and differ in the rest."""
+        count, template = self._shared(shingles(a) & shingles(b))
+        if count - 2 < SIBLINGS:  # the two themselves are counted
+            return False
+        one, other = set(words(a)) - template, set(words(b)) - template
+        return bool(one | other) and len(one & other) / len(one | other) < threshold
+
+    def _shared(self, common: frozenset[Shingle]) -> tuple[int, frozenset[str]]:
+        """How many prompts hold nearly all of `common`, and the words that are in nearly all of these."""
+        if common not in self._template:
+            held = Counter(i for s in common for i in self._holding.get(s, ()))
+            alike = [i for i, n in held.items() if n >= SHARED * len(common)]
+            seen = Counter(w for i in alike for w in set(words(self._texts[i])))
+            template = frozenset(w for w, n in seen.items() if n >= SHARED * len(alike))
+            self._template[common] = len(alike), template
+        return self._template[common]
 
 
 def refuse_contaminated(
@@ -142,5 +217,14 @@ def _told(hits: Sequence[Hit], total: int) -> str:
     first = hits[0]
     return (
         f"{len(hits)} of {total} benchmark prompts are in the training data, or nearly (as in {first.where},"
-        f" similarity {first.similarity:.2f}: {' '.join(first.prompt.split())[:80]!r})"
+        f" similarity {first.similarity:.2f}: {side_by_side(first)})"
     )
+
+
+def side_by_side(hit: Hit) -> str:
+    """The two prompts of a hit, from a little before where they begin to differ."""
+    one, other = (" ".join(text.split()) for text in (hit.prompt, hit.trained))
+    same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    start = max(0, same - 40) if one != other else 0
+    first, second = (("…" * bool(start)) + text[start : start + 80] for text in (one, other))
+    return f"{first!r} in both" if one == other else f"held out {first!r}, trained on {second!r}"

@@ -19,7 +19,7 @@ from hafs.evals.results import MIN_COVERAGE
 from hafs.generation.candidates import generate_candidates
 from hafs.models.naming import model_hash, resolve
 from hafs.scorers import Scorer, prepare
-from hafs.scorers.run import checker_of, score_all
+from hafs.scorers.run import checkers, identity, score_all
 from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
@@ -38,7 +38,7 @@ def greedy(config: EvalConfig, benchmark: str = "") -> GenerateConfig:
 
 def evaluate(
     store: Store,
-    scorer: Scorer | Mapping[str, Scorer],
+    scorer: Scorer,
     model: str,
     name: str,
     benchmark: str,
@@ -48,20 +48,19 @@ def evaluate(
 ) -> EvalResult:
     """Answer a benchmark greedily and check the answers; what the store has is not done again.
 
-    `scorer` checks all prompts, or those of `checkers_for` each check their own. The result is kept as a run of kind
+    `scorer` checks all prompts, or for "automatic" each prompt's own checker does. The result is kept as a run of kind
     "eval", and comes from there when it is complete; one with unscored prompts is a failed run, and what is missing is
     tried again next time.
     """
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
     decoding = greedy(config, benchmark)
-    for one in scorer.values() if isinstance(scorer, Mapping) else (scorer,):
-        prepare(one, prompts)
+    prepare(scorer, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,
         "decoding": decoding.model_dump(),
-        "scorer": _versions(scorer),
+        "scorer": identity(scorer, prompts),
         "prompts": content_id([p.id for p in prompts]),
     }
     backend = None if is_local(model) else open_backend(model)
@@ -98,7 +97,7 @@ def evaluate(
 
 def evaluate_sampled(
     store: Store,
-    scorer: Scorer | Mapping[str, Scorer],
+    scorer: Scorer,
     model: str,
     name: str,
     benchmark: str,
@@ -111,13 +110,12 @@ def evaluate_sampled(
     The result is a run of kind "eval-sampled"; pass@k comes from it.
     """
     path = resolve(model)
-    for one in scorer.values() if isinstance(scorer, Mapping) else (scorer,):
-        prepare(one, prompts)
+    prepare(scorer, prompts)
     settings = {
         "name": name,
         "benchmark": benchmark,
         "decoding": sampling.model_dump(),
-        "scorer": _versions(scorer),
+        "scorer": identity(scorer, prompts),
         "prompts": content_id([p.id for p in prompts]),
     }
     run = store.start_run("eval-sampled", settings, {"model": model_hash(path)})
@@ -150,35 +148,20 @@ def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [replace(p, split="test") if p.split == "train" else p for p in prompts]
 
 
-def _versions(scorer: Scorer | Mapping[str, Scorer]) -> Any:
-    """What identifies the checkers of an evaluation: one's version, or the version of each by name; with the content of
-    the scripts that they run.
-    """
-    if not isinstance(scorer, Mapping):
-        return _version(scorer)
-    versions = {s.name: _version(s) for s in scorer.values()}
-    return next(iter(versions.values())) if len(versions) == 1 else versions
-
-
-def _version(scorer: Scorer) -> str:
-    scripts = scorer.arguments.get("scripts")
-    return f"{scorer.version}+{content_id(scripts)}" if scripts else scorer.version
-
-
 def _scores(
-    store: Store,
-    scorer: Scorer | Mapping[str, Scorer],
-    prompts: Sequence[Prompt],
-    made: Sequence[Candidate],
-    model: str,
-    progress: Progress,
+    store: Store, scorer: Scorer, prompts: Sequence[Prompt], made: Sequence[Candidate], model: str, progress: Progress
 ) -> list[Score]:
     """The scores of `made`, computed where the store has none, with the checks of `prompts` as they are given."""
-    if isinstance(scorer, Mapping):
-        out: list[Score] = []
-        for name, one in scorer.items():
-            out += _scores(store, one, [p for p in prompts if checker_of(p) == name], made, model, progress)
-        return out
+    found: list[Score] = []
+    for checker, mine in checkers(scorer, prompts):
+        found += _scores_of(store, checker, mine, made, model, progress)
+    return found
+
+
+def _scores_of(
+    store: Store, scorer: Scorer, prompts: Sequence[Prompt], made: Sequence[Candidate], model: str, progress: Progress
+) -> list[Score]:
+    """The scores of the answers to `prompts` by one checker."""
     by_id = {p.id: p for p in prompts}
     mine = {c.id: c for c in made if c.prompt_id in by_id}
 

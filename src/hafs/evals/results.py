@@ -14,15 +14,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from hafs.errors import DataError
 from hafs.judge.clients import judge_of
+from hafs.scorers.run import JUDGED, NO_CHECKER, checker_of
 from hafs.tasks.domain import domain_of, domains
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["JUDGED", "MIN_COVERAGE", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
+__all__ = ["MIN_COVERAGE", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
 
 T = TypeVar("T")
-
-JUDGED = "its checker is a judge, which compares answers"
-"""Why the answer to a prompt that names a judge has no score."""
 
 MIN_COVERAGE = 0.9
 """The share of prompts that must be scored before a pass rate decides anything."""
@@ -30,7 +28,9 @@ MIN_COVERAGE = 0.9
 
 def without_score(prompt: Prompt) -> str:
     """Why an answer to the prompt has no score at all."""
-    return JUDGED if judge_of(prompt.checker) else "the answer was not scored"
+    if judge_of(prompt.checker):
+        return JUDGED
+    return "the answer was not scored" if checker_of(prompt) else NO_CHECKER
 
 
 @dataclass(frozen=True)

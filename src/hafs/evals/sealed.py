@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hafs.evals.contamination import refuse_contaminated
 from hafs.evals.evaluate import evaluate
 from hafs.files.jsonl import write_jsonl
 from hafs.models.naming import model_hash, resolve
-from hafs.scorers.run import checkers_for
+from hafs.scorers.run import scorer_for, try_commands
 from hafs.store import Run, Store, Workspace
 from hafs.tasks import BENCHMARKS
 from hafs.types import Progress, Prompt, content_id, silent
@@ -114,12 +115,14 @@ def open_sealed(
         paths.values(),
         allowed=allow_contaminated,
         fix="open it anyway with --allow-contaminated; it stays sealed now",
+        threshold=workspace.config.eval.near_copy,
     )
     run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
-    with checkers_for(config, prompts) as scorers:
+    try_commands(config, prompts)
+    with closing(scorer_for(config)) as scorer:
         results = {
-            who: [evaluate(store, scorers, model, who, name, prompts, config.eval, progress)]
+            who: [evaluate(store, scorer, model, who, name, prompts, config.eval, progress)]
             for who, model in models.items()
         }
     if not same or same[0].status != "finished":

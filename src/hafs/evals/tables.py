@@ -76,7 +76,7 @@ def paired_table(c: Comparison) -> Table:
     that this many prompts would show four times in five.
     """
     rows = []
-    for m in c.overall:
+    for m in (m for m in c.overall if m not in c.same):
         parts: list[tuple[str, Paired]] = [(b.title, b.against[m]) for b in c.benchmarks]
         if len(parts) > 1:
             parts.append(("All benchmarks", c.overall[m]))
@@ -113,7 +113,7 @@ def coverage_lines(c: Comparison) -> list[str]:
 def side_lines(c: Comparison) -> list[str]:
     """For every candidate how the share of answers that build and the mean length changed."""
     lines = []
-    for m in c.candidates:
+    for m in (m for m in c.candidates if m not in c.same):
         pair, parts = c.overall[m], []
         if pair.builds.value is not None:
             span = interval(pair.builds, change=True)

@@ -7,13 +7,20 @@ from hafs.tasks.domain import domains
 
 __all__ = ["interval", "model_title", "p_value", "percent", "points", "seconds", "title", "tokens"]
 
-_MODELS = {"baseline": "Baseline", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "rlhf": "RLHF"}
+_MODELS = {
+    "baseline": "Baseline",
+    "sft": "SFT",
+    "sft-winners": "SFT on winners",
+    "dpo": "DPO",
+    "ppo": "PPO",
+    "rlhf": "RLHF",
+}
 _BENCHMARKS = {"decision": "Decision prompts"}
 
 
 def model_title(name: str) -> str:
     """A model's name as a column heading: "sft" becomes "SFT", "dpo-2" "DPO 2"; unknown names stay as they are."""
-    kind, _, number = name.partition("-")
+    kind, _, number = name.rpartition("-")
     if kind in _MODELS and number.isdecimal():
         return f"{_MODELS[kind]} {number}"
     return _MODELS.get(name, name)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hafs.evals import EvalResult
 from hafs.evals.words import interval, percent, title
+from hafs.models.lineage import TrainingRun, ancestry, training_runs
 from hafs.models.naming import DEFAULT_NAMES, model_hash
 from hafs.statistics import wilson
 from hafs.store import Store
@@ -20,34 +20,29 @@ SMOLLM = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model comes from: its runs (newest first), the name of the model they began with, data, results."""
+    """Where a model comes from: its runs (newest first), the name of the model they began with, and results.
 
-    runs: Sequence[Mapping[str, Any]] = ()
+    `model` is the hash of the model itself; `results` are its own and those of the models that it was made from.
+    """
+
+    runs: Sequence[TrainingRun] = ()
     base: str = ""
-    prompts: Mapping[str, int] = field(default_factory=dict)
-    edges: Mapping[str, int] = field(default_factory=dict)
+    model: str = ""
     results: Sequence[EvalResult] = ()
 
 
 def origin(path: Path, root: Path | None = None, store: Store | None = None) -> Origin:
-    """What the run files beside a model and the workspace at `root` say of it."""
-    homes = {model_hash(m): m for m in _models(root)} if root else {}
-    runs: list[dict[str, Any]] = []
-    hashes, at = [model_hash(path)], path
-    while (run := _run_of(at)) is not None and len(runs) < 20:
-        runs.append(run)
-        start = str(run.get("identity", {}).get("model", ""))
-        hashes.append(start)
-        if start not in homes:
-            break
-        at = homes[start]
-    base = _base_name(at, hashes[-1])
+    """What the run files beside a model, and the evaluations in the workspace at `root`, say of this model."""
+    model = model_hash(path)
+    runs = ancestry(model, training_runs([root] if root else [], [path]))
+    hashes = [model, *(run.parent for run in runs)]
+    start = Path(runs[-1].began_at) if runs and runs[-1].began_at else path
+    base = _base_name(start if start.is_dir() else path, hashes[-1])
     if store is None:
-        return Origin(runs, base)
-    prompts = Counter(p.source or p.family or "unnamed" for p in store.prompts(split="train"))
-    edges = Counter(e.source or "unnamed" for g in store.groups() for e in g.edges)
-    found = [EvalResult.from_dict(r.outputs) for r in store.runs(kind="eval") if r.status == "finished"]
-    return Origin(runs, base, prompts, edges, [r for r in found if r.model in hashes])
+        return Origin(runs, base, model)
+    found = sorted((r for r in store.runs(kind="eval") if r.status == "finished"), key=lambda r: r.finished or 0.0)
+    rows = [EvalResult.from_dict(r.outputs) for r in found]
+    return Origin(runs, base, model, [r for r in rows if r.model in hashes])
 
 
 def card(name: str, from_: Origin, licence: str, files: Sequence[str], notes: Sequence[str] = ()) -> str:
@@ -63,24 +58,11 @@ def card(name: str, from_: Origin, licence: str, files: Sequence[str], notes: Se
     ]
     body = [*head, "", f"# {name}", "", f"Made with hafs from {from_.base or 'a model of its own'}.", ""]
     body += ["## Files", "", *(f"- {line}" for line in files), ""]
-    body += _recipe(from_.runs) + _data(from_) + _measured(from_.results)
+    body += _recipe(from_.runs) + _data(from_.runs) + _measured(from_)
     if notes:
         body += ["## Checked", "", *(f"- {line}" for line in notes), ""]
     body += ["## Licence", "", _licence(licence, from_.base), ""]
     return "\n".join(body)
-
-
-def _models(root: Path) -> list[Path]:
-    configs = [*root.glob("models/*/model/config.json"), *root.glob("models/*/model/adapter_config.json")]
-    return sorted({c.parent for c in configs})
-
-
-def _run_of(path: Path) -> dict[str, Any] | None:
-    file = path.parent / "run.json"
-    if not file.is_file():
-        return None
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
 
 
 def _base_name(path: Path, hash: str) -> str:
@@ -112,39 +94,50 @@ _SHOWN = (
 )
 
 
-def _recipe(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _recipe(runs: Sequence[TrainingRun]) -> list[str]:
     if not runs:
         return []
     lines = ["## Recipe", "", "In the order in which it was done.", ""]
     for number, run in enumerate(reversed(runs), 1):
-        about = run.get("identity", {})
-        settings = dict(about.get("settings", {}))
+        settings = dict(run.settings)
         lora = settings.get("lora", {})
         said = [f"{k} {settings[k]}" for k in _SHOWN if k in settings]
         if settings.get("method") != "full" and lora:
             said.append(f"LoRA rank {lora.get('rank')}, alpha {lora.get('alpha')}")
-        steps = run.get("result", {}).get("steps")
+        steps = (run.result or {}).get("steps")
         done = f", {steps} steps" if steps is not None else ""
-        lines.append(
-            f"{number}. {about.get('kind', 'training')}{done}: {'; '.join(said)}"
-            f" (data {about.get('data', '')}, from model {about.get('model', '')})"
-        )
+        lines.append(f"{number}. {run.kind}{done}: {'; '.join(said)} (data {run.data}, from model {run.parent})")
     return [*lines, ""]
 
 
-def _data(from_: Origin) -> list[str]:
-    if not from_.prompts and not from_.edges:
+def _data(runs: Sequence[TrainingRun]) -> list[str]:
+    """What each run of this model was trained on, as its directory says."""
+    if not runs:
         return []
-    lines = ["## Data", "", "What the workspace holds.", "", "| what | source | how many |", "| --- | --- | --- |"]
-    lines += [f"| training prompts | {source} | {n} |" for source, n in sorted(from_.prompts.items())]
-    lines += [f"| preferences (edges) | {source} | {n} |" for source, n in sorted(from_.edges.items())]
+    lines = ["## Data", "", "What this model was trained on.", "", "| training | what | source | how many |"]
+    lines.append("| --- | --- | --- | --- |")
+    for number, run in enumerate(reversed(runs), 1):
+        seen = list(run.trained_on())
+        if not seen:
+            lines.append(f"| {number}. {run.kind} | - | not recorded | - |")
+            continue
+        lines.append(f"| {number}. {run.kind} | prompts | | {len({t.prompt_id or t.prompt for t in seen})} |")
+        sources = Counter(source or "unnamed" for t in seen for source in t.sources)
+        lines += [
+            f"| {number}. {run.kind} | groups with edges of | {source} | {n} |" for source, n in sorted(sources.items())
+        ]
     return [*lines, ""]
 
 
-def _measured(results: Sequence[EvalResult]) -> list[str]:
-    if not results:
+def _measured(from_: Origin) -> list[str]:
+    """The newest result of each model on each benchmark; a model is called what it was first evaluated as."""
+    if not from_.results:
         return []
-    newest = {(r.benchmark, r.name): r for r in results}
+    called = {from_.model: "this model"}
+    newest: dict[tuple[str, str], EvalResult] = {}
+    for r in from_.results:
+        called.setdefault(r.model, r.name)
+        newest[r.benchmark, r.model] = r
     lines = [
         "## Measured",
         "",
@@ -153,10 +146,10 @@ def _measured(results: Sequence[EvalResult]) -> list[str]:
         "| benchmark | model | passed | rate | coverage |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for (benchmark, name), r in newest.items():
+    for (benchmark, model), r in newest.items():
         rate = wilson(r.passed, r.scored)
         lines.append(
-            f"| {title(benchmark)} | {name} | {r.passed} of {r.scored} | {percent(rate.value)}"
+            f"| {title(benchmark)} | {called[model]} | {r.passed} of {r.scored} | {percent(rate.value)}"
             f" ({interval(rate)}) | {r.coverage:.0%} |"
         )
     return [*lines, ""]

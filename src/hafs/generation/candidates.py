@@ -37,9 +37,11 @@ def generate_candidates(
 ) -> Generated:
     """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
-    Adds the prompts to the store. Raises HafsError when the backend can go on no more; the answers that it gave before
-    are kept.
+    With `config.greedy` the likeliest answer of each comes after them. Adds the prompts to the store. Raises HafsError
+    when the backend can go on no more; the answers that it gave before are kept.
     """
+    if config.greedy:
+        return _with_greedy(store, backend, prompts, config, progress)
     unique = {p.id: p for p in prompts}
     store.add_prompts(unique.values())
     sampling = sampling_of(config)
@@ -69,6 +71,17 @@ def generate_candidates(
     order = dict.fromkeys(r.key for batch in plan for r in batch) if backend.capabilities.batch else unique
     found = [known[id][i] for id in order for i in range(config.candidates) if i in known[id]]
     return Generated(found, new, sum(c.finish == "length" for c in found), dict(failed))
+
+
+def _with_greedy(
+    store: Store, backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig, progress: Progress
+) -> Generated:
+    """The sampled answers, then the likeliest one of each prompt, which is a candidate like them."""
+    sampled = generate_candidates(store, backend, prompts, config.model_copy(update={"greedy": False}), progress)
+    likeliest = {"greedy": False, "candidates": 1, "temperature": 0.0, "top_p": 1.0}
+    one = generate_candidates(store, backend, prompts, config.model_copy(update=likeliest), progress)
+    failed = Counter(sampled.failed) + Counter(one.failed)
+    return Generated([*sampled.candidates, *one.candidates], sampled.new + one.new, sampled.cut + one.cut, dict(failed))
 
 
 def sampling_of(config: GenerateConfig) -> dict[str, Any]:

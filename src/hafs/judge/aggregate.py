@@ -6,6 +6,9 @@ How sure it is comes from all candidates together: strengths by Bradley-Terry wi
 Plackett-Luce from rankings of more, or the mean grades where candidates are graded alone. The margin of an opinion is
 the difference of strengths, the log-odds that the winner is better. Turned verdicts turn every opinion and leave its
 margin as it is: Plackett-Luce reads rankings from the top, so it is fitted from the top and from the bottom.
+
+Strengths say how sure a verdict is, never what it says. Where those of all candidates speak against what the judge said
+of two, the opinion stays and is marked `against`; its margin is then the one that the two have alone.
 """
 
 from __future__ import annotations
@@ -31,13 +34,15 @@ PENALTY = 1.0
 class Opinion:
     """What a judge thinks of candidates `a` and `b` (ids, a < b): one of `consistency.SAYS`.
 
-    `margin` is the log-odds that a is better: above 0 for "a", below for "b", 0 for the rest.
+    `margin` is the log-odds that a is better: above 0 for "a", below for "b", 0 for the rest. `against` says that the
+    comparisons with the other candidates speak for the loser.
     """
 
     a: str
     b: str
     says: str
     margin: float = 0.0
+    against: bool = False
 
     @property
     def decided(self) -> bool:
@@ -54,8 +59,8 @@ class Opinion:
 class Judged:
     """A prompt with everything that a judge (or a panel) thinks of its candidates.
 
-    `verdicts` counts its verdicts by outcome. No tier holds a winner and a loser; what lies in different tiers is
-    an edge only where there is an opinion.
+    `verdicts` counts its verdicts by outcome. Tiers go by strength, and none holds a winner and a loser; what lies in
+    different tiers is an edge only where there is an opinion, and an opinion that is marked `against` goes upwards.
     """
 
     prompt_id: str
@@ -126,14 +131,18 @@ def _vote(pair: Pair, votes: Sequence[Opinion]) -> Opinion:
     counts = Counter(o.says for o in saw)
     says = next((s for s in ("a", "b", "tie") if counts[s] > len(saw) / 2), "disagrees")
     margin = sum(o.margin for o in saw) / len(saw)
-    return _opinion(*pair, says, margin)
+    agreeing = [abs(o.margin) for o in saw if o.says == says]
+    return _opinion(*pair, says, margin, sum(agreeing) / len(saw), any(o.against for o in saw))
 
 
-def _opinion(a: str, b: str, says: str, margin: float) -> Opinion:
-    """The opinion; none where the margin, which comes of all candidates, speaks against what was said of these two."""
+def _opinion(a: str, b: str, says: str, margin: float, alone: float, against: bool = False) -> Opinion:
+    """The opinion with `margin`; where that speaks against what was said, with the margin `alone` (0 or more)."""
     if says not in ("a", "b"):
         return Opinion(a, b, says)
-    return Opinion(a, b, says, margin) if (margin > 0 if says == "a" else margin < 0) else Opinion(a, b, "disagrees")
+    sign = 1.0 if says == "a" else -1.0
+    if sign * margin > 1e-6:  # what is nearly 0 says nothing of the two
+        return Opinion(a, b, says, margin, against)
+    return Opinion(a, b, says, sign * alone, True)
 
 
 def _one(prompt_id: str, judge: str, verdicts: Sequence[Verdict]) -> Judged:
@@ -166,9 +175,18 @@ def _compared(ids: Sequence[str], verdicts: Sequence[Verdict]) -> tuple[dict[str
         strengths = _from_rankings(ids, verdicts)
     else:
         strengths = _from_pairs(ids, said)
-    opinions = [_opinion(a, b, says, strengths[a] - strengths[b]) for (a, b), says in settled(verdicts).items()]
+    opinions = [
+        _opinion(*pair, says, strengths[pair[0]] - strengths[pair[1]], _alone(pair, said))
+        for pair, says in settled(verdicts).items()
+    ]
     ranked = {id for pair, (first, second) in said.items() if first or second for id in pair}
     return {id: s for id, s in strengths.items() if id in ranked}, opinions
+
+
+def _alone(pair: Pair, votes: Votes) -> float:
+    """The size of the margin that the comparisons of two candidates have without those of any other."""
+    strengths = _from_pairs(pair, {pair: votes[pair]})
+    return abs(strengths[pair[0]] - strengths[pair[1]])
 
 
 def _from_pairs(ids: Sequence[str], votes: Votes) -> dict[str, float]:
@@ -200,15 +218,11 @@ def _from_rankings(ids: Sequence[str], verdicts: Sequence[Verdict]) -> dict[str,
 
 
 def _tiers(strengths: Mapping[str, float], opinions: Iterable[Opinion]) -> tuple[tuple[str, ...], ...]:
-    """Candidates by strength; a new tier begins with one that loses to a member of the tier before."""
-    beaten: dict[str, set[str]] = defaultdict(set)
-    for o in opinions:
-        if o.decided:
-            winner, loser = (o.a, o.b) if o.says == "a" else (o.b, o.a)
-            beaten[winner].add(loser)
+    """Candidates by strength; a new tier begins with one that the judge tells from a member of the tier before."""
+    decided = {frozenset((o.a, o.b)) for o in opinions if o.decided}
     tiers: list[list[str]] = []
     for id in sorted(strengths, key=lambda id: (-strengths[id], id)):
-        if tiers and not any(id in beaten[member] for member in tiers[-1]):
+        if tiers and not any(frozenset((id, member)) in decided for member in tiers[-1]):
             tiers[-1].append(id)
         else:
             tiers.append([id])

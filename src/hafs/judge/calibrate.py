@@ -20,7 +20,7 @@ from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, Opinion, aggregate
 from hafs.judge.bias import BiasCard, bias_card
 from hafs.judge.clients import judge_name
-from hafs.judge.labels import Labels, PairLabels, pooled, read_labels
+from hafs.judge.labels import Labels, PairLabels, read_labels
 from hafs.judge.queue import Sample, sample
 from hafs.statistics import (
     Certificate,
@@ -262,7 +262,7 @@ def measure(store: Store, evidence: Evidence, *, target: float, level: float, co
     """The calibration that the evidence gives; nothing is written."""
     ids = {id for j in evidence.judged for o in j.opinions for id in (o.a, o.b)}
     candidates = {c.id: c for c in store.candidates(ids=ids)}
-    people = {id: {pair: label for pair, (label, _) in pooled(by).items()} for id, by in evidence.labels.of.items()}
+    people = {id: {pair: m.label for pair, m in evidence.labels.merged(id).items()} for id in evidence.labels.of}
     slope, raw, better = _probabilities(evidence)
     certificate = certify(labelled(evidence, count_ties), target, level)
     margins = np.array([m for j in evidence.judged for _, _, m in j.edges()])

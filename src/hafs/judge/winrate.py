@@ -3,18 +3,19 @@
 The judge alone gives a precise answer to another question (which model it prefers); people alone a rough one to this.
 Together (PPI++) the judge's error is measured on the labelled prompts and taken off, so the interval covers the
 people's rate whatever the judge is worth. Beside each rate stands the length-controlled one: what it would be if the
-answers were equally long, from a logistic regression with a strength for each model and one slope of length that all
-models of the workspace share.
+answers were equally long, from a logistic regression of the two models' comparisons on the difference of length.
+
+A rate of two models comes from comparisons of these two alone. How many other models the judge has seen changes none.
 
 Y. Dubois, B. Galambosi, P. Liang, T. Hashimoto, "Length-controlled AlpacaEval", arXiv 2404.04475 (2024); here without
-its difficulty of prompts, and with one slope instead of one for each model. PPI++: see `hafs.statistics.ppi`.
+its difficulty of prompts. PPI++: see `hafs.statistics.ppi`.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -25,9 +26,9 @@ import scipy
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged
 from hafs.judge.calibrate import Evidence, gather
-from hafs.judge.labels import Pair, pooled
+from hafs.judge.labels import Pair
 from hafs.judge.queue import Sample
-from hafs.statistics import Estimate, Regression, Rows, ppi_logistic, ppi_mean
+from hafs.statistics import FEWEST_OF_EITHER, Estimate, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.store import Store
 from hafs.types import Candidate
 
@@ -51,7 +52,7 @@ class WinRate:
 
     `prompts` have answers of both that the judge was asked about, `missing` of the asked ones have no usable verdict.
     `judge_slope` and `people_slope` say how much length wins: the change of the log-odds where one answer is much
-    longer (their difference of lengths in standard deviations, through tanh).
+    longer (their difference of lengths in standard deviations, through tanh). `models` are all that the judge compared.
     """
 
     a: str
@@ -98,8 +99,9 @@ def win_rate(store: Store, evidence: Evidence, a: str, b: str, level: float = 0.
             f"{evidence.source.removeprefix('judge:')} has compared no answers of {a} and {b}",
             "`hafs generate` with both models on the same prompts, then `hafs judge run`",
         )
-    raw = _raw([m if m.a == a else _turned(m) for m in mine], evidence.sample, level)
-    controlled, judge_slope, people_slope = _controlled(matches, a, b, evidence.sample, level)
+    mine = [m if m.a == a else _turned(m) for m in mine]
+    raw = _raw(mine, evidence.sample, level)
+    controlled, judge_slope, people_slope = _controlled(mine, evidence.sample, level)
     return WinRate(
         a,
         b,
@@ -141,8 +143,9 @@ def judge_preference(
     if not found:
         return {}, ""
     how = "corrected by people's labels (PPI++)"
-    if len(corrected) < len(found):
-        alone = [name for name in found if name not in corrected]
+    if plain := [name for name in corrected if found[name].method != "PPI++"]:
+        how = f"people's labels alone, since too few are of the rarer kind to correct a judge: {', '.join(plain)}"
+    if alone := [name for name in found if name not in corrected]:
         how = f"the judge's own, which labels of {FEWEST} prompts would correct: {', '.join(alone)}"
     judge = evidence.source.removeprefix("judge:")
     return found, (
@@ -157,7 +160,7 @@ def _matches(
     """Every two models on every prompt, and how many prompts of the wanted two have no usable verdict."""
     matches, missing = [], 0
     for j in evidence.judged:
-        labels = {pair: label for pair, (label, _) in pooled(evidence.labels.of.get(j.prompt_id, {})).items()}
+        labels = {pair: m.label for pair, m in evidence.labels.merged(j.prompt_id).items()}
         by_model: dict[str, list[Candidate]] = defaultdict(list)
         for id in sorted({id for o in j.opinions for id in (o.a, o.b)}):
             if (c := candidates.get(id)) is not None and c.model:
@@ -233,45 +236,44 @@ def _raw(matches: Sequence[_Match], sample: Sample | None, level: float) -> Rate
 
 
 def _controlled(
-    matches: Sequence[_Match], a: str, b: str, sample: Sample | None, level: float
+    matches: Sequence[_Match], sample: Sample | None, level: float
 ) -> tuple[Rates | None, float | None, float | None]:
-    """The length-controlled rates, and the slopes of length of judge and people."""
+    """The length-controlled rates of the first model, and the slopes of length of judge and people."""
     scale = float(np.std([m.longer for m in matches]))
     if scale == 0:
         return None, None, None
-    others = sorted({name for m in matches for name in (m.a, m.b)} - {b})  # strengths are over that of b
-    at = {name: i for i, name in enumerate(others)}
 
     def rows(part: Sequence[_Match], weights: Sequence[float] | None) -> Rows:
-        x = np.zeros((len(part), len(others) + 1))
-        for row, m in zip(x, part, strict=True):
-            for name, sign in ((m.a, 1.0), (m.b, -1.0)):
-                if name in at:
-                    row[at[name]] += sign
-            row[-1] = math.tanh(m.longer / scale)
+        x = np.array([[1.0, math.tanh(m.longer / scale)] for m in part]).reshape(-1, 2)
         return Rows.of(x, [m.judge for m in part], weights, [m.prompt_id for m in part])
 
     def rate(fit: Regression | None, n: int) -> Estimate:
         if fit is None:
             return Estimate(None, None, None, n, level)
-        odds, error = fit.coefficients[at[a]], math.sqrt(fit.covariance[at[a], at[a]])
+        odds, error = fit.coefficients[0], math.sqrt(fit.covariance[0, 0])
         half = float(scipy.stats.norm.ppf((1 + level) / 2)) * error
         value, low, high = (float(scipy.special.expit(v)) for v in (odds, odds - half, odds + half))
         return Estimate(value, low, high, n, level, "logistic")
 
     known, rest, inside, outside = _weights(matches, sample)
     everything = rows(matches, None)
-    judge = _fit(everything.predicted, everything, None)
+    judge = _fit(everything.predicted, everything, None) if _both_kinds(everything.predicted) else None
     alone = both = None
-    if len({m.prompt_id for m in known}) >= FEWEST:
-        here, labels = rows(known, inside), [m.people for m in known if m.people is not None]
+    labels = [m.people for m in known if m.people is not None]
+    if _both_kinds(labels):
+        here = rows(known, inside)
         alone = _fit(labels, here, None)
         both = _fit(labels, here, rows(rest, outside) if rest else None)
-    prompts = {m.prompt_id for m in matches if {m.a, m.b} == {a, b}}
-    n = len({m.prompt_id for m in known if m.prompt_id in prompts})
-    rates = Rates(rate(judge, len(prompts)), rate(alone, n), rate(both, n), both.power if both else 0.0)
+    n = len(known)
+    rates = Rates(rate(judge, len(matches)), rate(alone, n), rate(both, n), both.power if both else 0.0)
     slopes = [None if fit is None else float(fit.coefficients[-1]) for fit in (judge, alone)]
     return rates, slopes[0], slopes[1]
+
+
+def _both_kinds(values: Iterable[float]) -> bool:
+    """Whether enough of both outcomes were seen for a regression's standard error to be worth its name."""
+    seen = list(values)
+    return min(sum(seen), len(seen) - sum(seen)) >= FEWEST_OF_EITHER
 
 
 def _fit(labels: Any, here: Rows, elsewhere: Rows | None) -> Regression | None:

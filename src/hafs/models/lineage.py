@@ -104,8 +104,11 @@ def training_runs(roots: Iterable[Path], models: Iterable[str | Path] = ()) -> l
 
 
 def ancestry(model: str, runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-    """The runs that made the model with this hash, the last one first, back to a model that no run made."""
-    made = {run.model: run for run in reversed(runs) if run.model}
+    """The runs that made the model with this hash, the last one first, back to a model that no run made.
+
+    A run that kept the model it began with made none.
+    """
+    made = {run.model: run for run in reversed(runs) if run.model and run.model != run.parent}
     out: list[TrainingRun] = []
     while (run := made.get(model)) is not None and run not in out:
         out.append(run)

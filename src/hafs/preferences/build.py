@@ -21,7 +21,6 @@ from hafs.preferences.schemes import SCHEMES, pair, spread
 from hafs.types import Answer, Candidate, CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
 
 REFERENCES = ("never", "when-needed", "always")
-CONTRASTS = ("any", "passed")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
 Asked = tuple[Prompt, Sequence[Answer], str]  # the last is the source of the edges
 
@@ -34,23 +33,23 @@ class Pairing:
     against second worst, and so on. `references`: add the prompt's first known answer as a winner over
     answers that are wrong "never", "when-needed" (no sample is right) or "always". `max_candidates`:
     candidates of a group, a reference included; of more, the best, the worst and an even spread between are
-    kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `require_contrast`:
-    "passed" pairs only right answers with wrong ones. `efficiency`: pair right answers with each other too,
-    by what ranks them. `weight`: of every edge. `labels`: every candidate that passed or failed is labelled good
-    or bad by itself, too, and a prompt without a pair is a group all the same (for the loss `kto`).
+    kept. `min_gap`: least difference in value between winner and loser, in [0, 1]. `wrong_over_wrong`: let an
+    answer that is known to be wrong win over one that is more wrong. `efficiency`: pair right answers with each
+    other too, by what ranks them. `weight`: of every edge. `labels`: also candidates without a pair are kept for their
+    label, good or bad by itself, and a prompt without a pair is a group all the same (for the loss `kto`).
     """
 
     scheme: str = "all"
     references: str = "never"
     max_candidates: int = 8
     min_gap: float = 0.0
-    require_contrast: str = "any"
+    wrong_over_wrong: bool = False
     efficiency: bool = True
     weight: float = 1.0
     labels: bool = False
 
     def __post_init__(self) -> None:
-        choices = (("scheme", SCHEMES), ("references", REFERENCES), ("require_contrast", CONTRASTS))
+        choices = (("scheme", SCHEMES), ("references", REFERENCES))
         for name, allowed in choices:
             if (value := getattr(self, name)) not in allowed:
                 raise UsageError(f"{name} cannot be {value!r}", f"use one of: {', '.join(allowed)}")
@@ -65,7 +64,8 @@ class BuildReport:
     """What became of the prompts: each one seen is a group, or skipped for one of the reasons in `skipped`.
 
     `candidates` counts samples, `unscored` those without a value, `equal` those merged into one of the same
-    text, `reference_groups` the groups with an edge from a reference.
+    text, `reference_groups` the groups with an edge from a reference, `wrong_over_wrong` the pairs of two wrong answers
+    that were not made into edges.
     """
 
     prompts: int = 0
@@ -75,6 +75,7 @@ class BuildReport:
     unscored: int = 0
     equal: int = 0
     reference_groups: int = 0
+    wrong_over_wrong: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -97,6 +98,10 @@ class BuildReport:
             lines.append(f"{scored} of {self.candidates} candidates are scored ({self.coverage:.1%})")
         if self.reference_groups:
             lines.append(f"{self.reference_groups} groups have a reference as a winner")
+        if self.wrong_over_wrong:
+            lines.append(
+                f"{self.wrong_over_wrong} pairs of two wrong answers were left out (wrong_over_wrong = true takes them)"
+            )
         lines += [f"{n} prompts skipped: {why}" for why, n in self.skipped.most_common()]
         return "\n".join(lines)
 
@@ -193,7 +198,14 @@ def group_from_edges(
     used = {id for winner, loser, _ in made for id in (winner, loser)}
     place = {id: i for i, id in enumerate(id for id in kept if id in used)}
     members = tuple(
-        GroupCandidate(texts[id], id, finish=_cut(known[id].finish), thought=known[id].thought) for id in place
+        GroupCandidate(
+            texts[id],
+            id,
+            known[id].source.startswith("edited:"),
+            finish=_cut(known[id].finish),
+            thought=known[id].thought,
+        )
+        for id in place
     )
     placed = tuple(replace(edge, winner=place[winner], loser=place[loser]) for winner, loser, edge in made)
     return group_of_prompt(prompt, members, placed)
@@ -269,6 +281,10 @@ def _group(
         return "only one candidate"
     if len(tiers) == 1:
         return "all candidates tie"
+    if not pairing.wrong_over_wrong:
+        report.wrong_over_wrong += sum(_both_wrong(*p) for p in pair(tiers, pairing.scheme))
+        if all(member.passed is False for tier in tiers for member in tier):
+            return "no candidate is right"
     return _paired(prompt, tiers, pairing, source) or "no pair is left by the options"
 
 
@@ -344,7 +360,10 @@ def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source:
         for winner, loser in pairs
     )
     candidates = tuple(
-        GroupCandidate(m.text, m.id, m.off_policy, finish=_cut(m.finish), thought=m.thought) for m in members
+        GroupCandidate(
+            m.text, m.id, m.off_policy, _label(m, pairing.weight, source), finish=_cut(m.finish), thought=m.thought
+        )
+        for m in members
     )
     return group_of_prompt(prompt, candidates, edges)
 
@@ -360,6 +379,18 @@ def _edge(winner: int, loser: int, weight: float, source: str, margin: float | N
     return Edge(winner, loser, weight, source=source, margin=margin)
 
 
+def _label(member: Answer, weight: float, source: str) -> CandidateLabel | None:
+    """What the scorer says of an answer by itself; None where it does not say right or wrong."""
+    if member.passed is None:
+        return None
+    return _labelled(bool(member.passed), weight, "reference" if member.off_policy else source)
+
+
+@lru_cache(1 << 10)
+def _labelled(good: bool, weight: float, source: str) -> CandidateLabel:
+    return CandidateLabel(good, weight, source)
+
+
 def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
     """Whether the options of `pairing` let this pair be an edge."""
     contrast = winner.passed is True and loser.passed is False
@@ -368,7 +399,12 @@ def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
     elif winner.passed and loser.passed:
         allowed = pairing.efficiency
     else:
-        allowed = contrast or pairing.require_contrast == "any"
+        allowed = pairing.wrong_over_wrong or not _both_wrong(winner, loser)
     if winner.value is None or loser.value is None or pairing.min_gap <= 0:
         return allowed
     return allowed and winner.value - loser.value >= pairing.min_gap
+
+
+def _both_wrong(winner: Answer, loser: Answer) -> bool:
+    """Whether this pair would say which of two wrong answers is better."""
+    return winner.passed is False and loser.passed is False

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hafs.config import PreferencesConfig
-from hafs.preferences import BuildReport, Stats, group_from_people
-from hafs.preferences.parallel import Build, build, few_cycles
+from hafs.errors import UsageError
+from hafs.judge.labels import read_labels
+from hafs.preferences import BuildReport, Stats, group_from_labels
+from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer, prepare
+from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
-from hafs.types import Annotation, PreferenceGroup, Progress, content_id, silent
+from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,20 @@ def preference_groups(
     They are kept in the store as the groups of a run of kind "preferences", so that builds do not mix.
     """
     prepare(scorer, store.prompts())
-    arguments, pairing = dict(scorer.arguments), config.model_dump(exclude=set() if config.labels else {"labels"})
-    work = Build(store.url, scorer.name, scorer.version, arguments, pairing, filters)
-    built = build(store, work, progress)
-    about = {"scorer": f"{scorer.name}@{scorer.version}", "arguments": arguments, **pairing}
+    pairing = config.model_dump(exclude=set() if config.labels else {"labels"})
+    parts = [(scorer, filters)]
+    if isinstance(scorer, AutomaticScorer):
+        prompts = list(store.prompts(**of_prompts(filters)))
+        parts = list(checkers_with_filters(scorer, prompts, filters))
+    if not parts:
+        raise UsageError(f"no candidate here has a checker: {NO_CHECKER}", "or --scorer NAME")
+    built = Built()
+    for checker, which in parts:
+        work = Build(store.url, checker.name, checker.version, dict(checker.arguments), pairing, which)
+        built += build(store, work, progress)
+    names = ", ".join(f"{s.name}@{s.version}" for s, _ in parts)
+    arguments = [dict(s.arguments) for s, _ in parts]
+    about = {"scorer": names, "arguments": arguments[0] if len(parts) == 1 else arguments, **pairing}
     return _noted(store, built.ids, about, built.report.to_dict(), built.stats), built.report
 
 
@@ -90,19 +103,16 @@ def groups_from_people(
 
     `annotators` are the people that count (all without it), `split` the prompts' split.
     """
-    said: dict[str, list[Annotation]] = {}
-    for annotation in store.annotations(annotator=annotators):
-        said.setdefault(annotation.prompt_id, []).append(annotation)
+    labels = read_labels(store, blind=False, annotators=annotators)
     report = BuildReport()
     options: dict[str, Any] = {"scheme": config.scheme, "max_candidates": config.max_candidates}
     if config.labels:
-        options["labels"] = True
+        options["one_sided"] = True
 
     def made() -> Iterator[PreferenceGroup]:
-        for prompt in store.prompts(ids=list(said), split=split):
+        for prompt in store.prompts(ids=list(labels.of.keys() | labels.ratings.keys()), split=split):
             report.prompts += 1
-            candidates = list(store.candidates(prompt_ids=prompt.id))
-            group = group_from_people(prompt, candidates, said[prompt.id], **options)
+            group = group_from_labels(prompt, store.candidates(prompt_ids=prompt.id), labels, **options)
             if group is None:
                 report.skipped["nobody said that one answer is better than another"] += 1
                 continue

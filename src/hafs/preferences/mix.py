@@ -151,7 +151,10 @@ class _Merged:
         for key, candidate in zip(keys, group.candidates, strict=True):
             known = self.candidates.setdefault(key, candidate)
             if candidate.id and not known.id:
-                self.candidates[key] = candidate
+                known = candidate if candidate.label is not None else replace(candidate, label=known.label)
+            elif known.label is None and candidate.label is not None:
+                known = replace(known, label=candidate.label)
+            self.candidates[key] = known
         self.family = min(filter(None, (self.family, group.family)), default="")
         if "test" in (self.split, group.split):
             self.split = "test"

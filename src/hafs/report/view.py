@@ -68,6 +68,8 @@ def build_page(data: ReportData) -> ReportPage:
 
 def headline(c: Comparison) -> str:
     """Whether the last candidate got better, by how much, how surely, and on how many prompts."""
+    if c.candidate in c.same:
+        return c.sentence
     pair = c.overall[c.candidate]
     new, old, d = model_title(pair.model), model_title(pair.reference), pair.difference
     if d.value is None:
@@ -79,6 +81,8 @@ def headline(c: Comparison) -> str:
 
 
 def _verdict(c: Comparison) -> tuple[str, str]:
+    if c.candidate in c.same:
+        return f"one model \u00b7 {model_title(c.reference)} kept", "even"
     done = f"{model_title(c.candidate)} promoted" if c.promote else f"{model_title(c.reference)} kept"
     return f"{c.verdict} · {done}", {"better": "good", "worse": "bad"}.get(c.verdict, "even")
 
@@ -94,7 +98,7 @@ def _style(c: Comparison, model: str) -> str:
 
 def _figures(c: Comparison) -> tuple[Figure, ...]:
     pair = c.overall[c.candidate]
-    if pair.difference.value is None:
+    if pair.difference.value is None or c.candidate in c.same:
         return ()
     new, old, wins = model_title(pair.model), model_title(pair.reference), pair.by_score
 
@@ -133,7 +137,7 @@ def _result(c: Comparison, sampled: Table | None) -> Section:
 def change_forest(c: Comparison) -> Forest | None:
     """Each candidate's change on each benchmark, with its interval, against zero."""
     rows: list[tuple[str, Paired]] = []
-    for m in c.candidates:
+    for m in (m for m in c.candidates if m not in c.same):
         who = f"{model_title(m)}, " if len(c.candidates) > 1 else ""
         rows += [(f"{who}{b.title}", b.against[m]) for b in c.benchmarks]
         if len(c.benchmarks) > 1:

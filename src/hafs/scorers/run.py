@@ -6,9 +6,10 @@ What has a score already is not scored again, so every function here can be kill
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from hafs.config import Config
@@ -17,10 +18,13 @@ from hafs.judge.clients import judge_of
 from hafs.sandbox import open_sandbox
 from hafs.scorers import Scorer, open_scorer, prepare
 from hafs.scorers.compose import parse
-from hafs.store import Store
-from hafs.types import Candidate, Progress, Prompt, Score, silent
+from hafs.store import Answers, Store
+from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
 SCORE_CHUNK = 64
+
+JUDGED = "its checker is a judge, which compares answers"
+"""Why the answer to a prompt that names a judge has no score."""
 
 
 @dataclass
@@ -58,23 +62,132 @@ def check_references(prompts: Sequence[Prompt], progress: Progress = silent) -> 
     return report
 
 
+AUTOMATIC = ("", "auto", "automatic")
+"""What `--scorer` says for each row's own checker."""
+
+NO_CHECKER = (
+    'the prompt has no checker: put "checker": "python" (or "text:min_words=5", "exact", …) into its row, or one for'
+    " all such rows into hafs.toml: [score] scorer"
+)
+
+
 def scorer_name(config: Config, name: str = "") -> str:
-    """The scorer or judge named, or the workspace's where the name is "automatic"."""
-    return config.score.scorer if name in ("", "automatic", "auto") else name
+    """The scorer or judge named; the workspace's for rows without a checker where the name is "automatic"."""
+    return config.score.scorer if name in AUTOMATIC else name
 
 
 def scorer_for(config: Config, name: str = "") -> Scorer:
-    """The scorer named, or the workspace's; "automatic" means the workspace's.
+    """The scorer named, or for "automatic" each row's own checker.
 
     Raises UsageError for a judge, which gives no candidate a value: it compares those of a prompt.
     """
-    chosen = scorer_name(config, name)
-    if judge_of(chosen):
+    return AutomaticScorer(config) if name in AUTOMATIC else _open(config, name)
+
+
+def _open(config: Config, name: str) -> Scorer:
+    if judge_of(name):
         raise UsageError(
-            f"{chosen} is a judge, which compares answers and gives none a value",
+            f"{name} is a judge, which compares answers and gives none a value",
             "a scorer such as `asm` here; for a judge `hafs judge run`, then `hafs judge winrate dpo sft`",
         )
-    return open_scorer(chosen, workers=config.score.workers, sandbox=config.score.sandbox)
+    return open_scorer(name, workers=config.score.workers, sandbox=config.score.sandbox)
+
+
+def checker_of(prompt: Prompt) -> str:
+    """What checks a prompt's answers: its own checker, `exact` where it has only references, else "" (none)."""
+    return prompt.checker or ("exact" if prompt.references else "")
+
+
+class AutomaticScorer:
+    """Each prompt's own checker, as one scorer: every score bears the name of the checker that made it.
+
+    A prompt without a checker is checked by the workspace's scorer (`[score] scorer`) where one is set; without that,
+    and where the checker is a judge, its answers are unscored. Checkers are opened when a prompt first needs them.
+    """
+
+    name = "automatic"
+    version = "1"
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._stack = ExitStack()
+        self._opened: dict[str, Scorer] = {}
+
+    def checker(self, prompt: Prompt) -> Scorer | None:
+        """What checks the prompt's answers; None for a judge or nothing."""
+        named = checker_of(prompt)
+        if judge_of(named):
+            return None
+        chosen = named or self._config.score.scorer
+        if chosen in AUTOMATIC:
+            return None
+        if chosen not in self._opened:
+            self._opened[chosen] = self._stack.enter_context(closing(_open(self._config, chosen)))
+        return self._opened[chosen]
+
+    def score(self, items: Sequence[tuple[Prompt, Candidate]]) -> Iterator[Score]:
+        """One score per item, in the order of the items."""
+        if len(items) > SCORE_CHUNK:
+            for start in range(0, len(items), SCORE_CHUNK):
+                yield from self.score(items[start : start + SCORE_CHUNK])
+            return
+        found: dict[int, Score] = {}
+        mine: dict[int, tuple[Scorer, list[int]]] = {}
+        for i, (prompt, candidate) in enumerate(items):
+            checker = self.checker(prompt)
+            if checker is None:
+                why = JUDGED if judge_of(checker_of(prompt)) else NO_CHECKER
+                found[i] = Score(candidate.id, self.name, self.version, reason=why)
+            else:
+                mine.setdefault(id(checker), (checker, []))[1].append(i)
+        for checker, places in mine.values():
+            scores = checker.score([items[i] for i in places])
+            found.update(zip(places, scores, strict=True))
+        yield from (found[i] for i in range(len(items)))
+
+    def prepare(self, prompts: Iterable[Prompt]) -> None:
+        """Have each checker take into its arguments what the checks of its prompts name."""
+        for checker, mine in checkers(self, prompts):
+            prepare(checker, mine)
+
+    def close(self) -> None:
+        """Close every checker that was opened."""
+        self._opened.clear()
+        self._stack.close()
+
+
+def checkers(scorer: Scorer, prompts: Iterable[Prompt]) -> list[tuple[Scorer, list[Prompt]]]:
+    """The scorers that check `prompts`, each with those that it checks; a prompt that nothing checks is left out."""
+    if not isinstance(scorer, AutomaticScorer):
+        return [(scorer, list(prompts))]
+    found: dict[int, tuple[Scorer, list[Prompt]]] = {}
+    for prompt in prompts:
+        if (checker := scorer.checker(prompt)) is not None:
+            found.setdefault(id(checker), (checker, []))[1].append(prompt)
+    return sorted(found.values(), key=lambda part: (part[0].name, content_id(part[0].arguments)))
+
+
+def of_prompts(filters: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of filters of candidates that `Store.prompts` takes."""
+    found = {k: v for k, v in filters.items() if k in ("split", "family")}
+    return found if filters.get("prompt_ids") is None else {**found, "ids": filters["prompt_ids"]}
+
+
+def checkers_with_filters(
+    scorer: Scorer, prompts: Sequence[Prompt], filters: Mapping[str, Any]
+) -> Iterator[tuple[Scorer, dict[str, Any]]]:
+    """The scorers that check `prompts`, each with filters that keep to what it checks."""
+    for checker, mine in checkers(scorer, prompts):
+        narrowed = {} if len(mine) == len(prompts) else {"prompt_ids": [p.id for p in mine]}
+        yield checker, {**filters, **narrowed}
+
+
+def identity(scorer: Scorer, prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
+    """What the scores of `prompts` depend on: name, version and arguments of every scorer that checks one of them."""
+    return [
+        {"scorer": s.name, "version": s.version, "arguments": dict(s.arguments)} for s, _ in checkers(scorer, prompts)
+    ]
 
 
 @dataclass(frozen=True)
@@ -84,11 +197,23 @@ class Scored:
     scored: int
     unscored: Mapping[str, int]
 
+    def __add__(self, other: Scored) -> Scored:
+        """Both together."""
+        return Scored(self.scored + other.scored, Counter(self.unscored) + Counter(other.unscored))
+
     @property
     def coverage(self) -> float | None:
         """The share of the candidates tried now that got a value; None when there were none."""
         tried = self.scored + sum(self.unscored.values())
         return self.scored / tried if tried else None
+
+
+def stored_answers(store: Store, scorer: Scorer, prompts: Sequence[Prompt], **filters: Any) -> Iterator[Answers]:
+    """Each prompt with its candidates and the scores that what checks it gave them; nothing is scored now."""
+    prepare(scorer, store.prompts())
+    for checker, mine in checkers(scorer, prompts):
+        ids = [p.id for p in mine]
+        yield from store.answers(checker.name, checker.version, checker.arguments, prompt_ids=ids, **filters)
 
 
 def score_candidates(
@@ -98,8 +223,22 @@ def score_candidates(
     `Store.to_score`.
     """
     prepare(scorer, store.prompts())
-    todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters))
-    return score_all(store, scorer, todo, progress, again)
+    if not isinstance(scorer, AutomaticScorer):
+        todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters))
+        return score_all(store, scorer, todo, progress, again)
+    prompts = list(store.prompts(**of_prompts(filters)))
+    done = Scored(0, {})
+    without = [p for p in prompts if scorer.checker(p) is None]
+    for checker, which in checkers_with_filters(scorer, prompts, filters):
+        todo = list(store.to_score(checker.name, checker.version, checker.arguments, everything=again, **which))
+        done += score_all(store, checker, todo, progress, again)
+    if without:
+        which = {**filters, "prompt_ids": [p.id for p in without]}
+        reasons = Counter(
+            s.reason for s in scorer.score(list(store.to_score(scorer.name, scorer.version, {}, **which)))
+        )
+        done += Scored(0, reasons)
+    return done
 
 
 def score_all(
@@ -125,24 +264,6 @@ def score_all(
     return Scored(scored, unscored)
 
 
-def checker_of(prompt: Prompt) -> str:
-    """What checks a prompt's answers: its own checker, `exact` where it has only references, else "" (the default)."""
-    return prompt.checker or ("exact" if prompt.references else "")
-
-
-@contextmanager
-def checkers_for(config: Config, prompts: Sequence[Prompt]) -> Iterator[dict[str, Scorer]]:
-    """The scorers of all checkers that `prompts` name, by that name, judges left out; closed at the end.
-
-    Raises UsageError for a command that fails its trial, see `try_commands`.
-    """
-    with ExitStack() as stack:
-        names = sorted({checker_of(p) for p in prompts if not judge_of(p.checker)})
-        for name in names:
-            try_commands(config, [p for p in prompts if checker_of(p) == name], name)
-        yield {name: stack.enter_context(closing(scorer_for(config, name))) for name in names}
-
-
 NONSENSE = "zqxj 7 )( plugh"
 """An answer that no check of anything may take."""
 
@@ -152,6 +273,13 @@ def try_commands(config: Config, prompts: Sequence[Prompt], name: str = "") -> N
     take a prompt's reference, where one has any, and neither an empty answer nor nonsense. To be called before answers
     are generated. Raises UsageError with what the command said. Without a sandbox nothing is tried or scored.
     """
+    if name in AUTOMATIC:
+        by_checker: dict[str, list[Prompt]] = {}
+        for prompt in prompts:
+            by_checker.setdefault(checker_of(prompt) or config.score.scorer, []).append(prompt)
+        for named in sorted(by_checker.keys() - set(AUTOMATIC)):
+            try_commands(config, by_checker[named], named)
+        return
     commands: dict[tuple[str, str], Prompt] = {}
     chosen = scorer_name(config, name)
     for part in () if judge_of(chosen) else (p for level in parse(chosen) for p in level):

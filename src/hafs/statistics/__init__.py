@@ -26,13 +26,15 @@ from hafs.statistics.intervals import (
     paired_bootstrap,
     paired_difference,
     pass_at_k,
+    two_level_bootstrap,
     wilson,
     wilson_mean,
 )
-from hafs.statistics.ppi import Regression, Rows, ppi_logistic, ppi_mean
+from hafs.statistics.ppi import FEWEST_OF_EITHER, Regression, Rows, ppi_logistic, ppi_mean
 from hafs.statistics.ranking import Strengths, bradley_terry, plackett_luce
 
 __all__ = [
+    "FEWEST_OF_EITHER",
     "Certificate",
     "Estimate",
     "Labelled",
@@ -60,6 +62,7 @@ __all__ = [
     "ppi_mean",
     "prompts_needed",
     "symmetric_platt",
+    "two_level_bootstrap",
     "wilson",
     "wilson_mean",
 ]

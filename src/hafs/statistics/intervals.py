@@ -27,6 +27,7 @@ __all__ = [
     "paired_bootstrap",
     "paired_difference",
     "pass_at_k",
+    "two_level_bootstrap",
     "wilson",
     "wilson_mean",
 ]
@@ -203,6 +204,47 @@ def paired_bootstrap(
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} new values and {len(b)} old ones")
     return bootstrap_mean(a - b, level=level, draws=draws, seed=seed)
+
+
+def two_level_bootstrap(
+    new: ArrayLike, old: ArrayLike, *, level: float = 0.95, draws: int = 4000, seed: int = 0
+) -> Estimate:
+    """The mean change from `old` to `new`, with an interval that contains both the prompts and the trainings' seeds.
+
+    `new` and `old` are [prompts, seeds] (or [prompts] for a model that was made once), the same prompts in the same
+    order; the seeds of the two are not paired. A draw takes prompts anew, the same ones for both, and seeds anew for
+    each. Few seeds drawn with replacement vary too little, by the factor (S - 1) / S in the variance, so their
+    deviations are widened by its root. One seed says nothing of seeds: then the interval is over prompts alone, and
+    `method` says so.
+
+    Source: crossed random effects, A. B. Owen, "The pigeonhole bootstrap" (2007), and the factor from Davison and
+    Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
+    """
+    _check(level)
+    a, b = (np.asarray(x, dtype=float) for x in (new, old))
+    a, b = (x[:, None] if x.ndim == 1 else x for x in (a, b))
+    if a.shape[0] != b.shape[0]:
+        raise ValueError(f"{len(a)} prompts of the new model and {len(b)} of the old one")
+    n, method = len(a), "bootstrap over prompts and seeds"
+    if a.shape[1] == 1 and b.shape[1] == 1:
+        method = "bootstrap over prompts, of one seed"
+    if n == 0:
+        return Estimate(None, None, None, 0, level, method)
+    rng = np.random.default_rng(seed)
+    share = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+    changes = _drawn_seeds(share @ a, rng) - _drawn_seeds(share @ b, rng)
+    low, high = np.quantile(changes, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(a.mean() - b.mean()), float(low), float(high), n, level, method)
+
+
+def _drawn_seeds(means: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """[draws] means over seeds drawn anew, of [draws, seeds] means over prompts."""
+    draws, seeds = means.shape
+    centre = means.mean(axis=1)
+    if seeds == 1:
+        return np.asarray(centre, dtype=float)
+    picked = np.take_along_axis(means, rng.integers(0, seeds, size=(draws, seeds)), axis=1).mean(axis=1)
+    return np.asarray(centre + (picked - centre) * math.sqrt(seeds / (seeds - 1)), dtype=float)
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:

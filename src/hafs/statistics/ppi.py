@@ -4,13 +4,18 @@ The predictions may be as wrong as they like: their error is measured on the lab
 intervals cover whatever the predictor is worth. A power λ in [0, 1], tuned on the data, says how much of the
 predictions to use; with λ = 0 it is the plain estimate from the labels.
 
+The interval of a rate is Clopper and Pearson's at the effective number of labels (as many as would give the same
+standard error), so it stays within 0 and 1 and always has a width. A standard error says little where hardly a label is
+of the rarer kind: with fewer than `FEWEST_OF_EITHER` of them the rate is that of the labels alone.
+
 A. Angelopoulos, S. Bates, C. Fannjiang, M. Jordan, T. Zrnic, "Prediction-powered inference", Science 382 (2023);
-A. Angelopoulos, J. Duchi, T. Zrnic, "PPI++: Efficient prediction-powered inference", arXiv 2311.01453 (2023).
+A. Angelopoulos, J. Duchi, T. Zrnic, "PPI++: Efficient prediction-powered inference", arXiv 2311.01453 (2023);
+E. Korn, B. Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated from
+survey data", Survey Methodology 24 (1998).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +28,9 @@ from hafs.statistics.intervals import Estimate
 
 Array = NDArray[np.float64]
 
+FEWEST_OF_EITHER = 8
+"""Labels of the rarer kind below which predictions are not used: their measured error would be a matter of luck."""
+
 
 def ppi_mean(
     labels: ArrayLike,
@@ -34,12 +42,13 @@ def ppi_mean(
     power: float | None = None,
     level: float = 0.95,
 ) -> tuple[Estimate, float]:
-    """The mean of the labels over all items, with its interval, and the power λ that was used.
+    """The mean of the labels (each in [0, 1]) over all items, with its interval, and the power λ that was used.
 
     `labels` and `predicted` are of the same items, `predicted_elsewhere` of the items without a label. Weights are
     the inverse of the probability with which an item is on its side (any scale); without them, which items are
-    labelled is taken to be random. Without predictions elsewhere it is the mean of the labels. `n` of the estimate
-    counts labels; without one all is None. `power` fixes λ instead of tuning it (PPI++, section 6).
+    labelled is taken to be random. Without predictions elsewhere, or with too few labels of the rarer kind, it is the
+    mean of the labels. `n` of the estimate counts labels; without one all is None. `power` fixes λ instead of tuning it
+    (PPI++, section 6).
     """
     y, f, g = (np.asarray(x, dtype=float) for x in (labels, predicted, predicted_elsewhere))
     if y.shape != f.shape:
@@ -47,13 +56,39 @@ def ppi_mean(
     n, m = len(y), len(g)
     if n == 0:
         return Estimate(None, None, None, 0, level, "PPI++"), 0.0
+    if y.min() < 0 or y.max() > 1:
+        raise ValueError("a label of a rate lies between 0 and 1")
     w, v = _weights(weights, n), _weights(weights_elsewhere, m)
-    lam = 0.0 if m == 0 else _mean_power(y, f, g, w, v) if power is None else power
-    away, error = (float((v * lam * g).mean()) if m else 0.0), float((w * (y - lam * f)).mean())
-    value = away + error
-    variance = float(np.var(w * (y - lam * f - error))) / n + (float(np.var(v * (lam * g - away))) / m if m else 0.0)
-    half = float(scipy.stats.norm.ppf((1 + level) / 2)) * math.sqrt(variance)
-    return Estimate(value, value - half, value + half, n, level, "PPI++"), lam
+    alone, kish = float((w * y).mean()), n / float((w * w).mean())
+    if m and kish * min(alone, 1 - alone) >= FEWEST_OF_EITHER:
+        lam = _mean_power(y, f, g, w, v) if power is None else power
+        away, error = float((v * lam * g).mean()), float((w * (y - lam * f)).mean())
+        value = away + error
+        variance = float(np.var(w * (y - lam * f - error), ddof=1)) / n + float(np.var(v * (lam * g - away))) / m
+        if 0 < value < 1:
+            variance = max(variance, alone * (1 - alone) / (4 * n))  # a perfect prediction of n labels may be luck
+            size = value * (1 - value) / variance * _few(n, level)
+            return Estimate(value, *_exact(value, size, level), n, level, "PPI++"), lam
+    size = kish
+    if n > 1 and 0 < alone < 1 and (variance := float(np.var(w * (y - alone), ddof=1)) / n) > 0:
+        size = alone * (1 - alone) / variance * _few(n, level)
+        if kish * min(alone, 1 - alone) < FEWEST_OF_EITHER:
+            size = min(size, kish)
+    return Estimate(alone, *_exact(alone, size, level), n, level, "Clopper-Pearson"), 0.0
+
+
+def _few(n: int, level: float) -> float:
+    """By how much a variance estimated from n values lessens the effective number of labels."""
+    point = (1 + level) / 2
+    return float(scipy.stats.norm.ppf(point) / scipy.stats.t.ppf(point, n - 1)) ** 2
+
+
+def _exact(rate: float, size: float, level: float) -> tuple[float, float]:
+    """The limits of Clopper and Pearson for a rate of `size` trials, whole or not."""
+    tail, k = (1 - level) / 2, rate * size
+    low = 0.0 if k <= 0 else float(scipy.special.betaincinv(k, size - k + 1, tail))
+    high = 1.0 if size - k <= 1e-9 else float(scipy.special.betaincinv(k + 1, size - k, 1 - tail))
+    return low, high
 
 
 def _mean_power(y: Array, f: Array, g: Array, w: Array, v: Array) -> float:

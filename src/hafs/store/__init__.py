@@ -8,7 +8,7 @@ from hafs.store.files import Imported
 from hafs.store.reading import Answers
 from hafs.store.rows import Run
 from hafs.store.store import Store, open_store
-from hafs.store.workspace import Workspace, find_workspace, init_workspace, open_workspace
+from hafs.store.workspace import Workspace, find_workspace, init_workspace, open_workspace, workspace_or_none
 
 __all__ = [
     "Answers",
@@ -22,4 +22,5 @@ __all__ = [
     "init_workspace",
     "open_store",
     "open_workspace",
+    "workspace_or_none",
 ]

@@ -52,10 +52,14 @@ def init_workspace(directory: str | Path) -> Workspace:
     return workspace
 
 
+class NoWorkspace(UsageError):
+    """There is no workspace here; some verbs need none."""
+
+
 def open_workspace(directory: str | Path) -> Workspace:
     """The workspace in `directory` itself; raises UsageError when there is none or it is set up wrongly."""
     root = Path(directory).expanduser().resolve()
-    if not (root / CONFIG_NAME).is_file():
+    if not os.path.lexists(root / CONFIG_NAME):
         raise UsageError(f"{root} is no hafs workspace (it has no {CONFIG_NAME})", f"hafs init {root}")
     return Workspace(root, load_config(root / CONFIG_NAME))
 
@@ -64,13 +68,26 @@ def find_workspace(start: str | Path | None = None) -> Workspace:
     """The workspace to work in: the first one from `start` upwards.
 
     Without `start` it is the one that $HAFS_WORKSPACE names, else the first from the current directory
-    upwards. Raises UsageError when there is none.
+    upwards. Raises NoWorkspace when there is none.
     """
     named = os.environ.get(ENVIRONMENT)
     if start is None and named:
         return open_workspace(named)
     first = Path(start or Path.cwd()).expanduser().resolve()
     for directory in (first, *first.parents):
-        if (directory / CONFIG_NAME).is_file():
+        if os.path.lexists(directory / CONFIG_NAME):
             return open_workspace(directory)
-    raise UsageError(f"there is no hafs workspace in {first} or above it", "hafs init DIR")
+    raise NoWorkspace(f"there is no hafs workspace in {first} or above it", "hafs init DIR")
+
+
+def workspace_or_none(directory: str | Path | None = None) -> Workspace | None:
+    """The workspace in `directory`, or the one to work in; None where none is named and there is none.
+
+    Raises UsageError for one that is there and cannot be read: its settings and its sealed sets would be ignored.
+    """
+    if directory is not None:
+        return open_workspace(directory)
+    try:
+        return find_workspace()
+    except NoWorkspace:
+        return None

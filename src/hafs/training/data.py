@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,17 @@ def examples(prompts: Iterable[Prompt], answers: int = 0) -> list[PreferenceGrou
     """One example for each prompt that has references: the first `answers` of them (0: all), the prompt computed
     once."""
     return [example_of(p, answers) for p in prompts if p.references]
+
+
+def winner_examples(groups: Iterable[PreferenceGroup], answers: int = 0) -> list[PreferenceGroup]:
+    """The right winners of preference groups as examples for fine-tuning (rejection sampling, Yuan et al. 2023): the
+    first `answers` of each group (0: all). A group whose winners are all known to be wrong gives none."""
+    out = []
+    for group in groups:
+        kept = tuple(group.candidates[i] for i in group.winners[: answers or None])
+        if kept:
+            out.append(replace(group, candidates=kept, edges=()))
+    return out
 
 
 def check_calibrated(groups: Iterable[PreferenceGroup], allow: bool = False) -> None:

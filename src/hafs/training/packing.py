@@ -20,7 +20,7 @@ import torch
 from hafs.errors import UsageError
 from hafs.models.chat import Thinking, Tokenizer, encode_answer, encode_prompt
 from hafs.training.tree import Tree, blocks, tree_of
-from hafs.types import CandidateLabel, Edge, PreferenceGroup
+from hafs.types import CandidateLabel, Edge, PreferenceGroup, unbeaten
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,12 @@ class TokenGroup:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise UsageError("a prompt without a single token has no answer to predict", "give it a text or a template")
+
+    @property
+    def winners(self) -> list[int]:
+        """The candidates that may be taught as answers: no edge beats them and their label does not say bad."""
+        wrong = {i for i, label in enumerate(self.labels) if label is not None and not label.good}
+        return [i for i in unbeaten(self.edges) if i not in wrong]
 
     @property
     def pair_tokens(self) -> int:

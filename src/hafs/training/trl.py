@@ -6,8 +6,8 @@ with hafs' own engine. What is TRL's:
 
 - a step is `batch_size` x `gradient_accumulation_steps` *pairs*, in TRL's order, and every pair weighs alike; hafs'
   engine counts prompts, and a prompt with six edges weighs as much as one with one;
-- `nll_weight` weighs the mean over all winners' tokens of a pass (hafs: the mean over winners of their mean), and the
-  logged `loss` has it in;
+- `nll_weight` weighs the mean over all winners' tokens of a pass (hafs: the mean over the right, unbeaten winners of a
+  prompt of their mean), and the logged `loss` has it in;
 - checkpoints to go on from are TRL's own (`trl/` in the run's directory, until the run has ended).
 
 TRL drops edge weights and probabilities without a word, and the settings that it does not know: here those are errors.
@@ -447,6 +447,12 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
     ):
         if asked:
             raise UsageError(what, fix)
+    wrong = sum(g.candidates[e.winner].wrong for g in groups for e in g.edges)
+    if config.nll_weight and wrong:
+        raise UsageError(
+            f"TRL's NLL term teaches the winner of every pair, and {wrong} of the winners are wrong",
+            f"build the groups without wrong_over_wrong, set nll_weight = 0, or {_OURS}",
+        )
     edges = [e for g in groups for e in g.edges]
     unsure = sum(e.p != 1 for e in edges)
     uneven = sum(any(e.weight != edges[0].weight for e in g.edges) for g in groups)

@@ -1,4 +1,4 @@
-"""DPO, reward model + PPO, PPO with the checker, RLOO: from one SFT model, on the same data, measured side by side.
+"""SFT on right winners, DPO, reward model + PPO, PPO with the checker, RLOO: from one SFT model, on the same data.
 
 Every training is a process of its own, so its peak memory is its own; its cost is kept beside the run. A run that is
 finished is not done again, and one that was made from something else is refused. Several seeds say how far a result
@@ -25,15 +25,15 @@ import numpy as np
 
 from hafs.config import Config
 from hafs.errors import HafsError, UsageError
-from hafs.evals import EvalResult
+from hafs.evals import WINNERS, EvalResult
 from hafs.evals.evaluate import evaluate
 from hafs.files.jsonl import atomic_write
-from hafs.scorers.run import scorer_for
-from hafs.statistics import Estimate, bootstrap_mean, paired_bootstrap
+from hafs.scorers.run import scorer_for, try_commands
+from hafs.statistics import Estimate, two_level_bootstrap
 from hafs.store import Store
 from hafs.types import Progress, Prompt, silent
 
-METHODS = ("dpo", "reward+ppo", "ppo", "rloo")
+METHODS = (WINNERS, "dpo", "reward+ppo", "ppo", "rloo")
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,9 @@ class MethodJob:
         common = ["--sft-model", self.sft_model, "--seed", str(seed)]
         roll = ["train", "ppo", *common, "--prompts", str(self.prompts), *checked, "--output-dir"]
         data = ["--preference-data", str(self.preference_data), "--output-dir"]
+        if method == WINNERS:  # rejection sampling: the right winners of the very groups that DPO compares
+            start = ["sft", "--model", self.sft_model, "--seed", str(seed)]
+            return [(home / "sft", [*start, *checked, *data, str(home / "sft")])]
         if method == "dpo":
             return [(home / "dpo", ["train", "dpo", *common, *checked, *data, str(home / "dpo")])]
         if method == "reward+ppo":
@@ -74,8 +77,9 @@ class MethodJob:
 class MethodResult:
     """One method over its seeds: minutes and peak MiB of a seed (mean and worst), pass rates, the change from SFT.
 
-    The memory is the GPU's where there is one, else the process's.
-    `rate` and `gain` average each prompt over the seeds first and resample prompts; `rates` are the seeds' own.
+    The memory is the GPU's where there is one, else the process's. The intervals of `rate`, of `gain` (over SFT) and of
+    `over` (over SFT on the right winners, None where that was not trained) contain the prompts and the seeds; `rates`
+    are the seeds' own.
     """
 
     method: str
@@ -86,6 +90,7 @@ class MethodResult:
     gain: Estimate
     stopped: tuple[str, ...]
     reward_accuracy: float | None = None
+    over: Estimate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -113,7 +118,8 @@ def compare_methods(
     if unknown:
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
     wanted = [(method, seed) for method in methods for seed in range(seeds)]
-    with closing(scorer_for(config, held_out[0].checker)) as scorer, ThreadPoolExecutor(jobs) as pool:
+    try_commands(config, held_out)
+    with closing(scorer_for(config)) as scorer, ThreadPoolExecutor(jobs) as pool:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
         alone = Lock()
 
@@ -137,11 +143,13 @@ def compare_methods(
                 progress("training", done, len(wanted), {})
         finally:
             pool.shutdown(cancel_futures=True)
+        ended = {m: [f.result() for f in waiting[i * seeds : (i + 1) * seeds]] for i, m in enumerate(methods)}
+        results = {method: [result for _, result in of_method] for method, of_method in ended.items()}
         found = []
-        for i, method in enumerate(methods):
-            ended = [future.result() for future in waiting[i * seeds : (i + 1) * seeds]]
-            costs = [cost for of_seed, _ in ended for cost in of_seed]
-            found.append(_summary(method, costs, [result for _, result in ended], sft, seeds))
+        for method, of_method in ended.items():
+            costs = [cost for of_seed, _ in of_method for cost in of_seed]
+            winners = results.get(WINNERS, []) if method != WINNERS else []
+            found.append(_summary(method, costs, results[method], sft, winners))
     return sft, found
 
 
@@ -179,27 +187,33 @@ def _train(run: Path, arguments: Sequence[str], workspace: Path | None) -> dict[
 
 
 def _summary(
-    method: str, costs: Sequence[Mapping[str, Any]], results: Sequence[EvalResult], sft: EvalResult, seeds: int
+    method: str,
+    costs: Sequence[Mapping[str, Any]],
+    results: Sequence[EvalResult],
+    sft: EvalResult,
+    winners: Sequence[EvalResult],
 ) -> MethodResult:
-    before = {r.prompt_id: float(bool(r.passed)) for r in sft.results if r.passed is not None}
-    by_prompt: dict[str, list[float]] = {}
-    for result in results:
-        for r in result.results:
-            if r.passed is not None and r.prompt_id in before:
-                by_prompt.setdefault(r.prompt_id, []).append(float(r.passed))
-    ids = sorted(by_prompt)
-    share = [float(np.mean(by_prompt[i])) for i in ids]
     accuracies = [c["accuracy"] for c in costs if c.get("accuracy") is not None]
     return MethodResult(
         method,
-        sum(c["seconds"] for c in costs) / 60 / seeds,
+        sum(c["seconds"] for c in costs) / 60 / len(results),
         max(c["peak_mb"] for c in costs),
         tuple(r.passed / r.scored for r in results if r.scored),
-        bootstrap_mean(share),
-        paired_bootstrap(share, [before[i] for i in ids]),
+        _change(results, []),
+        _change(results, [sft]),
         tuple(c["stopped"] for c in costs if c["stopped"]),
         float(np.mean(accuracies)) if accuracies else None,
+        _change(results, winners) if winners else None,
     )
+
+
+def _change(new: Sequence[EvalResult], old: Sequence[EvalResult]) -> Estimate:
+    """The change of the pass rate from `old` to `new`, seeds of one method each, on the prompts that all of them have a
+    pass or a fail for; without `old` the rate itself."""
+    passes = [{r.prompt_id: float(r.passed) for r in result.results if r.passed is not None} for result in (*new, *old)]
+    ids = sorted(set.intersection(*map(set, passes)))
+    table = np.array([[of_seed[i] for of_seed in passes] for i in ids]).reshape(len(ids), len(passes))
+    return two_level_bootstrap(table[:, : len(new)], table[:, len(new) :] if old else np.zeros(len(ids)))
 
 
 def to_markdown(sft: EvalResult, found: Sequence[MethodResult]) -> str:
@@ -208,16 +222,36 @@ def to_markdown(sft: EvalResult, found: Sequence[MethodResult]) -> str:
     lines = [
         f"SFT passes {rate:.1%} of {sft.scored} held-out prompts of `{sft.benchmark}`.",
         "",
-        "| Method | Training time (a seed) | Peak memory | Result over seeds | Change from SFT | Stability: seeds |",
-        "|---|---|---|---|---|---|",
+        "| Method | Training time (a seed) | Peak memory | Result over seeds | Change from SFT | Over SFT on winners"
+        " | Stability: seeds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for m in found:
         seeds = ", ".join(f"{r:.1%}" for r in m.rates)
         stops = "".join(f"; {n} stopped: {why}" for why, n in Counter(m.stopped).items())
         lines.append(
             f"| {m.method} | {m.minutes:.1f} min | {m.peak_mb:,.0f} MiB | {m.rate.value or 0:.1%}"
-            f" ({m.rate.low or 0:.1%} to {m.rate.high or 0:.1%}) | {100 * (m.gain.value or 0):+.1f} points"
-            f" ({100 * (m.gain.low or 0):+.1f} to {100 * (m.gain.high or 0):+.1f}) | {seeds}{stops} |"
+            f" ({m.rate.low or 0:.1%} to {m.rate.high or 0:.1%}) | {_points(m.gain)} | {_points(m.over)} |"
+            f" {seeds}{stops} |"
         )
+    lines += ["", *(attribution for m in found if (attribution := _attributed(m, found)))]
     lines += [f"\nReward model: {m.reward_accuracy:.1%} of held-out edges' order." for m in found if m.reward_accuracy]
     return "\n".join(lines)
+
+
+def _points(e: Estimate | None) -> str:
+    if e is None or e.value is None:
+        return ""
+    return f"{100 * e.value:+.1f} points ({100 * (e.low or 0):+.1f} to {100 * (e.high or 0):+.1f})"
+
+
+def _attributed(m: MethodResult, found: Sequence[MethodResult]) -> str:
+    """How much of a method's gain is the data's and how much its own, in words."""
+    winners = next((x for x in found if x.method == WINNERS), None)
+    if winners is None or m.over is None:
+        return ""
+    real = "beyond chance" if m.over.above_zero or m.over.below_zero else "not to be told from chance"
+    return (
+        f"- {m.method}: of {_points(m.gain)} over SFT, {100 * (winners.gain.value or 0):+.1f} come with SFT on the"
+        f" right winners of the same data, {_points(m.over)} with the method: {real}."
+    )

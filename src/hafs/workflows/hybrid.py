@@ -17,9 +17,10 @@ import scipy
 from hafs.errors import UsageError
 from hafs.judge.aggregate import Judged, aggregate
 from hafs.judge.calibrate import Calibration, calibrate, newest_calibration, read_verdicts
-from hafs.judge.labels import Pair, pooled, read_labels
+from hafs.judge.labels import Merged, Pair, read_labels
 from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
-from hafs.preferences import group_from_edges, same_text
+from hafs.preferences import group_from_edges, people_edges, people_said, same_text
+from hafs.scorers.run import checker_of
 from hafs.store import Store
 from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
 
@@ -35,7 +36,8 @@ class JudgedReport:
     """What became of the judged prompts: groups, and edges by who made them.
 
     `untrusted` counts edges of the judge below the certified threshold, `undecided` pairs without an edge by what the
-    judge said of them ("tie", "disagrees" with itself, "missing"), `calibrated` whether its edges are.
+    judge said of them ("tie", "disagrees" with itself, "missing"), `against` decided pairs of which its comparisons
+    with the other candidates say the opposite, `calibrated` whether its edges are.
     """
 
     source: str
@@ -44,6 +46,7 @@ class JudgedReport:
     human_edges: int = 0
     judge_edges: int = 0
     untrusted: int = 0
+    against: int = 0
     undecided: Counter[str] = field(default_factory=Counter)
     calibrated: bool = False
     claim: str = ""
@@ -94,8 +97,8 @@ def judged_groups(
     for prompt in store.prompts(ids=spoken):
         report.prompts += 1
         known = candidates.get(prompt.id, {})
-        said = pooled(labels.of.get(prompt.id, {}))
-        edges = list(_peoples(said, known))
+        said = people_said(labels, prompt.id, known.values())
+        edges = list(people_edges(said))
         report.human_edges += len(edges)
         if prompt.id in judged:
             machine = list(
@@ -120,16 +123,7 @@ def judged_groups(
     return groups, report
 
 
-Said = Mapping[Pair, tuple[float, tuple[str, ...]]]
-
-
-def _peoples(said: Said, candidates: Mapping[str, Candidate]) -> Iterator[tuple[str, str, Edge]]:
-    """An edge for every pair of which people prefer one; `p` is the share of them who do, ties counted half."""
-    for (a, b), (label, people) in said.items():
-        if label != 0.5 and a in candidates and b in candidates:
-            winner, loser = (a, b) if label > 0.5 else (b, a)
-            edge = Edge(0, 1, p=max(label, 1 - label), source=f"human:{'+'.join(people)}")
-            yield winner, loser, edge
+Said = Mapping[Pair, Merged]
 
 
 def _about(judged: Judged, candidates: Mapping[str, Candidate], shortlist: Shortlist | None) -> Judged:
@@ -150,12 +144,9 @@ def _judges(
     report: JudgedReport,
 ) -> Iterator[tuple[str, str, Edge]]:
     """The judge's edges on pairs of texts that no person spoke of."""
-    spoken = {
-        frozenset(same_text(candidates[id].text) for id in pair)
-        for pair in said
-        if all(id in candidates for id in pair)
-    }
+    spoken = {frozenset(same_text(candidates[id].text) for id in pair) for pair in said}
     report.undecided.update(o.says for o in judged.opinions if not o.decided)
+    report.against += sum(o.against for o in judged.opinions)
     for winner, loser, margin in judged.edges():
         if winner not in candidates or loser not in candidates:
             continue
@@ -259,9 +250,9 @@ def hybrid(
 ) -> Hybrid:
     """Go as far along the hybrid path as the workspace allows.
 
-    `scorer` filters by its scores (empty: no filter), `ask` is called with every prompt that is left and asks only what
-    it has no verdict of; a killed call keeps the verdicts that came. Raises UsageError when no prompt has two different
-    candidates, or none is judged and there is nobody to ask.
+    `scorer` filters by its scores ("automatic": each prompt's own checker by its; empty: no filter), `ask` is called
+    with every prompt that is left and asks only what it has no verdict of; a killed call keeps the verdicts that came.
+    Raises UsageError when no prompt has two different candidates, or none is judged and there is nobody to ask.
     """
     settings = settings or HybridSettings()
     by_id = {p.id: p for p in prompts}
@@ -315,6 +306,13 @@ def _answers(
     store: Store, scorer: str, prompts: Mapping[str, Prompt]
 ) -> Iterator[tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]]:
     """The prompts with their candidates, and their scores where a scorer is to filter."""
+    if scorer == "automatic":
+        by_checker: dict[str, dict[str, Prompt]] = {}
+        for p in prompts.values():
+            by_checker.setdefault(checker_of(p).partition(":")[0], {})[p.id] = p
+        for name, mine in sorted(by_checker.items()):
+            yield from _answers(store, name, mine)
+        return
     if scorer:
         yield from ((p, found) for p, found in store.answers(scorer, prompt_ids=prompts) if found)
         return

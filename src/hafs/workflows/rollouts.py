@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from hafs.backends import Backend, Request, TakesAdapters, answers, open_backend
-from hafs.config import GenerateConfig
+from hafs.config import GenerateConfig, PreferencesConfig
 from hafs.errors import HafsError, UsageError
 from hafs.models.chat import Thinking, stop_ids
+from hafs.preferences.build import groups_from_answers
 from hafs.scorers import Scorer
 from hafs.training.actors import POLICY
+from hafs.training.online import Grouper
 from hafs.training.ppo import Rater, Rating, Sampled, Sampler
-from hafs.types import Candidate, Prompt
+from hafs.types import Candidate, PreferenceGroup, Prompt, Score
 
 
-def policy_sampler(tokenizer: Any, max_new_tokens: int, batch_size: int, thinking: Thinking = "keep") -> Sampler:
-    """Answers of the model in training, at temperature 1, as the transformers backend decodes."""
+def policy_sampler(
+    tokenizer: Any, max_new_tokens: int, batch_size: int, thinking: Thinking = "keep", temperature: float = 1.0
+) -> Sampler:
+    """Answers of the model in training, at temperature 1 unless said, as the transformers backend decodes."""
     from hafs.generation.transformers import TransformersBackend
 
     def sample(net: Any, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Sampled]]:
         backend = TransformersBackend.of(net, tokenizer)
-        return _sampled(backend, prompts, _config(n, max_new_tokens, batch_size, seed, thinking))
+        config = _config(n, max_new_tokens, batch_size, seed, thinking).model_copy(update={"temperature": temperature})
+        return _sampled(backend, prompts, config)
 
     return sample
 
@@ -140,3 +145,40 @@ def rater(scorer: Scorer) -> Rater:
         return [[known[key] if key in known else reasons[key] for key in row] for row in keys]
 
     return rate
+
+
+def grouper(scorer: Scorer, pairing: PreferencesConfig) -> Grouper:
+    """Sampled answers as preference groups by what a scorer says of them, as `hafs preferences build` would pair them.
+
+    An answer that has its score is not scored again: a policy says more and more often what it has said before.
+    """
+    known: dict[tuple[str, str, str], Score] = {}
+
+    def compare(prompts: Sequence[Prompt], answers: Sequence[Sequence[Sampled]]) -> list[PreferenceGroup | str]:
+        keys = {(p.id, a.text, a.finish): p for p, row in zip(prompts, answers, strict=True) for a in row}
+        new = [key for key in keys if key not in known]
+        asked = [(keys[key], Candidate(key[0], key[1], finish=key[2])) for key in new]
+        for key, score in zip(new, scorer.score(asked), strict=True):
+            if score.value is not None:
+                known[key] = score
+        return [_group(p, row, known, pairing) for p, row in zip(prompts, answers, strict=True)]
+
+    return compare
+
+
+def _group(
+    prompt: Prompt, answers: Sequence[Sampled], known: Mapping[tuple[str, str, str], Score], pairing: PreferencesConfig
+) -> PreferenceGroup | str:
+    """The group of a prompt's answers, each candidate named by its place among them; or why there is none."""
+    made = [Candidate(prompt.id, a.text, index=i, finish=a.finish) for i, a in enumerate(answers)]
+    scores = [known.get((prompt.id, a.text, a.finish)) for a in answers]
+    scored = [(c, replace(s, candidate_id=c.id) if s else None) for c, s in zip(made, scores, strict=True)]
+    passed = {s.passed for s in scores if s is not None}
+    if passed == {True} and not pairing.efficiency:
+        return "every answer is right"
+    found, report = groups_from_answers([(prompt, scored)], **pairing.model_dump())
+    groups = list(found)
+    if not groups:
+        return next(iter(report.skipped))
+    place = {c.id: str(c.index) for c in made}
+    return replace(groups[0], candidates=tuple(replace(c, id=place[c.id]) for c in groups[0].candidates))

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hafs.config import Config, GenerateConfig, PreferencesConfig
-from hafs.errors import HafsError
+from hafs.config import Config, GenerateConfig, PreferencesConfig, override
+from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult
 from hafs.evals.evaluate import PassRate, evaluate
 from hafs.files.jsonl import atomic_write
@@ -23,7 +23,7 @@ from hafs.preferences import BuildReport
 from hafs.preferences.collect import preference_groups
 from hafs.report import Stage
 from hafs.scorers import Scorer
-from hafs.scorers.run import score_candidates
+from hafs.scorers.run import NO_CHECKER, checkers, score_candidates
 from hafs.store import Store
 from hafs.types import Candidate, PreferenceGroup, Progress, Prompt
 
@@ -118,6 +118,24 @@ class Stages:
         train_dpo(str(model), groups, config.dpo, output, validate=check, progress=self.progress)
         return output / "model"
 
+    def teach_winners(
+        self, model: str | Path, groups: Sequence[PreferenceGroup], held: Sequence[Prompt], config: Config, output: Path
+    ) -> Path | None:
+        """SFT on the right winners of `groups` with the settings of SFT, as many passes as DPO makes; as `improve`.
+
+        None where no winner may be taught: they are all known to be wrong.
+        """
+        from hafs.models.loading import load_tokenizer
+        from hafs.training import train_sft
+        from hafs.training.data import winner_examples
+
+        section = override(config.sft, num_epochs=config.dpo.num_epochs, seed=config.dpo.seed)
+        if not (taught := winner_examples(groups, section.answers)):
+            return None
+        check = PassRate(load_tokenizer(Path(model)), held, self.scorer, config.eval) if held else None
+        train_sft(str(model), taught, section, output, validate=check, progress=self.progress)
+        return output / "model"
+
     def promote(self, name: str, path: Path, reason: str) -> Path:
         """Name the model to use in `models/best.json`."""
         with atomic_write(self.root / "models" / "best.json") as f:
@@ -126,11 +144,14 @@ class Stages:
 
 
 def check_scorer(scorer: Scorer, prompts: Sequence[Prompt]) -> None:
-    """Check one reference answer, so that a missing tool ends the run before the long work and not after it."""
-    for prompt in [p for p in prompts if p.references][:1]:
-        (score,) = scorer.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
-        if score.value is None:
-            raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
+    """Check a reference answer of each checker, so that a missing tool ends the run before the long work."""
+    for checker, mine in checkers(scorer, prompts):
+        for prompt in [p for p in mine if p.references][:1]:
+            (score,) = checker.score([(prompt, Candidate(prompt.id, prompt.references[0].text, source="reference"))])
+            if score.value is None:
+                raise HafsError(f"answers cannot be checked on this machine: {score.reason}", "hafs doctor")
+    if prompts and not checkers(scorer, prompts):
+        raise UsageError(f"nothing checks these {len(prompts)} prompts: {NO_CHECKER}", "`hafs tasks check FILE` looks")
 
 
 def no_groups(report: BuildReport) -> HafsError:

@@ -21,7 +21,11 @@ from hafs.training.packing import Row, TokenGroup
 
 
 class PreferenceObjective:
-    """A loss of the registry, plus `nll_weight` times the winners' mean NLL per token.
+    """A loss of the registry, plus `nll_weight` times the right winners' mean NLL per token.
+
+    A right winner is a candidate that no edge beats and that nobody knows to be wrong; the mean is over the tokens of
+    each, then over the group's winners (Pang et al. 2024, "Iterative Reasoning Preference Optimization", eq. 1, where
+    winners are right by their making). A group without one has no such term.
 
     With `ld_alpha` below 1 an answer's tokens beyond the length of the one it is compared with weigh that much in its
     log-probability (Liu et al. 2024, "Length Desensitization in Direct Preference Optimization", eq. 9).
@@ -60,9 +64,11 @@ class PreferenceObjective:
         else:
             compared = self._desensitised(edges, logps, reference, row, winner, loser) if self.ld_alpha < 1 else edges
             loss = (weight * self._loss(compared, self._strength)).sum()
-        nll = -(weight * edges.winner / edges.winner_length).sum()
+        right, share = winner_tensors(row, logps.dtype)
+        nll = -(share * sums[right] / lengths[right]).sum()
         total = loss + self.nll_weight * nll if self.nll_weight else loss
-        metrics = self._metrics(edges, weight, loss, nll)
+        metrics = self._metrics(edges, weight, loss)
+        metrics["nll"] = (float(nll.detach()), float(share.sum()))
         if self.uses_reference:  # nats a token; it is KL(reference || policy) where the reference sampled the answers
             metrics["kl"] = (float(((before - sums.detach()) / lengths).sum()), len(lengths))
         return total, metrics
@@ -97,7 +103,7 @@ class PreferenceObjective:
         )
 
     @torch.no_grad()
-    def _metrics(self, e: Edges, weight: torch.Tensor, loss: torch.Tensor, nll: torch.Tensor) -> Sums:
+    def _metrics(self, e: Edges, weight: torch.Tensor, loss: torch.Tensor) -> Sums:
         """TRL's names, so that curves from elsewhere can be laid beside these."""
         n = float(weight.sum())
         chosen, rejected = self.beta * e.won, self.beta * e.lost
@@ -112,7 +118,7 @@ class PreferenceObjective:
             "length_preference": torch.sign(chosen - rejected) * torch.sign(e.winner_length - e.loser_length),
         }
         out = {name: (float((weight * value).sum()), n) for name, value in per_edge.items()}
-        return {"loss": (float(loss), n), "nll": (float(nll), n), **out}
+        return {"loss": (float(loss), n), **out}
 
 
 def group_weight(group: TokenGroup) -> float:
@@ -130,6 +136,20 @@ def listwise(loss: Loss, rewards: torch.Tensor, row: Row) -> torch.Tensor:
         losses.append(group_weight(group) * loss(rewards[first : first + n], tiers_of(won, n, ties)))
         first += n
     return torch.stack(losses).sum()
+
+
+def winner_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """(index, weight) of the row's right winners; a group's weights sum to that of the group."""
+    index: list[int] = []
+    weight: list[float] = []
+    first = 0
+    for group in row.groups:
+        winners = group.winners
+        index += [first + i for i in winners]
+        weight += [group_weight(group) / len(winners) for _ in winners]
+        first += len(group.candidates)
+    device = row.lengths.device
+    return torch.tensor(index, device=device, dtype=torch.long), torch.tensor(weight, device=device, dtype=dtype)
 
 
 def edge_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -59,15 +59,30 @@ def plan(
 class Source:
     """Where a loop's prompts come from: `taught` by SFT, `decision` and `checkpoint` prompts, new ones of a family."""
 
-    def __init__(self, config: LoopConfig, checkpoints: int, reported: Sequence[Prompt] = ()) -> None:
+    def __init__(
+        self,
+        config: LoopConfig,
+        checkpoints: int,
+        reported: Sequence[Prompt] = (),
+        near_copy: float = contamination.THRESHOLD,
+    ) -> None:
         """`reported` are the prompts of the benchmarks; what is a near copy of a held-out prompt is counted in `copies`
         and neither taught nor asked. Raises UsageError when there are not enough prompts for what `config` asks."""
         self._config = config
         self._pool = _read(config.prompts) if config.prompts else None
         held = self._take("validation", config.decision_prompts + checkpoints)
         self.decision, self.checkpoint = held[: config.decision_prompts], held[config.decision_prompts :]
-        self._held_out = contamination.Index({p.id: p.text for p in [*held, *reported]})
+        pool = self.trainable()
+        texts = {p.id: p.text for p in [*held, *reported]}
+        self._held_out = contamination.Index(texts, near_copy, (p.text for p in pool))
         self.copies: set[str] = set()
+        self.nearest: contamination.Hit | None = None
+        if pool and not self._no_copies(pool) and self.nearest is not None:
+            raise UsageError(
+                f"every prompt of {config.prompts} that could be trained on is a near copy of a held-out one"
+                f" (similarity {self.nearest.similarity:.2f}: {contamination.side_by_side(self.nearest)})",
+                "`hafs tasks split FILE` keeps copies together; [eval] near_copy says what counts as one",
+            )
         self.taught = self._no_copies(self._take("train", config.sft_prompts))
         self.families = sorted({p.family for p in [*self.taught, *held]})
 
@@ -85,7 +100,9 @@ class Source:
         return self._pool["train"] if self._pool else []
 
     def _no_copies(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        copies = {p.id for p in prompts if self._held_out.hits([("", p.text)])}
+        found = self._held_out.copies(p.text for p in prompts)
+        self.nearest = max([*found.values(), *filter(None, [self.nearest])], key=lambda h: h.similarity, default=None)
+        copies = {p.id for p in prompts if p.text in found}
         self.copies |= copies
         return [p for p in prompts if p.id not in copies]
 

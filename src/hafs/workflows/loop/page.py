@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hafs.evals.attribution import Attribution
 from hafs.evals.compare import Comparison
 from hafs.evals.failures import FailureReport, cluster_table
 from hafs.evals.failures import lead as failures_lead
@@ -75,6 +76,18 @@ class AskedFamilies:
 
 
 @dataclass(frozen=True)
+class Winners:
+    """SFT on the right winners of a round, beside its DPO: its gain on the decision prompts, how much of DPO's gain is
+    the data's, and whether it was kept in DPO's place."""
+
+    name: str
+    model: str
+    gain: Estimate
+    attribution: Attribution
+    kept: bool
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One round: what it began with, asked, trained on and learnt, how far it moved, and what was decided.
 
@@ -94,6 +107,14 @@ class RoundReport:
     skipped: Mapping[str, int] = field(default_factory=dict)
     training: Training | None = None
     changed: Mapping[str, Any] = field(default_factory=dict)
+    winners: Winners | None = None
+
+    @property
+    def kept(self) -> str:
+        """The model that the round promoted: its own, that of SFT on its right winners, or "" for none."""
+        if self.winners is not None and self.winners.kept:
+            return self.winners.name
+        return self.name if self.ruling.action == "promote" else ""
 
 
 @dataclass(frozen=True)
@@ -229,16 +250,20 @@ def scores_table(r: LoopReport) -> Table:
     """A row for each model: pass rates, the change that decided, answer length, and the decision."""
     names = [name for name, _ in _reported(r, r.models[0])]
     rounds = {x.name: x for x in r.rounds}
+    beside = {x.winners.name: x for x in r.rounds if x.winners}
     rows = []
     for m in r.models:
         x = rounds.get(m.name)
+        w = beside.get(m.name)
+        gain = x.gain if x else w.winners.gain if w and w.winners else None
+        done = _done(x) if x else ("promoted" if w.kept == m.name else "beside DPO") if w else "start"
         rows.append(
             (
                 Cell(model_title(m.name), m.model[:8]),
                 *(_rate(m.rates.get(b)) for b in names),
-                Cell(points(x.gain.value), interval(x.gain, change=True)) if x else Cell("-"),
+                Cell(points(gain.value), interval(gain, change=True)) if gain else Cell("-"),
                 Cell("-" if m.tokens is None else f"{m.tokens:.1f}"),
-                Cell(_done(x) if x else "start" if x is None and m.name != "baseline" else "-"),
+                Cell(done if m.name != "baseline" else "-"),
             )
         )
     return Table("", ("Model", *(title(b) for b in names), "Change (points)", "Tokens", "Decision"), tuple(rows))
@@ -251,6 +276,8 @@ def _rate(e: Estimate | None) -> Cell:
 
 
 def _done(x: RoundReport) -> str:
+    if x.winners is not None and x.winners.kept:
+        return f"{model_title(x.winners.name)} promoted in its place"
     return "promoted" if x.ruling.action == "promote" else "rolled back"
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from hafs import tasks
 from hafs.config import Config, override
 from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
-from hafs.evals import Comparison, EvalResult, compare, failures
-from hafs.evals.contamination import refuse_contaminated
+from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
+from hafs.evals.attribution import cheaper
+from hafs.evals.contamination import refuse_contaminated, side_by_side
 from hafs.evals.sealed import refuse_sealed
+from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
 from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
 from hafs.report.gather import agreement, facts, judge_cards, sources, training_of
-from hafs.scorers.run import scorer_for, try_commands
+from hafs.scorers.run import identity, scorer_for, stored_answers, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
@@ -45,13 +47,14 @@ from hafs.workflows.loop.decide import (
     stop,
     target_reached,
 )
-from hafs.workflows.loop.page import AskedFamilies, LoopReport, RoundReport, RoundScore, write_loop_report
+from hafs.workflows.loop.page import AskedFamilies, LoopReport, RoundReport, RoundScore, Winners, write_loop_report
 from hafs.workflows.stages import Say, Stages, check_scorer, no_groups
 
 DECIDES = "decision"
 """The name under which the evaluations that decide are kept."""
 
 STOPPING = (
+    "attribution",
     "max_rounds",
     "patience",
     "min_gain",
@@ -167,8 +170,11 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
-        try_commands(loop.config, [*held, *source.trainable()], source.decision[0].checker)
-        with closing(scorer_for(loop.config, source.decision[0].checker)) as scorer:
+        if source.copies and source.nearest is not None:
+            said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
+            say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
+        try_commands(loop.config, [*held, *source.trainable()])
+        with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
@@ -187,7 +193,8 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
             f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
             "rename the file",
         )
-    return Source(config.loop, _checkpoints(config), [p for found in reported.values() for p in found]), reported
+    benchmarks = [p for found in reported.values() for p in found]
+    return Source(config.loop, _checkpoints(config), benchmarks, config.eval.near_copy), reported
 
 
 def _checkpoints(config: Config) -> int:
@@ -299,6 +306,10 @@ class _Loop:
         training = training_of(name, output)
         signs = signs_of(training.rows, training.kept, len(held)) if training else Signs()
         ruling, comparison = judge_round(kept.decision, new.decision, signs, self.limits, self.level)
+        beside = self._beside(kept, new, ruling, groups, held, config, number) if self.limits.attribution else None
+        if beside is not None:
+            ruling = _with_attribution(ruling, beside[0])
+            state.models.append(beside[1])
         state.models.append(new)
         state.rounds.append(
             RoundReport(
@@ -315,13 +326,44 @@ class _Loop:
                 dict(report.skipped),
                 training,
                 changed,
+                beside[0] if beside else None,
             )
         )
         self.s.say(ruling.reason)
-        if ruling.action == "promote":
-            state.before, state.kept = kept.decision, new
-            s.promote(name, new.path, ruling.reason)
+        if promoted := state.rounds[-1].kept:
+            best = beside[1] if beside and promoted == beside[1].name else new
+            state.before, state.kept = kept.decision, best
+            s.promote(promoted, best.path, ruling.reason)
         return None
+
+    def _beside(
+        self,
+        kept: _Model,
+        new: _Model,
+        ruling: Ruling,
+        groups: Sequence[PreferenceGroup],
+        held: Sequence[Prompt],
+        config: Config,
+        number: int,
+    ) -> tuple[Winners, _Model] | None:
+        """SFT on the right winners of the round's groups, from the same start, evaluated like DPO; None without any.
+
+        It is kept where it may be promoted and DPO is not proven better: it is the cheaper one.
+        """
+        name, s = f"{WINNERS}-{number}", self.s
+        output = s.root / "models" / name
+        path = s.stage(
+            f"dpo-{number}: SFT on winners", lambda: s.teach_winners(kept.path, groups, held, config, output)
+        )
+        if path is None:
+            return None
+        learnt = self._evaluated(name, path)
+        training = training_of(name, output)
+        signs = signs_of(training.rows, training.kept, len(held)) if training else Signs()
+        own, comparison = judge_round(kept.decision, learnt.decision, signs, self.limits, self.level)
+        found = attribute([kept.decision], [learnt.decision], [new.decision])
+        instead = cheaper(found, ruling.action == "promote", own.action == "promote")
+        return Winners(name, learnt.hash, comparison.overall[name].difference, found, instead), learnt
 
     def _asks(self, state: _State, config: Config) -> list[RoundRequest]:
         """What this round asks, by how the kept model fails on the decision prompts."""
@@ -355,10 +397,8 @@ class _Loop:
     def _right(self, model: _Model, asked: Mapping[str, Sequence[Prompt]]) -> dict[str, float]:
         """The share of right answers among the model's scored samples, by family; none for one without a score."""
         counts: dict[str, list[int]] = {}
-        scorer = self.s.scorer
-        ids = [p.id for found in asked.values() for p in found]
-        stored = self.s.store.answers(scorer.name, scorer.version, scorer.arguments, prompt_ids=ids, model=model.hash)
-        for prompt, answers in stored:
+        prompts = [p for found in asked.values() for p in found]
+        for prompt, answers in stored_answers(self.s.store, self.s.scorer, prompts, model=model.hash):
             for _, score in answers:
                 if score is not None and score.passed is not None:
                     count = counts.setdefault(prompt.family, [0, 0])
@@ -392,7 +432,7 @@ class _Loop:
         name = state.rounds[-1].name if state.rounds else ""
         last = sum(t.seconds for t in times if name and name in t.name.replace(":", "").split())
         price = self.limits.price_per_hour / 3600
-        past = [Past(x.name, x.ruling.action == "promote", x.gain, x.signs.overfits) for x in state.rounds]
+        past = [Past(x.name, bool(x.kept), _gain(x), x.signs.overfits) for x in state.rounds]
         return (
             target_reached(state.kept.rates(self.level), self.limits)
             or rounds_done(len(past), self.limits)
@@ -410,7 +450,8 @@ class _Loop:
     def _report(self, state: _State, ruling: Ruling | None) -> Path:
         """Write the page as things stand."""
         start, kept, limits = state.start, state.kept, self.limits
-        back = {x.name for x in state.rounds if x.ruling.action == "roll back"}
+        beside = {x.winners.name for x in state.rounds if x.winners}
+        back = ({x.name for x in state.rounds} | beside) - {x.kept for x in state.rounds}
         before, after = [start.decision, *start.reported], [kept.decision, *kept.reported]
         cost = sum(t.seconds for t in self.s.times()) * limits.price_per_hour / 3600 if limits.price_per_hour else None
         report = LoopReport(
@@ -444,7 +485,7 @@ class _Loop:
         known = {
             **facts({m.name: [m.decision] for m in state.models}),
             **prompts,
-            "scorer": f"{self.s.scorer.name}@{self.s.scorer.version}",
+            "scorer": ", ".join(f"{s['scorer']}@{s['version']}" for s in identity(self.s.scorer, self.source.decision)),
         }
         return Rerun((self.loop.command,), json.dumps(self.loop.to_dict()["settings"], indent=1), known)
 
@@ -509,7 +550,8 @@ def _not_trained_on(
     model = {"the model that it began with": [model_hash(path)]}
     where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
     refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
-    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, **where)
+    near = loop.config.eval.near_copy
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
 
 
 def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
@@ -546,6 +588,20 @@ def _length(result: EvalResult) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _gain(x: RoundReport) -> Estimate:
+    """The change of what the round promoted on the decision prompts; of its DPO where it promoted nothing."""
+    return x.winners.gain if x.winners is not None and x.winners.kept else x.gain
+
+
+def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
+    """The ruling on a round with where its gain comes from, and what is kept in its place."""
+    said = winners.attribution.sentence
+    if not winners.kept:
+        return replace(ruling, reason=f"{ruling.reason} {said}")
+    instead = f"Kept in its place: {model_title(winners.name)}, the cheaper one, than which it is not proven better."
+    return Ruling("promote", ("SFT on winners is as good",), f"{ruling.reason} {said} {instead}")
+
+
 def _plain(x: RoundReport) -> dict[str, Any]:
     """A round as JSON: what it began with, what was decided and why."""
     return {
@@ -561,4 +617,8 @@ def _plain(x: RoundReport) -> dict[str, Any]:
         "asked": [vars(a) for a in x.asked],
         "edges": {s.source: s.edges for s in x.sources},
         "changed": dict(x.changed),
+        "kept": x.kept,
+        "winners": {**vars(x.winners), "gain": vars(x.winners.gain), "attribution": x.winners.attribution.to_dict()}
+        if x.winners
+        else None,
     }
