@@ -76,16 +76,21 @@ def run(forks: Forks, model: Path, out: Path, processes: int, **more: Any) -> bo
 
 
 def same(a: Path, b: Path) -> None:
-    """Equal weights and curves, to the rounding that another order of sums brings."""
+    """Equal weights and curves, to the rounding that another order of sums brings.
+
+    At the first step, where the policy is the reference, the signs of margins are rounding and nothing else.
+    """
+    signs = ("rewards/accuracies", "length_preference")
     one, two = (load_file(str(p / "model" / "model.safetensors")) for p in (a, b))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=2e-6, msg=name)
     logs = [[json.loads(x) for x in (p / "log.jsonl").read_text().splitlines()] for p in (a, b)]
     assert [r["step"] for r in logs[0]] == [r["step"] for r in logs[1]]
     for x, y in zip(*logs, strict=True):
-        assert {k: v for k, v in x.items() if k != "seconds"} == pytest.approx(
-            {k: v for k, v in y.items() if k != "seconds"}, rel=2e-3, abs=2e-4
+        left, right = (
+            {k: v for k, v in row.items() if k != "seconds" and (row["step"] > 1 or k not in signs)} for row in (x, y)
         )
+        assert left == pytest.approx(right, rel=2e-3, abs=2e-4)
 
 
 @pytest.fixture(scope="module")
