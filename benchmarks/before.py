@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from hafs.training.logprobs import CandidateLogps
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 BEFORE = "hafs_before"
 
@@ -41,7 +41,7 @@ def pack(groups: Iterable[TokenGroup], row_tokens: int, shared: bool = True) -> 
     return [row for _, row in rows]
 
 
-def row_of(groups: Sequence[TokenGroup]) -> Row:
+def row_of(groups: Sequence[TokenGroup]) -> PackedRow:
     """Groups side by side in one line."""
     ids: list[int] = []
     positions: list[int] = []
@@ -63,7 +63,7 @@ def row_of(groups: Sequence[TokenGroup]) -> Row:
         blocks.append((first, end))
     candidates = [c for g in groups for c in g.candidates]
     lengths = torch.tensor([len(c) for c in candidates])
-    return Row(
+    return PackedRow(
         torch.tensor([ids]),
         torch.tensor([positions]),
         torch.tensor(where),
@@ -83,7 +83,7 @@ class Before(CandidateLogps):
     def __init__(self, net: Any) -> None:
         super().__init__(net, shared=True)
 
-    def row(self, groups: Sequence[TokenGroup]) -> Row:
+    def row(self, groups: Sequence[TokenGroup]) -> PackedRow:
         """The layout of before."""
         return row_of(groups).to(next(self.net.parameters()).device)
 

@@ -13,7 +13,7 @@ from scipy.special import expit
 from scipy.stats import binom
 
 from hafs.statistics import (
-    Labelled,
+    LabelledMargins,
     Rows,
     bootstrap_mean,
     bradley_terry,
@@ -399,7 +399,7 @@ def test_what_is_certified_holds(edges: int, prompts: int) -> None:
         margins, chance = population(rng, prompts, edges)
         agrees = rng.random(chance.shape) < chance
         names = [str(i) for i in range(prompts) for _ in range(edges)]
-        made = certify(Labelled.of(margins.ravel(), agrees.ravel(), names), 0.75)
+        made = certify(LabelledMargins.of(margins.ravel(), agrees.ravel(), names), 0.75)
         if made.threshold is not None:
             found += 1
             wrong += true_agreement(*big, made.threshold) < 0.75
@@ -418,7 +418,7 @@ def test_what_is_certified_holds_where_the_hard_prompts_were_picked() -> None:
         agrees = rng.random((here.sum(), 3)) < chance[here]
         names = [str(i) for i in np.flatnonzero(here) for _ in range(3)]
         weights = {str(i): float(1 / p[i]) for i in np.flatnonzero(here)}
-        made = certify(Labelled.of(margins[here].ravel(), agrees.ravel(), names, weights), 0.75)
+        made = certify(LabelledMargins.of(margins[here].ravel(), agrees.ravel(), names, weights), 0.75)
         if made.threshold is not None:
             found += 1
             wrong += true_agreement(*big, made.threshold) < 0.75
@@ -430,12 +430,12 @@ def test_nothing_is_certified_of_a_judge_that_tosses_a_coin_or_of_no_labels() ->
     rng = np.random.default_rng(0)
     names = [str(i) for i in range(200)]
     found = sum(
-        certify(Labelled.of(rng.gamma(2, 1, 200), rng.random(200) < 0.5, names)).threshold is not None
+        certify(LabelledMargins.of(rng.gamma(2, 1, 200), rng.random(200) < 0.5, names)).threshold is not None
         for _ in range(50)
     )
     assert found == 0
-    assert certify(Labelled.of([], [], [])).threshold is None
-    sure = certify(Labelled.of(rng.gamma(2, 1, 200), np.ones(200), names))
+    assert certify(LabelledMargins.of([], [], [])).threshold is None
+    sure = certify(LabelledMargins.of(rng.gamma(2, 1, 200), np.ones(200), names))
     assert sure.threshold == pytest.approx(sure.threshold) and sure.agreement == 1.0 and sure.prompts == 200
 
 

@@ -20,7 +20,7 @@ from hafs.provenance.lock import lock, read_lock, reproduce, write_lock
 from hafs.store import Workspace, init_workspace
 from hafs.types import Annotation, Prompt
 from hafs.workflows.loop.ask import RoundRequest, Source
-from hafs.workflows.loop.run import Loop, Outcome, run
+from hafs.workflows.loop.run import Loop, LoopOutcome, run
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
 from run_hafs import hafs, own_cache
 
@@ -35,7 +35,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Workspace, Outcome]:
+def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Workspace, LoopOutcome]:
     """A folder with the tasks, a workspace in which a loop with a bad round has run undisturbed, and its outcome."""
     folder = tmp_path_factory.mktemp("loop")
     write_tasks(folder)
@@ -49,7 +49,7 @@ def table(outcome: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in json.loads(json.dumps(outcome)).items() if k not in ("seconds", "kept_path", "report")}
 
 
-def test_a_bad_round_is_rolled_back_by_itself(done: tuple[Path, Workspace, Outcome]) -> None:
+def test_a_bad_round_is_rolled_back_by_itself(done: tuple[Path, Workspace, LoopOutcome]) -> None:
     _, workspace, outcome = done
     first, second = outcome.rounds
     assert (first["action"], second["action"]) == ("promote", "roll back")
@@ -63,7 +63,9 @@ def test_a_bad_round_is_rolled_back_by_itself(done: tuple[Path, Workspace, Outco
     assert rates["sft"] > rates["baseline"] and rates["dpo-2"] < rates["dpo-1"]
 
 
-def test_the_reference_of_a_round_is_the_model_that_was_promoted_before(done: tuple[Path, Workspace, Outcome]) -> None:
+def test_the_reference_of_a_round_is_the_model_that_was_promoted_before(
+    done: tuple[Path, Workspace, LoopOutcome],
+) -> None:
     _, workspace, outcome = done
     first, second = outcome.rounds
     assert (first["reference"], second["reference"]) == ("sft", "dpo-1")
@@ -76,7 +78,7 @@ def test_the_reference_of_a_round_is_the_model_that_was_promoted_before(done: tu
         assert next(r["loss"] for r in log if "loss" in r) == pytest.approx(0.6931, abs=1e-3)
 
 
-def test_nothing_is_asked_twice_and_what_decides_is_never_learnt(done: tuple[Path, Workspace, Outcome]) -> None:
+def test_nothing_is_asked_twice_and_what_decides_is_never_learnt(done: tuple[Path, Workspace, LoopOutcome]) -> None:
     _, workspace, outcome = done
     with workspace.open_store() as store:
         groups = [g.prompt_id for g in store.groups()]
@@ -90,7 +92,7 @@ def test_nothing_is_asked_twice_and_what_decides_is_never_learnt(done: tuple[Pat
 
 
 def test_repeated_it_does_nothing_and_with_more_rounds_it_goes_on(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     folder, workspace, outcome = done
 
@@ -115,7 +117,7 @@ def test_repeated_it_does_nothing_and_with_more_rounds_it_goes_on(
 
 
 def test_families_that_are_never_right_get_known_answers_off_policy(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     """A model that has not been taught answers nothing right; its own model in place of SFT, one round."""
     folder, *_ = done
@@ -133,7 +135,7 @@ def test_families_that_are_never_right_get_known_answers_off_policy(
 
 
 def test_it_stops_before_a_round_when_the_target_is_reached(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     folder, workspace, _ = done
     copy = tmp_path / "w"
@@ -144,7 +146,7 @@ def test_it_stops_before_a_round_when_the_target_is_reached(
 
 
 def test_a_locked_loop_comes_again_identical(
-    done: tuple[Path, Workspace, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Workspace, LoopOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, workspace, outcome = done
     with workspace.open_store() as store:
@@ -161,7 +163,7 @@ def test_a_locked_loop_comes_again_identical(
 
 
 def test_a_loop_that_had_no_time_for_a_round_comes_again_identical(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     folder, *_ = done
     workspace = init_workspace(tmp_path / "w")
@@ -209,7 +211,7 @@ def test_sealed_prompts_are_refused_before_any_work(where: str, tiny_model: Path
 
 
 def test_a_model_that_was_trained_on_what_decides_or_is_reported_is_refused(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     """Of what decides the very same prompts; a loop's SFT model begins another one, and the page says what is known."""
     folder, workspace, _ = done
@@ -260,7 +262,7 @@ def test_settings_of_a_round_are_laid_over_the_others() -> None:
 
 
 def test_the_command_and_its_page(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, workspace, _ = done
     copy = tmp_path / "w"
@@ -296,7 +298,7 @@ def _toml(settings: dict[str, Any]) -> list[str]:
 
 
 def test_people_and_judges_are_in_the_page(
-    done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     folder, workspace, _ = done
     copy = tmp_path / "w"
@@ -372,7 +374,7 @@ print(json.dumps(ended))
 
 @pytest.mark.slow
 def test_killed_many_times_it_ends_with_the_same_tables(
-    forks: Forks, done: tuple[Path, Workspace, Outcome], tiny_model: Path, tmp_path: Path
+    forks: Forks, done: tuple[Path, Workspace, LoopOutcome], tiny_model: Path, tmp_path: Path
 ) -> None:
     """SIGKILL between two steps or in one, some times, then to the end: decisions, tables and weights are equal."""
     folder, workspace, outcome = done
@@ -396,7 +398,7 @@ def test_killed_many_times_it_ends_with_the_same_tables(
 # the page
 
 
-def test_the_page_has_every_part_and_asks_for_nothing(done: tuple[Path, Workspace, Outcome]) -> None:
+def test_the_page_has_every_part_and_asks_for_nothing(done: tuple[Path, Workspace, LoopOutcome]) -> None:
     outcome = done[2]
     page, twin = outcome.report.read_text(), outcome.report.with_suffix(".md").read_text()
     for part in (
@@ -424,7 +426,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_browser_shows_it_without_a_complaint_or_a_request(
-    done: tuple[Path, Workspace, Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Workspace, LoopOutcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -16,7 +16,7 @@ from conftest import tiny_config, tiny_network
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import UsageError
 from hafs.training import train_dpo
-from hafs.training.estimate import Estimate, Work
+from hafs.training.estimate import RunEstimate, Work
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.packing import TokenGroup
 from hafs.training.plan import Plan, parse_size, plan, to_rich
@@ -123,7 +123,7 @@ def test_a_layer_keeps_what_autograd_keeps(family: str, precision: str, method: 
     config = settings(precision=precision, method=method, lora={"dropout": dropout})
     tokens = 97
     one, two = (kept_by_autograd(family, config, tokens, depth) for depth in (1, 2))
-    estimate = Estimate(Shape.of(tiny_network(family)), config, None, "cpu")
+    estimate = RunEstimate(Shape.of(tiny_network(family)), config, None, "cpu")
     said = sum(estimate.kept(estimate.shape.layers[0], Work(tokens, 1, tokens**2)))
     assert said == pytest.approx(two - one, rel=0.07)
 
@@ -245,7 +245,7 @@ def test_what_is_done_twice_takes_longer(tmp_path: Path) -> None:
     shape, groups = Shape.read(config_only(tmp_path)), equal_groups(4, 60, 3, 60)
 
     def flops(**changes: Any) -> float:
-        return Estimate(shape, settings(row_tokens=64, **changes), groups, "cpu").step_flops()
+        return RunEstimate(shape, settings(row_tokens=64, **changes), groups, "cpu").step_flops()
 
     assert flops() < flops(activation_checkpointing=True)
     assert flops() < flops(two_pass=True)
@@ -255,7 +255,7 @@ def test_what_is_done_twice_takes_longer(tmp_path: Path) -> None:
 
 def test_operations_are_six_a_weight_and_token_in_full(tmp_path: Path) -> None:
     shape = Shape.read(config_only(tmp_path))
-    run = Estimate(shape, settings(method="full"), equal_groups(1, 2, 1, 9), "cpu")
+    run = RunEstimate(shape, settings(method="full"), equal_groups(1, 2, 1, 9), "cpu")
     weights = sum(layer.active for layer in shape.layers)
     assert weights == shape.quantisable
     attention = 3.5 * 4 * 100 * 64 * 2  # both products, forward and 2.5 times that backward; 10 tokens, 2 layers

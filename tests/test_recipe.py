@@ -21,7 +21,7 @@ from hafs.errors import DataError, HafsError, UsageError
 from hafs.models.naming import model_hash
 from hafs.provenance.lock import lock, read_lock, recipe_of, reproduce
 from hafs.store import Workspace, init_workspace
-from hafs.workflows.recipe import Outcome, Recipe, run
+from hafs.workflows.recipe import Recipe, RecipeOutcome, run
 from run_hafs import hafs, lines, own_cache
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.1}
@@ -68,7 +68,7 @@ def models(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Outcome]:
+def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, RecipeOutcome]:
     """A workspace in which the recipe has run undisturbed."""
     space = tmp_path_factory.mktemp("recipe")
     with own_cache(space / "cache"):
@@ -77,7 +77,7 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
 
 
 @pytest.mark.tools
-def test_a_recipe_ends_with_a_table_a_decision_and_a_report(done: tuple[Workspace, Outcome]) -> None:
+def test_a_recipe_ends_with_a_table_a_decision_and_a_report(done: tuple[Workspace, RecipeOutcome]) -> None:
     workspace, outcome = done
     comparison = outcome.comparison
     assert (comparison.reference, list(comparison.models)) == ("sft", ["baseline", "sft", "sft-winners", "dpo"])
@@ -98,7 +98,7 @@ def test_a_recipe_ends_with_a_table_a_decision_and_a_report(done: tuple[Workspac
 
 
 @pytest.mark.tools
-def test_the_prompts_of_the_stages_are_different_ones(done: tuple[Workspace, Outcome]) -> None:
+def test_the_prompts_of_the_stages_are_different_ones(done: tuple[Workspace, RecipeOutcome]) -> None:
     workspace, _ = done
     with workspace.open_store() as store:
         asked = {g.prompt_id for g in store.groups()}
@@ -109,7 +109,7 @@ def test_the_prompts_of_the_stages_are_different_ones(done: tuple[Workspace, Out
 
 
 @pytest.mark.tools
-def test_again_it_is_a_no_op_without_torch(done: tuple[Workspace, Outcome], tiny_model: Path) -> None:
+def test_again_it_is_a_no_op_without_torch(done: tuple[Workspace, RecipeOutcome], tiny_model: Path) -> None:
     workspace, outcome = done
     program = (
         "import json, sys, hafs.tasks\n"
@@ -129,7 +129,7 @@ def test_again_it_is_a_no_op_without_torch(done: tuple[Workspace, Outcome], tiny
 
 
 @pytest.mark.tools
-def test_a_lost_report_is_written_again(done: tuple[Workspace, Outcome], tiny_model: Path) -> None:
+def test_a_lost_report_is_written_again(done: tuple[Workspace, RecipeOutcome], tiny_model: Path) -> None:
     workspace, outcome = done
     before = models(workspace.root)
     outcome.report.unlink()
@@ -227,7 +227,7 @@ def processes_of(cache: Path) -> list[str]:
 @pytest.mark.tools
 @pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same_table(
-    forks: Forks, done: tuple[Workspace, Outcome], tiny_model: Path, cache: Path, tmp_path: Path
+    forks: Forks, done: tuple[Workspace, RecipeOutcome], tiny_model: Path, cache: Path, tmp_path: Path
 ) -> None:
     """SIGKILL between two steps or in one, then to the end; weights and table are those of a quiet run."""
     workspace, outcome = done
@@ -255,7 +255,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_table(
 
 
 @pytest.fixture(scope="module")
-def file(done: tuple[Workspace, Outcome]) -> Path:
+def file(done: tuple[Workspace, RecipeOutcome]) -> Path:
     root = done[0].root
     with own_cache(root.parent / "cache"):
         said = hafs("lock", "-w", root, "--json").ok().json
@@ -264,7 +264,7 @@ def file(done: tuple[Workspace, Outcome]) -> Path:
 
 
 @pytest.mark.tools
-def test_a_lock_holds_every_hash(done: tuple[Workspace, Outcome], file: Path, tiny_model: Path) -> None:
+def test_a_lock_holds_every_hash(done: tuple[Workspace, RecipeOutcome], file: Path, tiny_model: Path) -> None:
     workspace, locked = done[0], read_lock(file)
     assert locked["model"]["hash"] == model_hash(tiny_model) and locked["model"]["template"]
     assert set(locked["data"]) == {"sft", "preferences", "validation", "benchmark small"}
@@ -286,7 +286,9 @@ def test_the_locked_table_comes_again_identical(file: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.tools
-def test_another_table_is_told_from_the_locked_one(file: Path, tmp_path: Path, done: tuple[Workspace, Outcome]) -> None:
+def test_another_table_is_told_from_the_locked_one(
+    file: Path, tmp_path: Path, done: tuple[Workspace, RecipeOutcome]
+) -> None:
     changed = read_lock(file)
     rate = changed["table"]["benchmarks"][0]["rates"]["dpo"]
     rate["value"] = 0.123

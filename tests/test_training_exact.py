@@ -18,7 +18,7 @@ from hafs.training.attention import SHARED_LAYOUT, masks
 from hafs.training.logprobs import CandidateLogps, _plain, self_test
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
-from hafs.training.packing import Row, TokenGroup, fit, pack, shared_row, tokens_of, unshared_row
+from hafs.training.packing import PackedRow, TokenGroup, fit, pack, shared_row, tokens_of, unshared_row
 from hafs.training.reference import ReferenceCache
 from hafs.types import CandidateLabel, Edge
 
@@ -80,7 +80,7 @@ def test_shared_layout_is_the_plain_forward_pass(family: Any, members: list[Toke
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
-def sums(model: CandidateLogps, row: Row) -> torch.Tensor:
+def sums(model: CandidateLogps, row: PackedRow) -> torch.Tensor:
     return row.sums(model(row))
 
 
@@ -188,7 +188,7 @@ def test_the_self_test_switches_a_wrong_layout_off(net: Any, monkeypatch: pytest
     group = TokenGroup(tuple(range(12)), ((40, 41, 42), (50, 51)))
     assert self_test(CandidateLogps(net, shared=True), [group], 1e-4) is True
 
-    def everyone_sees_what_came_before(row: Row, config: Any) -> torch.Tensor:
+    def everyone_sees_what_came_before(row: PackedRow, config: Any) -> torch.Tensor:
         length = row.input_ids.shape[1]
         return torch.ones(length, length, dtype=torch.bool).tril()[None, None]
 

@@ -79,7 +79,7 @@ def _shown(found: Any) -> Any:
     verdict = "The table and every answer are identical." if found.identical else "The table is NOT the locked one."
     outcome = found.outcome
     return Group(
-        to_rich(outcome.comparison) if isinstance(outcome, recipe.Outcome) else closing(outcome),
+        to_rich(outcome.comparison) if isinstance(outcome, recipe.RecipeOutcome) else closing(outcome),
         *table("Different environment", found.environment),
         *table("Different models", found.models),
         *table("Different results", found.differences),

@@ -15,7 +15,7 @@ from hafs.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from hafs.workflows.loop.run import Outcome
+    from hafs.workflows.loop.run import LoopOutcome
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +85,7 @@ def _targets(given: list[str] | None) -> dict[str, float] | None:
     return out
 
 
-def closing(outcome: Outcome) -> RenderableType:
+def closing(outcome: LoopOutcome) -> RenderableType:
     """The scores of every model, what was decided in each round, and where the report is."""
     from rich.console import Group
     from rich.text import Text

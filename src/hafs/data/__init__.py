@@ -4,7 +4,7 @@
 conversations, `rows.py` brings it together and keeps what could not be used.
 """
 
-from hafs.data.columns import ROLES, Columns, Row, asks, column_of, parse_columns, unknown, value_of
+from hafs.data.columns import ROLES, Columns, ColumnsRow, asks, column_of, parse_columns, unknown, value_of
 from hafs.data.examples import example_of, read_examples
 from hafs.data.prompts import prompt_in, read_prompts
 from hafs.data.rows import BadRow, Loaded, load, set_aside
@@ -16,8 +16,8 @@ __all__ = [
     "Asked",
     "BadRow",
     "Columns",
+    "ColumnsRow",
     "Loaded",
-    "Row",
     "answer_of",
     "asked_in",
     "asked_of",

@@ -48,7 +48,7 @@ NEAR: dict[str, tuple[str, ...]] = {
 """Parts of names that hint at what a column is for; they are only ever used to suggest a mapping."""
 
 
-class Row(dict[str, Any]):
+class ColumnsRow(dict[str, Any]):
     """A row that knows which of its columns were read."""
 
     def __init__(self, columns: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Columns:
     names: Mapping[str, Sequence[str]] = field(default_factory=dict)
     without: frozenset[str] = frozenset()
 
-    def apply(self, row: Mapping[str, Any]) -> Row:
+    def apply(self, row: Mapping[str, Any]) -> ColumnsRow:
         """A row under the names that are known here, without what is null. Raises KeyError, ValueError."""
         mapped: dict[str, Any] = {}
         taken = {name.partition(".")[0] for names in self.names.values() for name in names} | self.without
@@ -122,7 +122,7 @@ class Columns:
             plain = plain_name(name)
             known = name not in KNOWN and plain in KNOWN and plain not in row and plain not in mapped
             mapped[plain if known else name] = value
-        return Row({k: v for k, v in mapped.items() if v is not None})
+        return ColumnsRow({k: v for k, v in mapped.items() if v is not None})
 
 
 def parse_columns(text: str | None) -> Columns:
@@ -170,7 +170,7 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "") or "none"
 
 
-def refuse_leftover(row: Row) -> None:
+def refuse_leftover(row: ColumnsRow) -> None:
     """Raise ValueError when a column that asks something was not read, or when the row holds more than text."""
     if pictures := next((name for name in PICTURES if name in row and row[name] not in ("", [], {})), None):
         raise ValueError(f"it holds {pictures}: only text is understood")
@@ -194,7 +194,7 @@ def without_system(row: Mapping[str, Any]) -> bool:
     return (first.get("role") or first.get("from")) == "system" and (first.get("content", first.get("value")) == "")
 
 
-def roles_said(row: Row) -> str:
+def roles_said(row: ColumnsRow) -> str:
     """Which column was read as what, "" where all have the usual names."""
     found = {role: [n for n in names if n in row and n in row.used] for role, names in ROLES.items()}
     if "context" in row and "context" in row.used and found["prompt"] == ["instruction"]:

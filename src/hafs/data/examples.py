@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hafs.data.columns import Columns, Row, column_of, unknown
+from hafs.data.columns import Columns, ColumnsRow, column_of, unknown
 from hafs.data.prompts import prompt_in
 from hafs.data.rows import Loaded, load
 from hafs.data.turns import Asked, answer_of, asked_in, asked_of, conversation_in
@@ -24,7 +24,7 @@ def read_examples(source: str | Path, answers: int = 0, columns: Columns | None 
     return load(source, lambda row: example_in(row, answers), columns, whole=True)
 
 
-def example_in(row: Row, answers: int = 0) -> PreferenceGroup:
+def example_in(row: ColumnsRow, answers: int = 0) -> PreferenceGroup:
     """The example that a row gives. Raises KeyError for a missing column, ValueError for a row that cannot be used."""
     if "text" in row and "references" in row:
         return example_of(prompt_in(row), answers)
@@ -79,7 +79,7 @@ def every_answer(groups: Iterable[PreferenceGroup]) -> list[PreferenceGroup]:
     return out
 
 
-def _conversation(row: Row) -> PreferenceGroup:
+def _conversation(row: ColumnsRow) -> PreferenceGroup:
     """The last answer of a conversation, with all that was said before it."""
     turns, tools = conversation_in(row)
     if turns[-1]["role"] != "assistant":

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hafs.data.columns import Columns, Row, column_of, unknown
+from hafs.data.columns import Columns, ColumnsRow, column_of, unknown
 from hafs.data.rows import Loaded, load
 from hafs.data.turns import Asked, asked_in, is_chat, text_of, tools_of, turns_of
 from hafs.types import Prompt, Reference
@@ -27,7 +27,7 @@ def read_prompts(source: str | Path, columns: Columns | None = None) -> Loaded[P
     """
     answered: list[int] = []
 
-    def parse(row: Row) -> Prompt:
+    def parse(row: ColumnsRow) -> Prompt:
         return prompt_in(row, answered)
 
     found = load(source, parse, columns, plain=True, whole=True)
@@ -39,7 +39,7 @@ def read_prompts(source: str | Path, columns: Columns | None = None) -> Loaded[P
     return found
 
 
-def prompt_in(row: Row, answered: list[int] | None = None) -> Prompt:
+def prompt_in(row: ColumnsRow, answered: list[int] | None = None) -> Prompt:
     """The prompt of a row; an answer that a conversation ends with is left out and noted in `answered`.
 
     Raises KeyError for a missing column, ValueError for a row that cannot be used.
@@ -64,7 +64,7 @@ def prompt_of(asked: Asked, **more: Any) -> Prompt:
     return Prompt(asked.prompt, asked.system, context=context, tools=tools, **more)
 
 
-def _asked(row: Row, answered: list[int] | None) -> Asked:
+def _asked(row: ColumnsRow, answered: list[int] | None) -> Asked:
     name = column_of(row, "messages") or column_of(row, "prompt")
     if not name and not isinstance(row.get("input"), str | list):
         raise ValueError(unknown(row, ["prompt"]))
@@ -73,12 +73,12 @@ def _asked(row: Row, answered: list[int] | None) -> Asked:
         if len(turns) > 1 and turns[-1]["role"] == "assistant":
             if answered is not None:
                 answered.append(1)
-            used, row = row.used, Row({**row, name: turns[:-1]})
+            used, row = row.used, ColumnsRow({**row, name: turns[:-1]})
             row.used = used
     return asked_in(row)
 
 
-def _own(row: Row) -> Asked:
+def _own(row: ColumnsRow) -> Asked:
     """What a row of hafs' own asks: `text`, after the messages of `context` where it has some."""
     earlier = row["context"] if is_chat(row.get("context")) else []
     if not isinstance(row["text"], str) or not (row["text"].strip() or earlier):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from hafs.data.columns import SAY_WHICH, Columns, Row, listed, refuse_leftover, roles_said, without_system
+from hafs.data.columns import SAY_WHICH, Columns, ColumnsRow, listed, refuse_leftover, roles_said, without_system
 from hafs.data.containers import file_rows
 from hafs.errors import DataError
 from hafs.files.jsonl import write_jsonl
@@ -45,7 +45,7 @@ class Loaded(Generic[T]):
 
 def load(
     source: str | Path,
-    parse: Callable[[Row], T],
+    parse: Callable[[ColumnsRow], T],
     columns: Columns | None = None,
     *,
     plain: bool = False,
@@ -67,7 +67,7 @@ def load(
         try:
             if row.problem:
                 raise ValueError(row.problem)
-            given = mapping.apply(row.value) if whole or columns else Row(row.value)
+            given = mapping.apply(row.value) if whole or columns else ColumnsRow(row.value)
             item = parse(given)
             if whole:
                 refuse_leftover(given)

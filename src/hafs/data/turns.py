@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hafs.data.columns import ROLES, Row, column_of, listed
+from hafs.data.columns import ROLES, ColumnsRow, column_of, listed
 from hafs.types import call_text
 
 SPEAKERS = {
@@ -160,7 +160,7 @@ def asked_of(value: Any, system: Any = None, tools: Any = None) -> Asked:
     return Asked(given, json.dumps(turns[:-1], sort_keys=True), turns[-1]["content"], listed_tools)
 
 
-def asked_in(row: Row) -> Asked:
+def asked_in(row: ColumnsRow) -> Asked:
     """What a row asks, by whichever of its columns says so. Raises KeyError when none does, ValueError."""
     conversation, prompt = column_of(row, "messages"), column_of(row, "prompt")
     system, tools = (row.get(column_of(row, role) or role) for role in ("system", "tools"))
@@ -193,7 +193,7 @@ _DIFFER = (
 )
 
 
-def _both(row: Row, conversation: str, prompt: str, system: Any, tools: Any) -> Asked:
+def _both(row: ColumnsRow, conversation: str, prompt: str, system: Any, tools: Any) -> Asked:
     """What is asked by a row with both a prompt and messages, which must say the same."""
     turns = turns_of(row[conversation], conversation)
     if not isinstance(row[prompt], str) or row[prompt] not in [t["content"] for t in turns if t["role"] == "user"]:
@@ -233,7 +233,7 @@ def answer_of(value: Any, name: str, asked: Asked) -> str:
     return call_text(last) if last.get("tool_calls") else str(last["content"])
 
 
-def conversation_in(row: Row) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def conversation_in(row: ColumnsRow) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(messages, tools) of a row that holds a whole conversation, its system text first. Raises as `turns_of`."""
     name = column_of(row, "messages")
     turns = turns_of(row[name], name)

@@ -25,7 +25,7 @@ from hafs.judge.queue import Sample, sample
 from hafs.statistics import (
     Certificate,
     Estimate,
-    Labelled,
+    LabelledMargins,
     bootstrap_mean,
     brier,
     certify,
@@ -293,7 +293,7 @@ def measure(store: Store, evidence: Evidence, *, target: float, level: float, co
     )
 
 
-def labelled(evidence: Evidence, count_ties: bool = False) -> Labelled:
+def labelled(evidence: Evidence, count_ties: bool = False) -> LabelledMargins:
     """The judge's edges that a person decided (or tied, where ties count), for the certificate."""
     margins, agrees, prompts = [], [], []
     for j, o, _, label in evidence.pairs():
@@ -301,7 +301,7 @@ def labelled(evidence: Evidence, count_ties: bool = False) -> Labelled:
             margins.append(abs(o.margin))
             agrees.append(label if o.says == "a" else 1 - label)
             prompts.append(j.prompt_id)
-    return Labelled.of(margins, agrees, prompts, dict(evidence.weights))
+    return LabelledMargins.of(margins, agrees, prompts, dict(evidence.weights))
 
 
 def agreement(

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hafs.data import Asked, BadRow, Row, answer_of, asked_in, column_of, text_of, value_of
+from hafs.data import Asked, BadRow, ColumnsRow, answer_of, asked_in, column_of, text_of, value_of
 from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
 from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
@@ -155,7 +155,7 @@ def parse_group(row: Mapping[str, Any]) -> PreferenceGroup:
 
 def parse_pair(row: Mapping[str, Any]) -> Pair:
     """A pair from a row; raises KeyError for a missing column, ValueError for one that cannot be used."""
-    given = row if isinstance(row, Row) else Row(row)
+    given = row if isinstance(row, ColumnsRow) else ColumnsRow(row)
     asked = asked_in(given)
     better, worse = value_of(given, "chosen"), value_of(given, "rejected")
     return checked_pair(asked, answer_of(better, "chosen", asked), answer_of(worse, "rejected", asked), given)

@@ -46,7 +46,7 @@ class Reproduced:
     `differences` are (what, then, now) of figures of the table and of answers; empty means identical.
     """
 
-    outcome: recipes.Outcome | loops.Outcome
+    outcome: recipes.RecipeOutcome | loops.LoopOutcome
     environment: tuple[tuple[str, str, str], ...] = ()
     models: tuple[tuple[str, str, str], ...] = ()
     differences: tuple[tuple[str, str, str], ...] = ()
@@ -238,7 +238,7 @@ class _Loop:
         return {**done.config, "settings": settings, "model": done.outputs["model"]}
 
     @staticmethod
-    def run(work: Loop, workspace: Workspace, say: Any, progress: Progress) -> loops.Outcome:
+    def run(work: Loop, workspace: Workspace, say: Any, progress: Progress) -> loops.LoopOutcome:
         return loops.run(work, workspace, say, progress)
 
     @staticmethod

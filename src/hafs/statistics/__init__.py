@@ -7,7 +7,7 @@ comparisons, calibration.py probabilities and thresholds to be trusted, ppi.py m
 from hafs.statistics.agreement import cohen_kappa, krippendorff_alpha
 from hafs.statistics.calibration import (
     Certificate,
-    Labelled,
+    LabelledMargins,
     brier,
     certify,
     cross_fitted,
@@ -37,7 +37,7 @@ __all__ = [
     "FEWEST_OF_EITHER",
     "Certificate",
     "Estimate",
-    "Labelled",
+    "LabelledMargins",
     "Regression",
     "Rows",
     "Strengths",

@@ -91,7 +91,7 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bin
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledMargins:
     """Decided edges that a person looked at, flat: the judge's margin (above 0), whether the person agrees (1, 0, or
     0.5 for a tie that counts half), the number of the edge's prompt, and a weight for each prompt.
     """
@@ -104,7 +104,7 @@ class Labelled:
     @classmethod
     def of(
         cls, margins: ArrayLike, agrees: ArrayLike, prompts: Sequence[str], weight_of: dict[str, float] | None = None
-    ) -> Labelled:
+    ) -> LabelledMargins:
         """Prompts by name; they are taken in an order that says nothing about them."""
         names = sorted(set(prompts), key=lambda name: content_id("order", name))
         place = {name: i for i, name in enumerate(names)}
@@ -164,7 +164,7 @@ class Certificate:
     p_value: float
 
 
-def certify(labelled: Labelled, target: float = 0.75, level: float = 0.95, steps: int = 20) -> Certificate:
+def certify(labelled: LabelledMargins, target: float = 0.75, level: float = 0.95, steps: int = 20) -> Certificate:
     """Test thresholds from the strictest down and stop before the first that fails: fixed-sequence testing.
 
     Which thresholds are tested, and in which order, depends on the margins alone, so all claims hold together with
@@ -187,7 +187,7 @@ def certify(labelled: Labelled, target: float = 0.75, level: float = 0.95, steps
     return best or Certificate(None, target, level, None, 0, 1.0)
 
 
-def _sequence(labelled: Labelled, enough: int, steps: int) -> list[float]:
+def _sequence(labelled: LabelledMargins, enough: int, steps: int) -> list[float]:
     """Thresholds, falling: from where `enough` prompts have an edge (or from the lowest) down to the lowest margin."""
     if not len(labelled.margins):
         return []

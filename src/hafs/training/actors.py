@@ -21,7 +21,7 @@ from hafs.errors import UsageError
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards, TokenValues, scalar_head
 from hafs.training.logprobs import CandidateLogps, autocast
-from hafs.training.packing import Row
+from hafs.training.packing import PackedRow
 from hafs.training.run import adapter_config
 
 
@@ -107,7 +107,7 @@ class Actors:
         parts = (f".{POLICY}.", ".value.", "value_head")
         return {n: p for n, p in self.net.named_parameters() if any(part in n for part in parts)}
 
-    def outputs(self, row: Row) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def outputs(self, row: PackedRow) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The policy's log-probabilities of a row's labels; and their values, where they need no pass of their own.
 
         The value head learns from the policy's hidden states and not they from it, so it cannot pull the policy away.

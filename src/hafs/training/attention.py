@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from hafs.training.packing import Row
+from hafs.training.packing import PackedRow
 
 BLOCKS = "hafs_blocks"
 
@@ -63,7 +63,7 @@ def use_blocks(net: Any) -> None:
         net.set_attn_implementation(BLOCKS)
 
 
-def masks(row: Row, config: Any) -> Any:
+def masks(row: PackedRow, config: Any) -> Any:
     """The attention mask of a row in the shared layout for a model of `config`: one, or a dictionary by layer type."""
     form = {"flex_attention": _block_mask, "eager": _added}.get(config._attn_implementation, _boolean)
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
@@ -91,7 +91,7 @@ class _Block:
     mask: torch.Tensor | None
 
 
-def _boolean(row: Row, window: int | None) -> torch.Tensor:
+def _boolean(row: PackedRow, window: int | None) -> torch.Tensor:
     """[1, 1, length, length] bool, and as its attribute `blocks` the row's blocks."""
     assert row.ends is not None
     places = torch.arange(len(row.ends), device=row.ends.device)
@@ -116,20 +116,20 @@ def _triangle(size: int, device: torch.device) -> torch.Tensor:
     return torch.ones(size, size, dtype=torch.bool, device=device).tril()
 
 
-def _added(row: Row, window: int | None) -> torch.Tensor:
+def _added(row: PackedRow, window: int | None) -> torch.Tensor:
     mask = _boolean(row, window)
     dtype = torch.get_default_dtype()
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
 
 
-def _block_mask(row: Row, window: int | None) -> Any:
+def _block_mask(row: PackedRow, window: int | None) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
     length = row.input_ids.shape[1]
     return create_block_mask(_visible(row, window), None, None, length, length, device=str(row.input_ids.device))
 
 
-def _visible(row: Row, window: int | None) -> Callable[..., torch.Tensor]:
+def _visible(row: PackedRow, window: int | None) -> Callable[..., torch.Tensor]:
     """The rule itself, as FlexAttention's `mask_mod(batch, head, query, key)`; the last two are places in the row."""
     ends, positions = row.ends, row.positions[0]
     assert ends is not None

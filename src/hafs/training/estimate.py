@@ -46,7 +46,7 @@ class Work:
     pairs: int
 
 
-class Estimate:
+class RunEstimate:
     """A model with settings and groups: the rows of an epoch, and what they take."""
 
     def __init__(self, shape: Shape, config: TrainConfig, groups: Sequence[TokenGroup] | None, device: str) -> None:
@@ -248,9 +248,9 @@ class Estimate:
         """Operations of one forward pass over all groups."""
         return sum(self._forward(row) + self._head(row) for rows, _ in self.plans for row in rows)
 
-    def with_settings(self, groups: Sequence[TokenGroup] | None, **settings: Any) -> Estimate:
+    def with_settings(self, groups: Sequence[TokenGroup] | None, **settings: Any) -> RunEstimate:
         """The same run with other settings and groups."""
-        return Estimate(self.shape, override(self.config, **settings), groups, self.device)
+        return RunEstimate(self.shape, override(self.config, **settings), groups, self.device)
 
     @property
     def peak(self) -> int:

@@ -16,7 +16,7 @@ from torch import nn
 
 from hafs.models.loading import save_model
 from hafs.training.logprobs import CandidateLogps
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 
 def scalar_head(net: Any) -> nn.Linear:
@@ -39,11 +39,11 @@ class CandidateRewards(CandidateLogps):
             net.score = scalar_head(net)
         self._score: list[Any] = [net.score if head is None else head]  # in a list: registered once, as the net's
 
-    def row(self, groups: Sequence[TokenGroup]) -> Row:
+    def row(self, groups: Sequence[TokenGroup]) -> PackedRow:
         """As for log-probabilities, but with one label more a candidate: its last token is read, too."""
         return super().row([replace(g, candidates=tuple((*c, 0) for c in g.candidates)) for g in groups])
 
-    def forward(self, row: Row) -> torch.Tensor:
+    def forward(self, row: PackedRow) -> torch.Tensor:
         last = self.hidden(row)[row.choice[row.lengths.cumsum(0) - 1]]
         head = self._score[0]
         return head(last.to(head.weight.dtype))[:, 0].to(torch.promote_types(last.dtype, torch.float32))
@@ -56,10 +56,10 @@ class TokenValues(CandidateLogps):
         super().__init__(net, shared)
         self._score: list[Any] = [head]
 
-    def forward(self, row: Row) -> torch.Tensor:
+    def forward(self, row: PackedRow) -> torch.Tensor:
         return self.read(self.hidden(row), row)
 
-    def read(self, hidden: torch.Tensor, row: Row) -> torch.Tensor:
+    def read(self, hidden: torch.Tensor, row: PackedRow) -> torch.Tensor:
         """[labels] values of the row's states, whose hidden states, [choices, width], are these."""
         head = self._score[0]
         values = head(hidden.to(head.weight.dtype))[:, 0].to(torch.promote_types(hidden.dtype, torch.float32))

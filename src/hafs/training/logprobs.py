@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from hafs.errors import UsageError
 from hafs.models.loading import pick_precision
 from hafs.training.attention import masks, takes_shared_layout, use_blocks
-from hafs.training.packing import Row, TokenGroup, shared_row, tokens_of, unshared_row
+from hafs.training.packing import PackedRow, TokenGroup, shared_row, tokens_of, unshared_row
 
 CHUNK = 1 << 22
 
@@ -46,34 +46,34 @@ class CandidateLogps(nn.Module):
         if self.shared:
             use_blocks(causal)
 
-    def row(self, groups: Sequence[TokenGroup]) -> Row:
+    def row(self, groups: Sequence[TokenGroup]) -> PackedRow:
         """The layout that this model takes."""
         row = shared_row(groups) if self.shared else unshared_row(groups)
         return row.to(next(self.net.parameters()).device)
 
-    def forward(self, row: Row) -> torch.Tensor:
+    def forward(self, row: PackedRow) -> torch.Tensor:
         if self.own_head:
             return self._own(row)
         return self.logps(self.hidden(row), row)
 
-    def _inputs(self, row: Row) -> dict[str, Any]:
+    def _inputs(self, row: PackedRow) -> dict[str, Any]:
         """What a forward pass is given, so far as the model takes it."""
         mask = masks(row, self.config) if row.padding is None else row.padding
         given = {"input_ids": row.input_ids, "attention_mask": mask, "use_cache": False}
         takes_positions = row.padding is None or "position_ids" in self._takes or "kwargs" in self._takes
         return {**given, "position_ids": row.positions} if takes_positions else given
 
-    def _own(self, row: Row) -> torch.Tensor:
+    def _own(self, row: PackedRow) -> torch.Tensor:
         """Log-probabilities by the model's own forward pass, head and all."""
         logits = self.net(**self._inputs(row)).logits
         return _pick(logits.reshape(-1, logits.shape[-1])[row.where], row.chosen)[row.choice]
 
-    def hidden(self, row: Row) -> torch.Tensor:
+    def hidden(self, row: PackedRow) -> torch.Tensor:
         """[choices, width] last hidden state before each choice."""
         hidden = self._backbone(**self._inputs(row)).last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])[row.where]
 
-    def logps(self, hidden: torch.Tensor, row: Row) -> torch.Tensor:
+    def logps(self, hidden: torch.Tensor, row: PackedRow) -> torch.Tensor:
         """[labels] log-probability of each label after the row's `hidden`; logits exist for one chunk at a time."""
         return self._picked(hidden, row.chosen)[row.choice]
 

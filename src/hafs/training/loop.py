@@ -22,7 +22,7 @@ from hafs.training.checkpoints import RunDirectory
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.objectives import Objective, Sums, add, means
 from hafs.training.objectives.labels import LabelObjective, mismatched
-from hafs.training.packing import Piece, Row, StepRows, TokenGroup
+from hafs.training.packing import PackedRow, Piece, StepRows, TokenGroup
 from hafs.training.reference import ReferenceCache
 from hafs.training.runner import Runner, Validate, found_in, seed_of
 from hafs.training.sharding import whole
@@ -95,7 +95,7 @@ class Trainer(Runner):
         epoch = step / self.steps_per_epoch
         return {**means(sums), "grad_norm": norm, "learning_rate": rate, "epoch": round(epoch, 4)}
 
-    def _finite(self, loss: torch.Tensor, values: torch.Tensor, row: Row) -> torch.Tensor:
+    def _finite(self, loss: torch.Tensor, values: torch.Tensor, row: PackedRow) -> torch.Tensor:
         """`loss`, if it is a number; else the error that names the groups of the row that it came from."""
         value = float(loss.detach())
         if math.isfinite(value):
@@ -161,7 +161,7 @@ class Trainer(Runner):
         loss, sums = self.objective.loss(values, self._reference_of(whole_row), whole_row)
         return self._finite(loss, values, whole_row), sums
 
-    def _logps(self, row: Row, piece: Piece, step: int) -> torch.Tensor:
+    def _logps(self, row: PackedRow, piece: Piece, step: int) -> torch.Tensor:
         """[labels] of the model in training. Dropout is a matter of seed, step and row alone: not of what ran before,
         nor of which process computes the row."""
         torch.manual_seed(seed_of(self.config.seed, step, piece.index))
@@ -209,7 +209,7 @@ class Trainer(Runner):
         config, processes = self.config, self.crew.num_processes
         return StepRows(groups, config.row_tokens, config.two_pass, processes, self.network.shared)
 
-    def _reference_of(self, row: Row) -> torch.Tensor:
+    def _reference_of(self, row: PackedRow) -> torch.Tensor:
         """The row's reference log-probabilities from the cache; zeros for an objective without a reference."""
         by_token = self.objective.reference_by_token
         if not self.objective.uses_reference or self._reference is None:

@@ -27,7 +27,7 @@ from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, autocast, self_test
 from hafs.training.objectives import Sums, add, means
 from hafs.training.objectives.preference import PreferenceObjective
-from hafs.training.packing import Row, StepRows, TokenGroup, tokens_of
+from hafs.training.packing import PackedRow, StepRows, TokenGroup, tokens_of
 from hafs.training.ppo import Sampled, Sampler
 from hafs.training.run import adapter_config, check_weights, settings_of, tracking
 from hafs.training.runner import Runner, TrainResult, Validate, result_dict, seed_of
@@ -183,7 +183,7 @@ class OnlineDPOTrainer(Runner):
             self.tick()
         return total
 
-    def _before(self, row: Row) -> torch.Tensor:
+    def _before(self, row: PackedRow) -> torch.Tensor:
         """What the reference says of a row's answers, as the objective takes it."""
         if not self.objective.uses_reference:
             return torch.zeros(len(row.lengths), device=row.lengths.device)

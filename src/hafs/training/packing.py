@@ -52,7 +52,7 @@ class TokenGroup:
 
 
 @dataclass(frozen=True)
-class Row:
+class PackedRow:
     """What one forward pass takes, and where each candidate's labels are.
 
     `input_ids`, `positions`: [lines, length]. The shared layout has one line; `ends` [length] and `blocks` are those of
@@ -79,7 +79,7 @@ class Row:
         """[labels] the tokens of all candidates, one candidate after the other."""
         return self.chosen[self.choice]
 
-    def to(self, device: torch.device | str) -> Row:
+    def to(self, device: torch.device | str) -> PackedRow:
         """The row with its tensors on `device`."""
         moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **moved)
@@ -238,7 +238,7 @@ class StepRows:
         return mine
 
 
-def shared_row(groups: Sequence[TokenGroup]) -> Row:
+def shared_row(groups: Sequence[TokenGroup]) -> PackedRow:
     """The token tree of `groups` in one line."""
     tree = tree_of(groups)
     laid = tree.layout()
@@ -249,7 +249,7 @@ def shared_row(groups: Sequence[TokenGroup]) -> Row:
         for candidate in group.candidates:
             for node, token in zip(tree.path(start, candidate[:-1]), candidate, strict=False):
                 choice.append(choices.setdefault((laid.places[node], token), len(choices)))
-    return Row(
+    return PackedRow(
         torch.tensor([laid.tokens]),
         torch.tensor([laid.depths]),
         torch.tensor([place for place, _ in choices]),
@@ -262,7 +262,7 @@ def shared_row(groups: Sequence[TokenGroup]) -> Row:
     )
 
 
-def unshared_row(groups: Sequence[TokenGroup]) -> Row:
+def unshared_row(groups: Sequence[TokenGroup]) -> PackedRow:
     """One right-padded line per candidate, prompt and all; each unique candidate is still computed once."""
     lines = [(g.prompt, c) for g in groups for c in g.candidates]
     width = max(len(p) + len(c) - 1 for p, c in lines)
@@ -278,7 +278,9 @@ def unshared_row(groups: Sequence[TokenGroup]) -> Row:
     positions = torch.arange(width).expand(len(lines), -1)
     labels = torch.tensor([token for _, c in lines for token in c])
     each = torch.arange(len(labels))
-    return Row(ids, positions, torch.tensor(where), labels, each, *_owners(groups), tuple(groups), padding=padding)
+    return PackedRow(
+        ids, positions, torch.tensor(where), labels, each, *_owners(groups), tuple(groups), padding=padding
+    )
 
 
 def _owners(groups: Sequence[TokenGroup]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ from torch import nn
 
 from hafs.config import TrainConfig
 from hafs.errors import UsageError
-from hafs.training.estimate import Estimate
+from hafs.training.estimate import RunEstimate
 from hafs.training.packing import TokenGroup, fit
 from hafs.training.shapes import Shape
 
@@ -106,7 +106,7 @@ def plan(
     if limit is None and device == "cuda" and not cuda:
         raise UsageError("there is no CUDA device here to plan for", "give the memory of the card, as 16GB")
     shape = Shape.read(model_path)
-    run = Estimate(shape, config, groups, device)
+    run = RunEstimate(shape, config, groups, device)
     memory, available = run.memory(), limit if limit is not None else _available(device)
     speed = _throughput(shape, run.precision, device, run.longest) if groups and (device == "cpu" or cuda) else None
     reference = run.reference_flops() / speed if speed and uses_reference else 0.0 if speed else None
@@ -184,10 +184,10 @@ def _throughput(shape: Shape, precision: str, device: str, rows: int, seconds: f
 
 # What to change when it does not fit.
 
-_Change = tuple[str, Callable[[Estimate], Estimate]]
+_Change = tuple[str, Callable[[RunEstimate], RunEstimate]]
 
 
-def _advice(run: Estimate, available: int) -> list[str]:
+def _advice(run: RunEstimate, available: int) -> list[str]:
     """Each setting that would help with what it saves, the largest saving first; then which of them together fit."""
     now = run.peak
     single = [(now - change(run).peak, text) for text, change in _changes(run)]
@@ -209,7 +209,7 @@ def _advice(run: Estimate, available: int) -> list[str]:
     return [*advice, f"this fits, with {size_text(best.peak)}: {', '.join(text for text, _ in chosen)}"]
 
 
-def _apply(run: Estimate, changes: Sequence[_Change]) -> Estimate | None:
+def _apply(run: RunEstimate, changes: Sequence[_Change]) -> RunEstimate | None:
     """The run with changes made one after the other; None when one of them needs another that is not there."""
     for text, change in changes:
         if text not in [t for t, _ in _changes(run)]:
@@ -218,7 +218,7 @@ def _apply(run: Estimate, changes: Sequence[_Change]) -> Estimate | None:
     return run
 
 
-def _changes(run: Estimate) -> Iterator[_Change]:
+def _changes(run: RunEstimate) -> Iterator[_Change]:
     """The settings of `run` that could be changed, those first that change least in the result."""
     config, groups = run.config, run.given
     if not config.activation_checkpointing:

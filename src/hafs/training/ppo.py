@@ -29,7 +29,7 @@ from hafs.training.advantages import adapted_kl_weight, flat, gae, grpo, padded,
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.data import record_data
 from hafs.training.logprobs import CandidateLogps, self_test
-from hafs.training.packing import Row, StepRows, TokenGroup, tokens_of
+from hafs.training.packing import PackedRow, StepRows, TokenGroup, tokens_of
 from hafs.training.run import check_weights, settings_of, tracking
 from hafs.training.runner import Runner, TrainResult, Validate, found_in, result_dict, seed_of
 from hafs.training.saving import save_checked
@@ -81,7 +81,7 @@ class Batch:
     `sampled` is NaN where the policy itself, as computed here, sampled the token.
     """
 
-    row: Row
+    row: PackedRow
     scores: torch.Tensor
     sampled: torch.Tensor
     old: torch.Tensor
@@ -606,7 +606,7 @@ def _save_policy(trainer: PPOTrainer, path: Path, tokenizer: Any, output: Path) 
     save_checked(net, tokenizer, config, output, trainer.actors.policy, groups)
 
 
-def _known(rollouts: Sequence[Rollout], row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+def _known(rollouts: Sequence[Rollout], row: PackedRow) -> tuple[torch.Tensor, torch.Tensor]:
     """What is known of a row's answers before any pass: their scores, and their tokens' `Batch.sampled`."""
     told = [logps for r in rollouts for logps in r.logps]
     sampled = [

@@ -53,7 +53,7 @@ class Recipe:
 
 
 @dataclass
-class Outcome:
+class RecipeOutcome:
     """What came of a recipe: the comparison, the promoted model's name and directory, the report, seconds by stage, and
     how much of the gain is the data's (None where no winner could be taught)."""
 
@@ -90,7 +90,7 @@ class Outcome:
         return {**self.to_dict(), **inside}
 
     @classmethod
-    def of_record(cls, row: Mapping[str, Any], root: Path) -> Outcome:
+    def of_record(cls, row: Mapping[str, Any], root: Path) -> RecipeOutcome:
         """The inverse of `record`; a whole path of an older record means the same place below `root` where it is."""
         stages = tuple(Stage(name, seconds) for name, seconds in row["seconds"].items())
         comparison = Comparison.from_dict(row["comparison"])
@@ -106,7 +106,7 @@ def _below(root: Path, path: Path, parts: int) -> Path:
     return here if here.exists() else path
 
 
-def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
+def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> RecipeOutcome:
     """Run `recipe` in `workspace`, or finish it, or return its outcome at once when it is done.
 
     Raises HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
@@ -115,7 +115,7 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
         known = store.get_run(store.start_run("recipe", recipe.to_dict()))
         assert known is not None
         if known.status == "finished":
-            outcome = Outcome.of_record(known.outputs, workspace.root)
+            outcome = RecipeOutcome.of_record(known.outputs, workspace.root)
             if outcome.report.is_file():
                 return outcome
         with closing(scorer_for(recipe.config)) as scorer:
@@ -126,7 +126,7 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
         return outcome
 
 
-def _run(s: Stages, recipe: Recipe) -> Outcome:
+def _run(s: Stages, recipe: Recipe) -> RecipeOutcome:
     config = recipe.config
     taught, asked, held = prompts_of(recipe)
     check_scorer(s.scorer, taught)
@@ -163,7 +163,7 @@ def _run(s: Stages, recipe: Recipe) -> Outcome:
     title = f"hafs {recipe.name}: {', '.join(model_title(name) for name in results)}"
     data = gather_report(title, results, comparison, models, groups, report.skipped, s.times(), rerun)
     page, _ = write_report(data, s.root / "report.html")
-    return Outcome(comparison, promoted, path, page, s.times(), attribution.to_dict() if attribution else None)
+    return RecipeOutcome(comparison, promoted, path, page, s.times(), attribution.to_dict() if attribution else None)
 
 
 def decide(comparison: Comparison, attribution: Attribution | None) -> tuple[str, Comparison]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hafs.data import ROLES, Columns, Row, asks, column_of, is_chat, load, unknown, write_rows
+from hafs.data import ROLES, Columns, ColumnsRow, asks, column_of, is_chat, load, unknown, write_rows
 from hafs.errors import DataError, UsageError
 from hafs.preferences.formats import shapes
 from hafs.preferences.formats.shapes import Said
@@ -44,26 +44,26 @@ class Format:
     """A format of rows: how to know one, to read one and to write a group; `keeps` names FEATURES that it can hold."""
 
     about: str
-    knows: Callable[[Row], bool]
-    read: Callable[[Row], Said]
+    knows: Callable[[ColumnsRow], bool]
+    read: Callable[[ColumnsRow], Said]
     write: Callable[[PreferenceGroup], list[dict[str, Any]]]
     keeps: frozenset[str]
 
 
-def _has(*columns: str) -> Callable[[Row], bool]:
+def _has(*columns: str) -> Callable[[ColumnsRow], bool]:
     return lambda row: all(c in row for c in columns)
 
 
-def _roles(*roles: str) -> Callable[[Row], bool]:
+def _roles(*roles: str) -> Callable[[ColumnsRow], bool]:
     return lambda row: all(any(name in row for name in ROLES[role]) for role in roles)
 
 
-def _label(row: Row) -> bool:
+def _label(row: ColumnsRow) -> bool:
     """Whether a row has one answer and a label of it."""
     return _roles("label")(row) and (_roles("completion")(row) or _roles("messages")(row))
 
 
-def _is_implicit(row: Row) -> bool:
+def _is_implicit(row: ColumnsRow) -> bool:
     """Whether the prompt can only be inside the answers: no column is left that could be it."""
     return "chosen" in row and "rejected" in row and not asks(row) and not set(row) - _IMPLICIT
 
@@ -179,7 +179,7 @@ FORMATS: dict[str, Format] = {
 """Formats by name, in the order in which they are tried."""
 
 
-def detect(row: Row) -> str:
+def detect(row: ColumnsRow) -> str:
     """The name of the first format that knows a row."""
     return next(name for name, f in FORMATS.items() if f.knows(row))
 
@@ -193,7 +193,7 @@ def read_preferences(path: str | Path, format: str = "", columns: Columns | None
     if format:
         _known(format)
 
-    def parse(row: Row) -> tuple[str, Said]:
+    def parse(row: ColumnsRow) -> tuple[str, Said]:
         name = format or detect(row)
         if name == "trl":
             _all_there(row)
@@ -212,7 +212,7 @@ def read_preferences(path: str | Path, format: str = "", columns: Columns | None
     return found
 
 
-def _all_there(row: Row) -> None:
+def _all_there(row: ColumnsRow) -> None:
     """Raise ValueError, with the columns that were found and a mapping, for a row that is of no known format."""
     missing = [] if asks(row) else ["prompt"]
     labelled = column_of(row, "label") or (column_of(row, "completion") and not column_of(row, "chosen"))

@@ -11,7 +11,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hafs.data import Asked, Row, answer_of, asked_in, asked_of, column_of, conversation_in, text_of, turns_of, value_of
+from hafs.data import (
+    Asked,
+    ColumnsRow,
+    answer_of,
+    asked_in,
+    asked_of,
+    column_of,
+    conversation_in,
+    text_of,
+    turns_of,
+    value_of,
+)
 from hafs.preferences.pairs import Label, Pair, checked_pair, messages, parse_group, parse_pair, to_pairs, weight_of
 from hafs.types import PreferenceGroup
 
@@ -26,7 +37,7 @@ def assistant(text: str) -> list[dict[str, Any]]:
 # ---- hafs' own groups, and TRL's rows
 
 
-def read_group(row: Row) -> Said:
+def read_group(row: ColumnsRow) -> Said:
     return [parse_group(row)]
 
 
@@ -34,7 +45,7 @@ def write_group(group: PreferenceGroup) -> list[dict[str, Any]]:
     return [group.to_dict()]
 
 
-def read_pair(row: Row) -> Said:
+def read_pair(row: ColumnsRow) -> Said:
     return [parse_pair(row)]
 
 
@@ -46,7 +57,7 @@ def write_chat(group: PreferenceGroup) -> list[dict[str, Any]]:
     return to_pairs(group, conversational=True)
 
 
-def read_implicit(row: Row) -> Said:
+def read_implicit(row: ColumnsRow) -> Said:
     """The prompt is what chosen and rejected begin with alike, as TRL's `extract_prompt` finds it."""
     chosen, rejected = row["chosen"], row["rejected"]
     if isinstance(chosen, str) and isinstance(rejected, str):
@@ -75,7 +86,7 @@ _GOOD = {"true", "1", "good", "up", "thumbs_up", "thumbs up", "👍", "desirable
 _BAD = {"false", "0", "-1", "bad", "down", "thumbs_down", "thumbs down", "👎", "undesirable", "rejected", "negative"}
 
 
-def read_unpaired(row: Row) -> Said:
+def read_unpaired(row: ColumnsRow) -> Said:
     """A prompt, one answer and whether it is good; or a conversation whose last answer is."""
     value = value_of(row, "label")
     word = "true" if value is True else "false" if value is False else str(value).strip().lower().removesuffix(".0")
@@ -89,7 +100,7 @@ def read_unpaired(row: Row) -> Said:
     return [Label(asked, text, word in _GOOD, weight_of(row.get("weight")), text_of(row.get("source"), "source"))]
 
 
-def _last_answer(row: Row) -> tuple[Asked, str]:
+def _last_answer(row: ColumnsRow) -> tuple[Asked, str]:
     """What is asked by a conversation that ends with an answer, and that answer."""
     turns, tools = conversation_in(row)
     if turns[-1]["role"] != "assistant":
@@ -118,7 +129,7 @@ def write_unpaired(group: PreferenceGroup) -> list[dict[str, Any]]:
 # ---- ranked lists (NeMo-RL)
 
 
-def read_ranked(row: Row) -> Said:
+def read_ranked(row: ColumnsRow) -> Said:
     """`{"context": messages, "completions": [{"rank": 0, "completion": messages}, …]}`, rank 0 is best."""
     asked = asked_of(row["context"], row.get("system"), row.get("tools"))
     ranked = []
@@ -155,7 +166,7 @@ def write_ranked(group: PreferenceGroup) -> list[dict[str, Any]]:
 # ---- OpenAI and Together
 
 
-def read_openai(row: Row) -> Said:
+def read_openai(row: ColumnsRow) -> Said:
     """`{"input": {"messages", "tools"}, "preferred_output": messages, "non_preferred_output": messages}`."""
     asked = asked_of(row["input"]["messages"], None, row["input"].get("tools"))
     better, worse = (answer_of(row[name], name, asked) for name in ("preferred_output", "non_preferred_output"))
@@ -175,7 +186,7 @@ def write_openai(group: PreferenceGroup) -> list[dict[str, Any]]:
 # ---- ms-swift
 
 
-def read_swift(row: Row) -> Said:
+def read_swift(row: ColumnsRow) -> Said:
     """`{"messages": …}` with the better answer last, and `rejected_response` (a text) or `rejected_messages`."""
     asked, better = _last_answer(row)
     return [checked_pair(asked, better, answer_of(value_of(row, "rejected"), "rejected", asked), row)]
@@ -215,7 +226,7 @@ def write_sharegpt(group: PreferenceGroup) -> list[dict[str, Any]]:
 # ---- UltraFeedback, binarised
 
 
-def read_ultrafeedback(row: Row) -> Said:
+def read_ultrafeedback(row: ColumnsRow) -> Said:
     """`{"prompt", "prompt_id", "chosen": messages, "rejected": messages, "score_chosen", "score_rejected"}`."""
     if isinstance(row["chosen"], str):
         return read_pair(row)
@@ -248,7 +259,7 @@ def write_ultrafeedback(group: PreferenceGroup) -> list[dict[str, Any]]:
 SPEAKS = re.compile(r"\n\n(Human|Assistant): ?")
 
 
-def read_hh(row: Row) -> Said:
+def read_hh(row: ColumnsRow) -> Said:
     """Two transcripts, "\\n\\nHuman: …\\n\\nAssistant: …", that are alike up to the last answer."""
     sides = []
     for name in ("chosen", "rejected"):
@@ -282,7 +293,7 @@ def write_hh(group: PreferenceGroup) -> list[dict[str, Any]]:
 # ---- exports of annotation tools
 
 
-def read_argilla(row: Row) -> Said:
+def read_argilla(row: ColumnsRow) -> Said:
     """A record of Argilla 2: `{"fields": {"prompt", …}, "responses": {question: [{"value", "user_id"}]}}`.
 
     A ranking names fields, best first (or as `{"value", "rank"}`); a label names the better of two fields.
@@ -333,7 +344,7 @@ def write_argilla(group: PreferenceGroup) -> list[dict[str, Any]]:
     return rows
 
 
-def read_labelstudio(row: Row) -> Said:
+def read_labelstudio(row: ColumnsRow) -> Said:
     """A task of Label Studio's JSON export with "pairwise" or "ranker" results on `data`'s answers."""
     data = row["data"]
     asked = asked_of(data["prompt"], data.get("system"))
@@ -356,7 +367,7 @@ def read_labelstudio(row: Row) -> Said:
     return found
 
 
-def _compared(result: Row, names: list[str]) -> list[tuple[str, str]]:
+def _compared(result: ColumnsRow, names: list[str]) -> list[tuple[str, str]]:
     value = result.get("value", {})
     if result.get("type") == "pairwise" and value.get("selected") in ("left", "right"):
         to = str(result.get("to_name", "")).split(",")

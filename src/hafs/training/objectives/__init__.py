@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from hafs.training.logprobs import CandidateLogps
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 Sums = dict[str, tuple[float, float]]
 """Metric name -> (weighted sum, total weight); rows add up, the mean is taken once a step."""
@@ -41,7 +41,7 @@ class Objective(Protocol):
         """What the losses of a step's rows are divided by (a property of all its groups together)."""
         ...
 
-    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: PackedRow) -> tuple[torch.Tensor, Sums]:
         """The summed loss of a row (before normalising) and its metrics; `logps` are [labels] in nats."""
         ...
 

@@ -17,7 +17,7 @@ from hafs.errors import UsageError
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.losses import Labelled, Loss, Strength
 from hafs.training.objectives import Sums
-from hafs.training.packing import Row, TokenGroup, fit
+from hafs.training.packing import PackedRow, TokenGroup, fit
 
 
 class LabelObjective:
@@ -49,7 +49,7 @@ class LabelObjective:
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return sum(abs(w) for g in groups for w in label_weights(g)) or 1.0
 
-    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: PackedRow) -> tuple[torch.Tensor, Sums]:
         signed = torch.tensor([w for g in row.groups for w in label_weights(g)], device=logps.device, dtype=logps.dtype)
         weight, good = signed.abs(), signed > 0
         sums = row.sums(logps)

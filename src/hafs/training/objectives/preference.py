@@ -17,7 +17,7 @@ from hafs.errors import UsageError
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.losses import Edges, Loss, Strength, tiers_of
 from hafs.training.objectives import Sums
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 
 class PreferenceObjective:
@@ -54,7 +54,7 @@ class PreferenceObjective:
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return sum(map(group_weight, groups))
 
-    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: PackedRow) -> tuple[torch.Tensor, Sums]:
         winner, loser, weight, p = edge_tensors(row, logps.dtype)
         sums, lengths = row.sums(logps), row.lengths.to(logps.dtype)
         before = row.sums(reference) if self.reference_by_token else reference
@@ -78,7 +78,7 @@ class PreferenceObjective:
         e: Edges,
         logps: torch.Tensor,
         reference: torch.Tensor,
-        row: Row,
+        row: PackedRow,
         winner: torch.Tensor,
         loser: torch.Tensor,
     ) -> Edges:
@@ -126,7 +126,7 @@ def group_weight(group: TokenGroup) -> float:
     return sum(e.weight for e in group.edges) / len(group.edges) if group.edges else 1.0
 
 
-def listwise(loss: Loss, rewards: torch.Tensor, row: Row) -> torch.Tensor:
+def listwise(loss: Loss, rewards: torch.Tensor, row: PackedRow) -> torch.Tensor:
     """The sum over a row's groups of a listwise loss of their candidates' `rewards` [candidates], by group weight."""
     losses, first = [], 0
     for group in row.groups:
@@ -138,7 +138,7 @@ def listwise(loss: Loss, rewards: torch.Tensor, row: Row) -> torch.Tensor:
     return torch.stack(losses).sum()
 
 
-def winner_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+def winner_tensors(row: PackedRow, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """(index, weight) of the row's right winners; a group's weights sum to that of the group."""
     index: list[int] = []
     weight: list[float] = []
@@ -152,7 +152,7 @@ def winner_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Te
     return torch.tensor(index, device=device, dtype=torch.long), torch.tensor(weight, device=device, dtype=dtype)
 
 
-def edge_tensors(row: Row, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+def edge_tensors(row: PackedRow, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(winner index, loser index, weight, p) of a row's edges; a group's weights sum to that of the group."""
     winner: list[int] = []
     loser: list[int] = []

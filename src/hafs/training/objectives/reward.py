@@ -14,7 +14,7 @@ from hafs.training.heads import CandidateRewards
 from hafs.training.losses import plackett_luce
 from hafs.training.objectives import Sums
 from hafs.training.objectives.preference import edge_tensors, group_weight, listwise
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 
 class RewardObjective:
@@ -45,7 +45,7 @@ class RewardObjective:
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return sum(map(group_weight, groups))
 
-    def loss(self, rewards: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+    def loss(self, rewards: torch.Tensor, reference: torch.Tensor, row: PackedRow) -> tuple[torch.Tensor, Sums]:
         """`rewards` are [candidates]; there is no reference."""
         winner, loser, weight, p = edge_tensors(row, rewards.dtype)
         won, lost = rewards[winner], rewards[loser]

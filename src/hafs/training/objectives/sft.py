@@ -8,7 +8,7 @@ import torch
 
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.objectives import Sums
-from hafs.training.packing import Row, TokenGroup
+from hafs.training.packing import PackedRow, TokenGroup
 
 
 class SFTObjective:
@@ -26,6 +26,6 @@ class SFTObjective:
     def normaliser(self, groups: Sequence[TokenGroup]) -> float:
         return float(sum(len(c) for g in groups for c in g.candidates))
 
-    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: Row) -> tuple[torch.Tensor, Sums]:
+    def loss(self, logps: torch.Tensor, reference: torch.Tensor, row: PackedRow) -> tuple[torch.Tensor, Sums]:
         nll = -logps.sum()
         return nll, {"loss": (float(nll.detach()), float(row.lengths.sum()))}

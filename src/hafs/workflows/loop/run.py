@@ -87,7 +87,7 @@ class Loop:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LoopOutcome:
     """What came of a loop: the kept model, why it stopped, one decision a round, the pass rates of every model by
     benchmark, the comparison of the kept model with the start (None when that is the same one), and the report."""
 
@@ -115,7 +115,7 @@ class Outcome:
         return {**self.to_dict(), **inside}
 
     @classmethod
-    def of_record(cls, row: Mapping[str, Any], root: Path) -> Outcome:
+    def of_record(cls, row: Mapping[str, Any], root: Path) -> LoopOutcome:
         """The inverse of `record`."""
         ruling = Ruling(**{**row["stop"], "rules": tuple(row["stop"]["rules"])})
         paths = {name: root / row[name] for name in ("kept_path", "report")}
@@ -152,7 +152,7 @@ class _State:
     rounds: list[RoundReport] = field(default_factory=list)
 
 
-def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> Outcome:
+def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> LoopOutcome:
     """Run the loop in `workspace`, or finish it, or return its outcome at once when it is done.
 
     Raises UsageError for settings that cannot be followed, for sealed prompts and for held-out ones that the model was
@@ -164,7 +164,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         known = store.get_run(store.start_run("loop", loop.to_dict()))
         assert known is not None
         if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
-            return Outcome.of_record(known.outputs, workspace.root)
+            return LoopOutcome.of_record(known.outputs, workspace.root)
         source, reported = prompts_of(loop.config)
         benchmarks = [p for found in reported.values() for p in found]
         held = [*source.decision, *source.checkpoint]
@@ -224,7 +224,7 @@ class _Loop:
                 f"the target names {unknown[0]!r}, which is not evaluated", f"use one of: {', '.join(self.sets)}"
             )
 
-    def run(self) -> Outcome:
+    def run(self) -> LoopOutcome:
         check_scorer(self.s.scorer, [*self.source.taught, *self.source.decision])
         state = self._start()
         while (ruling := self._stops(state)) is None:
@@ -236,7 +236,7 @@ class _Loop:
         page = self._report(state, ruling)
         kept = state.kept
         comparison = self._comparison(state)
-        return Outcome(
+        return LoopOutcome(
             kept.name,
             kept.path,
             kept.hash,
