@@ -80,9 +80,10 @@ def done(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
 def test_a_recipe_ends_with_a_table_a_decision_and_a_report(done: tuple[Workspace, RecipeOutcome]) -> None:
     workspace, outcome = done
     comparison = outcome.comparison
-    assert (comparison.reference, list(comparison.models)) == ("sft", ["baseline", "sft", "sft-winners", "dpo"])
+    names = ["baseline", "sft", "sft-winners", "dpo"]  # what kept step 0 has no column of its own
+    assert comparison.reference == "sft" and {*comparison.models, *comparison.same} == set(names)
     rates = comparison.benchmarks[0].rates
-    assert [rates[m].n for m in comparison.models] == [5, 5, 5, 5]
+    assert [rates[m].n for m in names] == [5, 5, 5, 5]
     assert outcome.promoted == "dpo" if comparison.promote else outcome.promoted in ("sft", "sft-winners")
     said = outcome.to_dict()
     assert said["gain"] == comparison.overall["dpo"].difference.value and said["low"] <= said["gain"] <= said["high"]
@@ -268,8 +269,8 @@ def test_a_lock_holds_every_hash(done: tuple[Workspace, RecipeOutcome], file: Pa
     workspace, locked = done[0], read_lock(file)
     assert locked["model"]["hash"] == model_hash(tiny_model) and locked["model"]["template"]
     assert set(locked["data"]) == {"sft", "preferences", "validation", "benchmark small"}
-    assert set(locked["models"]) == {"sft", "dpo"} and all(locked["models"].values())
-    assert set(locked["answers"]) == {f"{m} on small" for m in ("baseline", "sft", "dpo")}
+    assert set(locked["models"]) == {"sft", "sft-winners", "dpo"} and all(locked["models"].values())
+    assert set(locked["answers"]) == {f"{m} on small" for m in done[1].comparison.models}
     assert locked["environment"]["packages"]["torch"] and locked["environment"]["tools"]["asar"]
     assert recipe_of(locked["recipe"]) == tiny_recipe(str(tiny_model))
     with workspace.open_store() as store:
