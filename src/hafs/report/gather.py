@@ -15,7 +15,7 @@ from hafs.evals.words import interval, percent
 from hafs.preferences.ranking import rank
 from hafs.report import Pairs, PairSource, ReportData, Rerun, Stage, Training, differing_examples, failures_by_cause
 from hafs.scorers import Scorer
-from hafs.scorers.run import stored_answers
+from hafs.scorers.run import checkers, stored_answers
 from hafs.statistics import bootstrap_mean
 from hafs.store import Store
 from hafs.types import PreferenceGroup, Ranking
@@ -92,13 +92,15 @@ def agreement(store: Store, scorer: Scorer) -> tuple[str, ...]:
     if not people:
         return ()
     orders = {prompt: {who: _order(r) for who, r in by.items()} for prompt, by in people.items()}
-    checked = stored_answers(store, scorer, list(store.prompts(ids=list(people))))
+    prompts = list(store.prompts(ids=list(people)))
+    names_of = [s.name for s, _ in checkers(scorer, prompts)]
+    checked = stored_answers(store, scorer, prompts)
     machine = {prompt.id: _order(rank(found)) for prompt, found in checked if found}
     with_machine = [(p, o, machine[p]) for p, by in orders.items() if p in machine for o in by.values()]
     among = [(p, a, b) for p, by in orders.items() for a, b in combinations(by.values(), 2)]
     names = {who for by in orders.values() for who in by}
     lines = [f"{len(names)} {'person' if len(names) == 1 else 'people'} ranked the answers to {len(people)} prompts."]
-    checker = "each prompt's checker" if scorer.name == "automatic" else f"the checker {scorer.name}"
+    checker = f"the checker {names_of[0]}" if len(names_of) == 1 else "each prompt's checker"
     sides = ((f"people and {checker}", with_machine), ("two people", among))
     return (*lines, *(line for who, found in sides if (line := _agreed(who, found))))
 
