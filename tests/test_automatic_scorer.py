@@ -53,8 +53,12 @@ def test_each_row_is_checked_by_its_own_checker_in_any_order() -> None:
             assert [s.candidate_id for s in scores] == [c.id for _, c in order]
             found = {(s.candidate_id, s.scorer, s.passed) for s in scores}
             assert {(scorer, passed) for _, scorer, passed in found} == {
-                ("text", True), ("text", False), ("exact", True), ("exact", False), ("automatic", None)
-            }  # fmt: skip
+                ("text", True),
+                ("text", False),
+                ("exact", True),
+                ("exact", False),
+                ("automatic", None),
+            }
         assert {s.reason for s in scores if s.value is None} == {NO_CHECKER} and '"checker": ' in NO_CHECKER
 
 

@@ -107,8 +107,11 @@ def test_prompts_of_one_template_are_a_family_and_copies_among_them_are_copies()
 def test_a_split_keeps_copies_and_families_together(tmp_path: Path) -> None:
     rows = [{"text": TEMPLATE.format(x), "family": "subject"} for x in THINGS]
     rows += [{"text": TEMPLATE.format("a refund").replace("Write", "Compose"), "family": "subject"}]
-    rows += [{"text": f"{verb} a file in Python with {n} lines and tell why", "family": f"f{n}"}
-             for n in range(6) for verb in ("Read", "Write")]  # fmt: skip
+    rows += [
+        {"text": f"{verb} a file in Python with {n} lines and tell why", "family": f"f{n}"}
+        for n in range(6)
+        for verb in ("Read", "Write")
+    ]
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
     said = hafs("tasks", "split", file, "--by", "copies", "--json").ok().json

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, Self
 
 __all__ = [
     "Annotation",
-    "Answer",
     "Candidate",
     "CandidateLabel",
     "Edge",
@@ -28,6 +27,7 @@ __all__ = [
     "Prompt",
     "Queued",
     "Ranking",
+    "RatedAnswer",
     "Reference",
     "Score",
     "Verdict",
@@ -242,7 +242,7 @@ class Score(_Row):
         return super().from_dict({**row, "key": tuple(row.get("key", ()))})
 
 
-class Answer(NamedTuple):
+class RatedAnswer(NamedTuple):
     """A candidate with what one scorer says of it: all that rankings and groups need. Without a value it is unscored.
 
     `key`, `tolerance` and `passed` are those of `Score`, but a key is never empty where there is a value. `off_policy`

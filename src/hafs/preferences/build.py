@@ -18,11 +18,21 @@ from hafs.errors import DataError, UsageError
 from hafs.preferences.pairs import merged_mark
 from hafs.preferences.ranking import answer, same_text, source_of, tiers_of
 from hafs.preferences.schemes import SCHEMES, pair, spread
-from hafs.types import Answer, Candidate, CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, Ranking, Score
+from hafs.types import (
+    Candidate,
+    CandidateLabel,
+    Edge,
+    GroupCandidate,
+    PreferenceGroup,
+    Prompt,
+    Ranking,
+    RatedAnswer,
+    Score,
+)
 
 REFERENCES = ("never", "when-needed", "always")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
-Asked = tuple[Prompt, Sequence[Answer], str]  # the last is the source of the edges
+Asked = tuple[Prompt, Sequence[RatedAnswer], str]  # the last is the source of the edges
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ def groups_from_answers(
 
 
 def groups_of_scorer(
-    answers: Iterable[tuple[Prompt, Sequence[Answer]]], source: str, scheme: str = "all", **options: Any
+    answers: Iterable[tuple[Prompt, Sequence[RatedAnswer]]], source: str, scheme: str = "all", **options: Any
 ) -> tuple[Iterator[PreferenceGroup], BuildReport]:
     """Like `groups_from_answers`, but from what one scorer, named by `source`, says (`Store.ranked_answers`)."""
     report = BuildReport()
@@ -159,7 +169,11 @@ def group_from_ranking(
     lowest = {same_text(texts[id]): id for id in ranked}
     kept = set(lowest.values())
     tiers = [
-        [Answer(id, texts[id], finish=members[id].finish, thought=members[id].thought) for id in tier if id in kept]
+        [
+            RatedAnswer(id, texts[id], finish=members[id].finish, thought=members[id].thought)
+            for id in tier
+            if id in kept
+        ]
         for tier in ranking.tiers
     ]
     pairing = Pairing(scheme, **options)
@@ -263,7 +277,7 @@ def _groups(asked: Iterable[Asked], pairing: Pairing, report: BuildReport) -> It
 
 
 def _group(
-    prompt: Prompt, answers: Sequence[Answer], source: str, pairing: Pairing, report: BuildReport
+    prompt: Prompt, answers: Sequence[RatedAnswer], source: str, pairing: Pairing, report: BuildReport
 ) -> PreferenceGroup | str:
     """The group of one prompt, or why there is none."""
     if not answers:
@@ -289,7 +303,7 @@ def _group(
 
 
 def _by_label(
-    prompt: Prompt, tiers: Sequence[Sequence[Answer]], pairing: Pairing, source: str
+    prompt: Prompt, tiers: Sequence[Sequence[RatedAnswer]], pairing: Pairing, source: str
 ) -> PreferenceGroup | None:
     """The group of the pairs of `tiers`, if any, with every candidate that passed or failed labelled."""
     members = [m for tier in tiers for m in tier]
@@ -324,7 +338,7 @@ def labelled(
     return group_of_prompt(prompt, found, ())
 
 
-def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing) -> list[list[Answer]]:
+def _with_reference(prompt: Prompt, tiers: list[list[RatedAnswer]], pairing: Pairing) -> list[list[RatedAnswer]]:
     """At most `max_candidates` of `tiers`, with the prompt's reference on top where `pairing` asks for it.
 
     A reference is right, so it beats what is wrong; `_allowed` keeps it from beating what is right too.
@@ -337,11 +351,11 @@ def _with_reference(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing)
     first = prompt.references[0]
     if same_text(first.text) in {same_text(m.text) for m in members}:
         return spread(tiers, pairing.max_candidates)
-    reference = Answer(f"reference:{first.name}", first.text, value=1.0, passed=True, off_policy=True)
+    reference = RatedAnswer(f"reference:{first.name}", first.text, value=1.0, passed=True, off_policy=True)
     return [[reference], *spread(tiers, pairing.max_candidates - 1)]
 
 
-def _paired(prompt: Prompt, tiers: list[list[Answer]], pairing: Pairing, source: str) -> PreferenceGroup | None:
+def _paired(prompt: Prompt, tiers: list[list[RatedAnswer]], pairing: Pairing, source: str) -> PreferenceGroup | None:
     """The group of the pairs that the scheme makes of `tiers` and the options allow; None without any."""
     pairs = [p for p in pair(tiers, pairing.scheme) if _allowed(*p, pairing)]
     if not pairs:
@@ -379,7 +393,7 @@ def _edge(winner: int, loser: int, weight: float, source: str, margin: float | N
     return Edge(winner, loser, weight, source=source, margin=margin)
 
 
-def _label(member: Answer, weight: float, source: str) -> CandidateLabel | None:
+def _label(member: RatedAnswer, weight: float, source: str) -> CandidateLabel | None:
     """What the scorer says of an answer by itself; None where it does not say right or wrong."""
     if member.passed is None:
         return None
@@ -391,7 +405,7 @@ def _labelled(good: bool, weight: float, source: str) -> CandidateLabel:
     return CandidateLabel(good, weight, source)
 
 
-def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
+def _allowed(winner: RatedAnswer, loser: RatedAnswer, pairing: Pairing) -> bool:
     """Whether the options of `pairing` let this pair be an edge."""
     contrast = winner.passed is True and loser.passed is False
     if winner.off_policy or loser.off_policy:
@@ -405,6 +419,6 @@ def _allowed(winner: Answer, loser: Answer, pairing: Pairing) -> bool:
     return allowed and winner.value - loser.value >= pairing.min_gap
 
 
-def _both_wrong(winner: Answer, loser: Answer) -> bool:
+def _both_wrong(winner: RatedAnswer, loser: RatedAnswer) -> bool:
     """Whether this pair would say which of two wrong answers is better."""
     return winner.passed is False and loser.passed is False

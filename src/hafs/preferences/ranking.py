@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from hafs.errors import DataError
-from hafs.types import Answer, Candidate, Ranking, Score, same_text
+from hafs.types import Candidate, Ranking, RatedAnswer, Score, same_text
 
 _id, _key = attrgetter("id"), attrgetter("key")
 
@@ -35,12 +35,12 @@ def rank(answers: Sequence[tuple[Candidate, Score | None]]) -> Ranking:
     return Ranking(prompts.pop(), tuple(tuple(map(_id, tier)) for tier in tiers), source_of(answers), details)
 
 
-def answer(candidate: Candidate, score: Score | None) -> Answer:
+def answer(candidate: Candidate, score: Score | None) -> RatedAnswer:
     """A candidate and its score as `tiers_of` takes them."""
     if score is None or score.value is None:
-        return Answer(candidate.id, candidate.text, finish=candidate.finish, thought=candidate.thought)
+        return RatedAnswer(candidate.id, candidate.text, finish=candidate.finish, thought=candidate.thought)
     key = score.key or (score.value,)
-    return Answer(
+    return RatedAnswer(
         score.candidate_id,
         candidate.text,
         score.value,
@@ -53,19 +53,19 @@ def answer(candidate: Candidate, score: Score | None) -> Answer:
     )
 
 
-def is_scored(answer: Answer) -> bool:
+def is_scored(answer: RatedAnswer) -> bool:
     """Whether an answer can be ranked: it has a value, and nothing in its key is not a number."""
     return answer.value is not None and not any(map(math.isnan, (answer.value, *answer.key)))
 
 
-def tiers_of(answers: Iterable[Answer]) -> tuple[list[list[Answer]], int]:
+def tiers_of(answers: Iterable[RatedAnswer]) -> tuple[list[list[RatedAnswer]], int]:
     """The tiers that `rank` makes of a prompt's answers, and how many of them can be ranked, equal ones included."""
     scored = sorted(filter(is_scored, answers), key=_id)
     scored.sort(key=_key)
-    unique: dict[str, Answer] = {}
+    unique: dict[str, RatedAnswer] = {}
     for one in scored:
         unique.setdefault(same_text(one.text), one)
-    tiers: list[list[Answer]] = []
+    tiers: list[list[RatedAnswer]] = []
     for one in sorted(unique.values(), key=_key, reverse=True):  # among equal keys the order of the ids stays
         if tiers and _ties(tiers[-1][0], one):
             tiers[-1].append(one)
@@ -74,7 +74,7 @@ def tiers_of(answers: Iterable[Answer]) -> tuple[list[list[Answer]], int]:
     return tiers, len(scored)
 
 
-def _ties(best: Answer, other: Answer) -> bool:
+def _ties(best: RatedAnswer, other: RatedAnswer) -> bool:
     if best.key == other.key:
         return True
     same_before = len(best.key) == len(other.key) and best.key[:-1] == other.key[:-1]

@@ -16,7 +16,7 @@ from hafs.store import schema
 from hafs.store.engine import transaction
 from hafs.store.query import Matching, by_scorer, in_prompts, matches
 from hafs.store.rows import KINDS, Run, check_kind, columns
-from hafs.types import Annotation, Answer, Candidate, PreferenceGroup, Prompt, Ranking, Score, Verdict
+from hafs.types import Annotation, Candidate, PreferenceGroup, Prompt, Ranking, RatedAnswer, Score, Verdict
 
 _DECODER = json.JSONDecoder()
 
@@ -191,7 +191,7 @@ class Reader:
         arguments: Mapping[str, Any],
         between: tuple[str, str] = ("", ""),
         **filters: Unpack[CandidateFilters],
-    ) -> Iterator[tuple[Prompt, list[Answer]]]:
+    ) -> Iterator[tuple[Prompt, list[RatedAnswer]]]:
         """What `answers` gives, with only what groups are made of; several times as fast.
 
         A prompt comes without category, source and what checks it; the order of its answers is not defined. `between`
@@ -210,16 +210,16 @@ class Reader:
             query = query.where(p.id < between[1])
         with self._reading() as conn:
             for _, rows in groupby(self._rows(conn, query), key=itemgetter(0)):
-                found: list[Answer] = []
+                found: list[RatedAnswer] = []
                 for row in rows:
                     *prompt, id, text, finish, thought, key, value, tolerance, passed = row
                     thought = schema.unescape_text(thought or "")
                     if value is not None:
                         ranks = tuple(_DECODER.raw_decode(key)[0]) or (value,)
                         said = (value, ranks, tolerance, passed, False, finish, thought)
-                        found.append(Answer(id, schema.unescape_text(text), *said))
+                        found.append(RatedAnswer(id, schema.unescape_text(text), *said))
                     elif id is not None:
-                        found.append(Answer(id, schema.unescape_text(text), finish=finish, thought=thought))
+                        found.append(RatedAnswer(id, schema.unescape_text(text), finish=finish, thought=thought))
                 text, system, family, split = map(schema.unescape_text, prompt[1:5])
                 known = schema.references(json.loads(prompt[5]))
                 context, tools = (tuple(json.loads(part)) for part in prompt[6:8])
