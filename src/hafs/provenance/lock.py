@@ -215,7 +215,7 @@ class _Recipe:
     @staticmethod
     def evaluated(done: Run) -> set[tuple[str, str]]:
         table = Comparison.from_dict(done.outputs["comparison"])
-        return {(m, b.name) for m in table.models for b in table.benchmarks}
+        return {(m, b.name) for m in (*table.models, *table.same) for b in table.benchmarks}
 
 
 class _Loop:
