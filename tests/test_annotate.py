@@ -304,7 +304,7 @@ def test_items_say_nothing_of_who_wrote_them_and_equal_texts_are_one_card(store:
     for _ in range(6):
         item = some(service.next_item("ann"))
         assert len(item.cards) == 4 and len({c.text.strip() for c in item.cards}) == 4
-        assert set(vars(item.cards[0])) == {"candidate_id", "label", "text", "edited"}
+        assert set(vars(item.cards[0])) == {"candidate_id", "label", "text", "edited", "thought"}
         service.submit("ann", item.lease, answer="all_bad")
 
 
@@ -876,7 +876,7 @@ def test_accounts_keep_only_a_hash_and_are_private(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse\n"))
     assert hafs("annotate", "account", "ann", "-w", root, "--json").ok().json == {"name": "ann", "accounts": ["ann"]}
     kept = root / "annotators.json"
-    assert "horse" not in kept.read_text() and "scrypt" in kept.read_text()
+    assert "horse" not in kept.read_text() and "argon2id" in kept.read_text()
     assert kept.stat().st_mode & 0o077 == 0
     hafs("annotate", "account", "bob", "--remove", "-w", root).failed(2, "no account 'bob'")
     hafs("annotate", "account", "ann", "--remove", "-w", root).ok()
