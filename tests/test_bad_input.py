@@ -539,7 +539,7 @@ def test_validation_without_an_assembler_is_refused_at_the_start(
         "--validate",
         asked(),
     )
-    ran.failed(1, "no answer to the validation prompts could be scored: the assembler", "hafs doctor")
+    ran.failed(1, "0 of 3 answers to the validation prompts could be scored", "the assembler", "hafs doctor")
     assert not (inside / "dpo/model").exists()
 
 

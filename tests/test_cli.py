@@ -31,6 +31,8 @@ def verbs() -> list[str]:
     """Every verb with its group, as typed."""
     found = []
     for name, command in get_command(build_app()).commands.items():  # type: ignore[attr-defined]
+        if command.hidden:
+            continue
         inner = [*getattr(command, "commands", [""]), *[""] * getattr(command, "invoke_without_command", False)]
         found += [f"{name} {child}".strip() for child in dict.fromkeys(inner)]
     return found
@@ -338,7 +340,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
 @pytest.mark.tools
 def test_every_verb_prints_one_json_object(project: dict[str, Any]) -> None:
     ran: dict[str, Ran] = project["ran"]
-    apart = {"demo", "lock", "reproduce", "loop run", "serve", "models rebase"}  # each has a test of its own
+    apart = {
+        "demo",
+        "lock",
+        "reproduce",
+        "loop run",
+        "serve",
+        "models rebase",
+        "tasks split",
+    }  # each has a test of its own
     assert set(ran) == set(verbs()) - apart
     for name, r in ran.items():
         if name != "doctor":  # the model is not in this cache, and the doctor says so
@@ -375,7 +385,7 @@ def test_what_the_verbs_say_is_so(project: dict[str, Any]) -> None:
     assert said["preferences generate"]["groups"] == len(groups) == 6
     assert said["train ppo"]["steps"] == 2 and len(said["reward score"]["rewards"]) == 1
     methods = {m["method"]: m for m in said["compare-methods"]["methods"]}
-    assert set(methods) == {"rloo"}
+    assert set(methods) == {"sft-winners", "rloo"}
     assert all(m["peak_mb"] > 100 and m["minutes"] > 0 and len(m["rates"]) == 1 for m in methods.values())
     assert "| rloo |" in (root / "methods.md").read_text()
     assert said["data export"]["written"] == len(lines(root / "prompts.jsonl")) == 14  # eval has added the held-out six

@@ -219,7 +219,7 @@ def test_a_run_whose_model_could_not_be_written_only_writes_it(
 
     run = tmp_path / "run"
     with monkeypatch.context() as broken:
-        broken.setattr(engine, "save_model", full)
+        broken.setattr(engine, "save_checked", full)
         with pytest.raises(HafsError, match="full"):
             train_dpo_trl(str(tiny_model), preferences(), DPOConfig(**SMALL), run)
     before = (run / "log.jsonl").read_bytes()

@@ -38,7 +38,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         monkeypatch.setattr(methods, "evaluate", evaluate)
         monkeypatch.setattr(methods, "_train", lambda run, arguments, workspace: train(run))
         monkeypatch.setattr(methods, "_summary", lambda method, costs, results, sft, seeds: (method, costs, results))
-        job = methods.Job("sft", tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path)
+        job = methods.MethodJob("sft", tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path)
         store: Any = None
         try:
             came = methods.compare_methods(store, Config(), job, "b", [Prompt("x")], ["dpo"], seeds, jobs=jobs)
@@ -75,7 +75,9 @@ def test_what_is_trained_is_measured_before_another_training_fails(compared: Any
 @pytest.mark.parametrize("method", methods.METHODS)
 def test_every_command_of_a_method_is_one_that_hafs_takes(method: str, tmp_path: Path) -> None:
     """Each is parsed; the SFT model is not there, which is the first thing that any of them says."""
-    job = methods.Job(str(tmp_path / "gone"), tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path, validate="asm:4")
+    job = methods.MethodJob(
+        str(tmp_path / "gone"), tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path, validate="asm:4"
+    )
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"}) + "\n")
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n')
     root = workspace(tmp_path / "w")
@@ -98,7 +100,7 @@ def test_a_reward_models_minutes_are_ppos_and_a_run_of_something_else_is_not_tak
     monkeypatch.setattr(methods, "_summary", lambda *_: None)
     with monkeypatch.context() as patched:
         patched.setattr(methods, "_train", train)
-        job = methods.Job("sft", tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path, minutes=10)
+        job = methods.MethodJob("sft", tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path, minutes=10)
         store: Any = None
         methods.compare_methods(store, Config(), job, "b", [Prompt("x")], ["reward+ppo", "rloo"], 1)
     assert "--max-minutes" not in asked[0]
@@ -113,7 +115,7 @@ def test_a_cost_is_that_of_a_run_that_is_still_the_same(tiny_model: Path, tmp_pa
     run = tmp_path / "dpo" / "seed-0" / "dpo"
 
     def train(data: Path) -> dict[str, Any]:
-        job = methods.Job(str(tiny_model), data, data, tmp_path)
+        job = methods.MethodJob(str(tiny_model), data, data, tmp_path)
         ((where, arguments),) = job.commands("dpo", 0)
         assert where == run
         return methods._train(where, arguments, root)

@@ -149,7 +149,7 @@ def test_plain_completions_of_text_and_ids(url: str, backend: TransformersBacken
         (ask(model="other"), 404, "there is no model 'other' here, only 'tiny'"),
         (ask(max_tokens=5000), 400, "the model takes 512"),
         (ask("x" * 600), 400, "the model takes 512"),
-        (ask(tools=[{"type": "function"}]), 400, "tools is not supported"),
+        (ask(tools=[{"type": "function"}]), 400, "does not show the tools"),
         (ask(response_format={"type": "json_schema"}), 400, "response_format json_schema is not supported"),
         (ask(logprobs=True, top_logprobs=3), 400, "top_logprobs is not supported"),
         (ask(top_k=40), 400, "top_k is not supported"),

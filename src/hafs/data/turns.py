@@ -89,6 +89,7 @@ def _turn(message: Any, name: str) -> dict[str, Any]:
     calls = message.get("tool_calls")
     if who in _CALLS and text and not calls:
         text, calls = "", _calls_in(text, name)
+    _check_calls(calls, name)
     if text is None:
         if not calls:
             raise ValueError(f"the column {name!r} has a message without a text as its 'content'")
@@ -96,6 +97,14 @@ def _turn(message: Any, name: str) -> dict[str, Any]:
     kept = {k: v for k, v in message.items() if k not in ("role", "from", "content", "value", "weight", "tool_calls")}
     more = {"tool_calls": calls} if calls else {}
     return {"role": SPEAKERS.get(who.lower(), who), "content": text, **kept, **more}
+
+
+def _check_calls(calls: Any, name: str) -> None:
+    """Raises ValueError for tool calls that call nothing: each needs the name of a function."""
+    for call in calls if isinstance(calls, list) else [] if calls is None else [calls]:
+        called = call.get("function", call) if isinstance(call, dict) else None
+        if not isinstance(called, dict) or not isinstance(called.get("name"), str) or not called["name"]:
+            raise ValueError(f"a message of {name!r} has a tool call without the name of a function")
 
 
 def _content(value: Any, name: str) -> str | None:

@@ -14,7 +14,7 @@ from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
-from hafs.types import PreferenceGroup, Progress, content_id, silent
+from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,11 @@ def preference_groups(
     prepare(scorer, store.prompts())
     pairing = config.model_dump(exclude=set() if config.labels else {"labels"})
     parts = [(scorer, filters)]
+    prompts: list[Prompt] = []
     if isinstance(scorer, AutomaticScorer):
         prompts = list(store.prompts(**of_prompts(filters)))
         parts = list(checkers_with_filters(scorer, prompts, filters))
-    if not parts:
+    if prompts and not parts:
         raise UsageError(f"no candidate here has a checker: {NO_CHECKER}", "or --scorer NAME")
     built = Built()
     for checker, which in parts:

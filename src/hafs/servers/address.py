@@ -31,7 +31,7 @@ def port_of(url: str, form: str = FORM) -> int | None:
     except ValueError as e:
         raise UsageError(f"{url} is no address: {e}", f"write it as {form}") from e
     if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\0]", url):
-        raise UsageError(f"{url!r} is no address that begins with http:// or https://", f"write it as {form}")
+        raise UsageError(f"{url} is no address: it begins with neither http:// nor https://", f"write it as {form}")
     if parts.username or parts.password:
         raise UsageError(f"the address of {parts.hostname} holds a user or password", key_hint(f"//{parts.hostname}"))
     return port

@@ -56,6 +56,8 @@ class RunEstimate:
         self.bytes = 2 if self.precision == "bf16" else 4
         self.full = config.method == "full"
         self.targets = [] if self.full else shape.targets(config.lora.targets)
+        untied = any(x.name.rpartition(".")[2] in shape.tied for x in self.targets)
+        self.parameters = shape.parameters + (shape.vocabulary * shape.hidden if untied else 0)
         self.trainable = shape.parameters if self.full else sum(map(self._adapter, self.targets))
         self.plans = list(self._steps())
         self.steps = max(1, math.ceil(len(self.plans) * config.num_epochs))
@@ -148,7 +150,7 @@ class RunEstimate:
         four = shape.quantisable if self.config.quantize == "nf4" else 0
         copies = sum(x.inputs * x.outputs for x in shape.linears if not x.embedding) if self.full else self.trainable
         return {
-            "base weights": 0 if self.full else four * NF4_BITS / 8 + (shape.parameters - four) * self.bytes,
+            "base weights": 0 if self.full else four * NF4_BITS / 8 + (self.parameters - four) * self.bytes,
             "trained weights": 4 * self.trainable + (2 * copies if self.bytes == 2 else 0),
         }
 

@@ -113,7 +113,7 @@ def plan(
     per_step = run.step_flops() / speed if speed else None
     return Plan(
         model=str(model_path),
-        parameters=shape.parameters,
+        parameters=run.parameters,
         trainable=run.trainable,
         method=config.method,
         precision=run.precision,

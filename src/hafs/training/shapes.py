@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from hafs.errors import UsageError
-from hafs.models.loading import quiet
+from hafs.models.loading import is_tied, quiet
 from hafs.models.naming import base_of, resolve
 from hafs.training.attention import takes_shared_layout
 
@@ -70,6 +70,8 @@ class Shape:
     shared: bool
     eager: bool
     adapter: bool
+    tied: tuple[str, ...] = ()
+    """Last names of embeddings and head where they are one; an adapter on either gives the head weights of its own."""
 
     @staticmethod
     def read(model: str | Path) -> Shape:
@@ -104,6 +106,7 @@ class Shape:
             shared=takes_shared_layout(net.config),
             eager=net.config._attn_implementation == "eager",
             adapter=adapter,
+            tied=tuple(x.name.rpartition(".")[2] for x in linears if _at_an_end(net, x.name)) if is_tied(net) else (),
         )
 
     def targets(self, names: str) -> list[Linear]:
@@ -115,6 +118,10 @@ class Shape:
         if not found:
             raise UsageError(f"no layer of the model is called {names}", "check lora.targets")
         return found
+
+
+def _at_an_end(net: Any, name: str) -> bool:
+    return net.get_submodule(name) in (net.get_input_embeddings(), net.get_output_embeddings())
 
 
 def _on_meta(path: Path) -> Any:
