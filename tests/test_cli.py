@@ -516,7 +516,7 @@ def test_an_evaluation_with_unscored_prompts_is_compared_with_its_coverage(insid
         assert "0 of 6 right, coverage 86%" in ran.out
         assert "unscored: 1 candidates, the prompt has no check" in ran.err
     ran = hafs("compare", "less", "more", "--reference", "less").ok()
-    assert "6 of 7 (1 × the prompt has no check for this scorer)" in ran.out.replace("\n", " ")
+    assert "6 of 7 (1 × the prompt has no check" in " ".join(ran.out.split())
 
 
 @pytest.mark.tools
