@@ -73,7 +73,8 @@ def ppo(model: str, copies: int = 0) -> dict[str, float]:
     from hafs.models.naming import resolve
     from hafs.training.actors import Actors, RewardAdapter
     from hafs.training.checkpoints import RunDirectory
-    from hafs.training.ppo import PPOTrainer, Sampled
+    from hafs.training.ppo import PPOTrainer
+    from hafs.training.rollout import Sampled
     from hafs.types import Prompt
 
     net, _, groups, _ = loaded(_spec(model))

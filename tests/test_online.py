@@ -14,7 +14,7 @@ from hafs.errors import HafsError, UsageError
 from hafs.models.loading import load_tokenizer
 from hafs.models.naming import model_hash
 from hafs.training.online import train_online_dpo
-from hafs.training.ppo import Sampled
+from hafs.training.rollout import Sampled
 from hafs.types import Candidate, PreferenceGroup, Prompt, Score
 from hafs.workflows.rollouts import grouper, policy_sampler
 from run_hafs import hafs, workspace

@@ -27,8 +27,9 @@ from hafs.training.checkpoints import RunDirectory
 from hafs.training.heads import CandidateRewards
 from hafs.training.objectives.reward import RewardObjective
 from hafs.training.packing import TokenGroup, shared_row, tokenize
-from hafs.training.ppo import Batch, PPOTrainer, Rating, Sampled, policy_loss, train_ppo, value_loss
+from hafs.training.ppo import PPOTrainer, policy_loss, train_ppo, value_loss
 from hafs.training.reward import reward_report
+from hafs.training.rollout import Batch, Rating, Sampled
 from hafs.training.runner import TrainResult
 from hafs.types import Candidate, Edge, GroupCandidate, PreferenceGroup, Prompt, Score
 from hafs.workflows.rollouts import policy_sampler, rater

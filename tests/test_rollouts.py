@@ -13,7 +13,8 @@ from conftest import byte_tokenizer, tiny_network
 from hafs.config import PPOConfig
 from hafs.errors import HafsError, UsageError
 from hafs.generation.transformers import TransformersBackend
-from hafs.training.ppo import Rating, Sampled, train_ppo
+from hafs.training.ppo import train_ppo
+from hafs.training.rollout import Rating, Sampled
 from hafs.types import Prompt
 from hafs.workflows.rollouts import ServedSampler
 from run_hafs import hafs

@@ -156,7 +156,8 @@ def ppo(
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
     from hafs.scorers.run import scorer_for
-    from hafs.training.ppo import Sampler, train_ppo
+    from hafs.training.ppo import train_ppo
+    from hafs.training.rollout import Sampler
     from hafs.workflows.rollouts import ServedSampler, policy_sampler, rater
 
     if sft_model is None:

@@ -107,6 +107,12 @@ class EvalResult:
         """The share of prompts that were scored, in [0, 1]; 0 for an empty benchmark."""
         return self.scored / len(self.results) if self.results else 0.0
 
+    @property
+    def mean_tokens(self) -> float | None:
+        """The mean answer length in tokens; None where no length is known."""
+        known = [r.n_tokens for r in self.results if r.n_tokens is not None]
+        return sum(known) / len(known) if known else None
+
     def unscored(self) -> dict[str, int]:
         """How many prompts are unscored, by reason."""
         counts: dict[str, int] = {}

@@ -28,7 +28,7 @@ from hafs.training.logprobs import CandidateLogps, autocast, self_test
 from hafs.training.objectives import Sums, add, means
 from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import PackedRow, StepRows, TokenGroup, tokens_of
-from hafs.training.ppo import Sampled, Sampler
+from hafs.training.rollout import Sampled, Sampler
 from hafs.training.run import adapter_config, check_weights, settings_of, tracking
 from hafs.training.runner import Runner, TrainResult, Validate, result_dict, seed_of
 from hafs.training.saving import save_checked

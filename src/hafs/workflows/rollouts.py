@@ -18,7 +18,7 @@ from hafs.preferences.build import groups_from_answers
 from hafs.scorers import Scorer
 from hafs.training.actors import POLICY
 from hafs.training.online import Grouper
-from hafs.training.ppo import Rater, Rating, Sampled, Sampler
+from hafs.training.rollout import Rater, Rating, Sampled, Sampler
 from hafs.types import Candidate, PreferenceGroup, Prompt, Score
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hafs import tasks
-from hafs.config import LoopConfig
+from hafs.config import Config, LoopConfig, override
 from hafs.data import read_prompts
 from hafs.errors import UsageError
 from hafs.evals import contamination
@@ -135,3 +136,15 @@ def _read(path: str) -> dict[str, list[Prompt]]:
         split = p.split if marked else tasks.split_of(p.text)
         pool["validation" if split == "validation" else "train"].append(p)
     return pool
+
+
+def by_candidates(
+    asks: Sequence[RoundRequest], asked: Mapping[str, Sequence[Prompt]], config: Config
+) -> list[tuple[list[Prompt], Any]]:
+    """The prompts with how each is sampled: those of equally many answers together."""
+    out = []
+    for n in sorted({a.candidates for a in asks}):
+        prompts = [p for a in asks if a.candidates == n for p in asked.get(a.family, ())]
+        if prompts:
+            out.append((prompts, override(config.generate, candidates=n)))
+    return out

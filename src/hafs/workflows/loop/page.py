@@ -116,6 +116,11 @@ class RoundReport:
             return self.winners.name
         return self.name if self.ruling.action == "promote" else ""
 
+    @property
+    def kept_gain(self) -> Estimate:
+        """The change of what the round promoted on the decision prompts; of its DPO where it promoted nothing."""
+        return self.winners.gain if self.winners is not None and self.winners.kept else self.gain
+
 
 @dataclass(frozen=True)
 class LoopReport:

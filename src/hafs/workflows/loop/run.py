@@ -1,7 +1,7 @@
 """The rounds: SFT → evaluate → failures → preferences for what fails → DPO → evaluate → decide; again, until it stops.
 
-No algorithm lives here. What each round asks is `focus`, the stages are `stages`, the decisions are `decisions`, and
-the page is `report.rounds`. Where the loop stands follows from the workspace alone: a loop that was killed goes through
+No algorithm lives here. What each round asks is `ask`, the stages are `workflows.stages`, the decisions are `decide`,
+and the page is `page`. Where the loop stands follows from the workspace alone: a loop that was killed goes through
 the same stages again, finds what is done, and ends as one that was not.
 
 Three sets of held-out prompts have no prompt in common. One picks each round's checkpoint, one decides whether the
@@ -35,7 +35,7 @@ from hafs.scorers.run import identity, scorer_for, stored_answers, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
-from hafs.workflows.loop.ask import RoundRequest, Source, plan
+from hafs.workflows.loop.ask import RoundRequest, Source, by_candidates, plan
 from hafs.workflows.loop.decide import (
     Past,
     Ruling,
@@ -290,7 +290,7 @@ class _Loop:
             "round": changed,
             "asked": content_id([[a.family, a.candidates] for a in asks], [p.id for p in prompts]),
         }
-        sampled = _by_candidates(asks, asked, config)
+        sampled = by_candidates(asks, asked, config)
         s.stage(f"{name}: candidates", lambda: s.answered(kept.path, sampled), once=True)
         groups, report, never = s.stage(f"{name}: preferences", lambda: self._groups(kept, asked, config))
         state.used += prompts
@@ -322,7 +322,7 @@ class _Loop:
                 signs,
                 tuple(self._said(kept, asks, asked, never)),
                 sources(groups),
-                _off_policy(groups),
+                sum(c.off_policy for g in groups for c in g.candidates),
                 dict(report.skipped),
                 training,
                 changed,
@@ -432,7 +432,7 @@ class _Loop:
         name = state.rounds[-1].name if state.rounds else ""
         last = sum(t.seconds for t in times if name and name in t.name.replace(":", "").split())
         price = self.limits.price_per_hour / 3600
-        past = [Past(x.name, bool(x.kept), _gain(x), x.signs.overfits) for x in state.rounds]
+        past = [Past(x.name, bool(x.kept), x.kept_gain, x.signs.overfits) for x in state.rounds]
         return (
             target_reached(state.kept.rates(self.level), self.limits)
             or rounds_done(len(past), self.limits)
@@ -459,7 +459,7 @@ class _Loop:
             kept=kept.name,
             decides=DECIDES,
             models=tuple(
-                RoundScore(m.name, m.hash, m.rates(self.level), _length(m.decision), m.name not in back)
+                RoundScore(m.name, m.hash, m.rates(self.level), m.decision.mean_tokens, m.name not in back)
                 for m in state.models
             ),
             rounds=tuple(state.rounds),
@@ -564,33 +564,6 @@ def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
                 f"{len(shared)} prompts of {name} may also be trained on: {shared[0].text[:60]!r}",
                 "take them out of one of the two",
             )
-
-
-def _by_candidates(
-    asks: Sequence[RoundRequest], asked: Mapping[str, Sequence[Prompt]], config: Config
-) -> list[tuple[list[Prompt], Any]]:
-    """The prompts with how each is sampled: those of equally many answers together."""
-    out = []
-    for n in sorted({a.candidates for a in asks}):
-        prompts = [p for a in asks if a.candidates == n for p in asked.get(a.family, ())]
-        if prompts:
-            out.append((prompts, override(config.generate, candidates=n)))
-    return out
-
-
-def _off_policy(groups: Sequence[PreferenceGroup]) -> int:
-    return sum(c.off_policy for g in groups for c in g.candidates)
-
-
-def _length(result: EvalResult) -> float | None:
-    """The mean answer length in tokens."""
-    known = [r.n_tokens for r in result.results if r.n_tokens is not None]
-    return sum(known) / len(known) if known else None
-
-
-def _gain(x: RoundReport) -> Estimate:
-    """The change of what the round promoted on the decision prompts; of its DPO where it promoted nothing."""
-    return x.winners.gain if x.winners is not None and x.winners.kept else x.gain
 
 
 def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
