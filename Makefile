@@ -36,7 +36,7 @@ assets: $(READY)
 	@$(BIN)/hafs tools install >/dev/null
 	@$(BIN)/hafs models pull >/dev/null
 
-test: assets $(DEVELOP)          ## the tests, in under 15 minutes on 2 cores
+test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
