@@ -89,6 +89,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
             "token_normalize_func": lambda flag: flag.replace("_", "-"),
         },
     )
+    order = _Panels.commands_in_order = []
     for panel, modules in VERBS.items():
         for module in modules:
             part = typer.Typer()
@@ -97,14 +98,14 @@ def build_app(verb: str | None = None) -> typer.Typer:
                 command.rich_help_panel = panel
                 _expand(command, verb in (None, command.name))
                 app.registered_commands.append(command)
-                _Panels.commands_in_order.append(command.name or "")
+                order.append(command.name or "")
             for group in part.registered_groups:
                 group.rich_help_panel = panel
                 assert group.typer_instance is not None
                 for inner in group.typer_instance.registered_commands:
                     _expand(inner, verb in (None, group.name))
                 app.registered_groups.append(group)
-                _Panels.commands_in_order.append(group.name or "")
+                order.append(group.name or "")
     return app
 
 
@@ -120,7 +121,7 @@ INTERRUPTED = 130
 def main() -> None:
     """Run the command line; a user's mistake ends in a message and exit code 2, a failure in one and exit code 1."""
     try:
-        build_app(next((word for word in sys.argv[1:] if not word.startswith("-")), ""))()
+        build_app(next((word.replace("_", "-") for word in sys.argv[1:] if not word.startswith("-")), ""))()
     except HafsError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hafs.evals.results import PromptResult
-from hafs.tasks.domain import domain_of, domains
+from hafs.tasks.domain import domains_of
 
 __all__ = ["Why", "got_and_expected", "plain", "texts", "why"]
 
@@ -40,7 +40,7 @@ def why(r: PromptResult, token_limit: int | None = None) -> Why:
     if r.passed is not False:
         raise ValueError("only a failed answer has a cause")
     cause, _, kind = (r.cause or "not named").partition(": ")
-    asked = [domain_of(r.scorer)] if r.scorer else domains()
+    asked = domains_of(r.scorer)
     cut = token_limit is not None and r.n_tokens is not None and r.n_tokens >= token_limit
     if cut and (cause in _WITHOUT_CODE or any(d.builds(cause, {}) is False for d in asked)):
         return Why("format", "cut at the token limit")
@@ -59,7 +59,7 @@ def got_and_expected(r: PromptResult) -> tuple[str, str]:
     for key in ("got", "actual"):
         if key in d and "expected" in d:
             return str(d[key]), str(d["expected"])
-    for domain in [domain_of(r.scorer)] if r.scorer else domains():
+    for domain in domains_of(r.scorer):
         if known := domain.expected(d):
             return known
     return "; ".join(texts(d.get("errors"))[:1]), ""

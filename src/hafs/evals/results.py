@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from hafs.errors import DataError
 from hafs.judge.clients import judge_of
 from hafs.scorers.run import JUDGED, NO_CHECKER, checker_of
-from hafs.tasks.domain import domain_of, domains
+from hafs.tasks.domain import domains_of
 from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["MIN_COVERAGE", "EvalResult", "PromptResult", "eval_result", "parse", "without_score"]
@@ -66,8 +66,8 @@ class PromptResult:
         """Whether the answer became a program that could be run; None when unscored, or where that means nothing."""
         if self.passed is None:
             return None
-        asked = [domain_of(self.scorer)] if self.scorer else domains()
-        return next((b for d in asked if (b := d.builds(self.cause, self.details)) is not None), None)
+        known = (d.builds(self.cause, self.details) for d in domains_of(self.scorer))
+        return next((built for built in known if built is not None), None)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ and knows none by name; every answer may be "I do not know", and without any dom
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hafs import registry
@@ -15,7 +16,7 @@ from hafs.types import Progress, silent
 if TYPE_CHECKING:
     from pygments.lexer import Lexer
 
-__all__ = ["Domain", "build_verb", "domain_of", "domains"]
+__all__ = ["Domain", "build_verb", "domain_of", "domains", "domains_of"]
 
 
 class Domain:
@@ -65,9 +66,15 @@ class Domain:
         return []
 
 
-def domains() -> list[Domain]:
+@cache
+def domains() -> tuple[Domain, ...]:
     """The domains that are installed, in the order of their names."""
-    return [registry.load("domains", name) for name in registry.names("domains")]
+    return tuple(registry.load("domains", name) for name in registry.names("domains"))
+
+
+def domains_of(scorer: str) -> tuple[Domain, ...]:
+    """The domains that may know of a result: that of its scorer, or all for one that does not name it."""
+    return (domain_of(scorer),) if scorer else domains()
 
 
 def build_verb() -> str:

@@ -200,11 +200,6 @@ class OnlineDPOTrainer(Runner):
             return f"KL to the reference is {kl:.2f} nats a token (limit {self.config.max_kl:g}): it has run away"
         return ""
 
-    def enough(self) -> str:
-        """That the minutes are used, or nothing."""
-        over = self.config.max_minutes and self._state["seconds"] > 60 * self.config.max_minutes
-        return f"the {self.config.max_minutes:g} minutes it was given are used" if over else ""
-
     def _skipped(self) -> str:
         skipped = self._state["skipped"]
         return ", ".join(f"{why} ({n})" for why, n in sorted(skipped.items(), key=lambda x: -x[1])) or "none was drawn"

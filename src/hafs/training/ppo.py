@@ -389,11 +389,6 @@ class PPOTrainer(Runner):
             )
         return ""
 
-    def enough(self) -> str:
-        """That the minutes are used, or nothing."""
-        over = self.config.max_minutes and self._state["seconds"] > 60 * self.config.max_minutes
-        return f"the {self.config.max_minutes:g} minutes it was given are used" if over else ""
-
     def _why(self) -> str:
         """The commonest reason for which answers were not rated."""
         why = self._state["why"]

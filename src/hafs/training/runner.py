@@ -119,8 +119,10 @@ class Runner(ABC):
         return ""
 
     def enough(self) -> str:
-        """Why a sound run should end before its last step, in words; or nothing."""
-        return ""
+        """That the minutes are used, where the settings limit them; or nothing."""
+        limit = getattr(self.config, "max_minutes", 0.0)
+        over = limit and self._state["seconds"] > 60 * limit
+        return f"the {limit:g} minutes it was given are used" if over else ""
 
     def judged(self, metrics: Mapping[str, float], score: float | None, best: bool) -> str:
         """Hears of every validation; returns why training should stop, in words, or nothing."""
