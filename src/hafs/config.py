@@ -441,7 +441,23 @@ def load_config(path: str | Path) -> Config:
         raise UsageError(f"{path} is not valid TOML: {e}", "correct that line") from e
     except OSError as e:
         raise UsageError(f"{path} cannot be read: {e.strerror}", "its permissions, or another file in its place") from e
-    return parse_config(data, str(path), text)
+    return _seen_from(parse_config(data, str(path), text), path.absolute().parent)
+
+
+def _seen_from(config: Config, folder: Path) -> Config:
+    """The settings with the relative paths of task files that lie in `folder` made whole: a workspace's own files are
+    found from wherever a verb is called.
+    """
+
+    def whole(name: str) -> str:
+        there = name and not Path(name).expanduser().is_absolute() and (folder / name).is_file()
+        return str(folder / name) if there else name
+
+    prompts, benchmarks = whole(config.loop.prompts), [whole(b) for b in config.eval.benchmarks]
+    if prompts == config.loop.prompts and benchmarks == config.eval.benchmarks:
+        return config
+    loop = config.loop.model_copy(update={"prompts": prompts})
+    return config.model_copy(update={"loop": loop, "eval": config.eval.model_copy(update={"benchmarks": benchmarks})})
 
 
 def _choice(section: _Section, path: list[str], name: str, value: Any) -> Any:

@@ -17,6 +17,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "scorers": {
         "exact": "hafs.scorers.exact:ExactScorer",
         "code": "hafs.scorers.code:CodeScorer",
+        "function": "hafs.scorers.function:FunctionScorer",
         "python": "hafs.scorers.python:PythonScorer",
         "reward": "hafs.scorers.reward:RewardScorer",
         "text": "hafs.scorers.text:TextScorer",

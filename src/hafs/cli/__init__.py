@@ -37,6 +37,8 @@ from hafs.cli import (
     score,
     serve,
     sft,
+    start,
+    status,
     tasks,
     train,
 )
@@ -44,7 +46,7 @@ from hafs.cli.options import expanded
 from hafs.errors import HafsError
 
 VERBS = {
-    "Start": (demo, init, doctor, install, config),
+    "Start": (start, status, demo, init, doctor, install, config),
     "Data": (tasks, data, generate, score, preferences),
     "Judges and people": (annotate, judge),
     "Training": (sft, train, rlhf),

@@ -81,8 +81,7 @@ def generate(
     sampling: GenerateConfig = override(with_preset(space.config.generate, preset, "generate"), **settings)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
-        if own := [p for p in chosen if p.checker == "code"]:
-            try_commands(space.config, own, "code")
+        try_commands(space.config, [p for p in chosen if p.checker])
         backend = open_backend(space.config.model.name if model is None else model)
         made = generate_candidates(store, backend, chosen, sampling, progress)
     if output is not None:

@@ -29,7 +29,7 @@ def run_online(
     from hafs.config import override
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import scorer_for
+    from hafs.scorers.run import scorer_for, try_commands
     from hafs.training.online import train_online_dpo
     from hafs.workflows.rollouts import grouper, policy_sampler
 
@@ -44,6 +44,8 @@ def run_online(
     finished = common.finished(directory)
     with ExitStack() as stack:
         judge = stack.enter_context(closing(scorer_for(config, scorer)))
+        if not finished:
+            try_commands(config, chosen, scorer)
         about = {"scorer": f"{judge.name}@{judge.version}", "arguments": dict(judge.arguments)}
         hooks: dict[str, Any] = {}
         if validate is not None and not finished:

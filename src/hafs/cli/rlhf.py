@@ -155,7 +155,7 @@ def ppo(
     from hafs.config import override
     from hafs.models.loading import load_tokenizer
     from hafs.models.naming import resolve
-    from hafs.scorers.run import scorer_for
+    from hafs.scorers.run import scorer_for, try_commands
     from hafs.training.ppo import train_ppo
     from hafs.training.rollout import Sampler
     from hafs.workflows.rollouts import ServedSampler, policy_sampler, rater
@@ -174,6 +174,8 @@ def ppo(
         hooks: dict[str, Any] = {}
         if scorer is not None:
             judge = stack.enter_context(closing(scorer_for(config, scorer)))
+            if not finished:
+                try_commands(config, chosen, scorer)
             hooks |= {"rate": rater(judge), "rater": _about(judge, chosen)}
         if validate is not None and not finished:
             hooks["validate"] = check = common.pass_rate(config, sft_model, validate)

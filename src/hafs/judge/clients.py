@@ -51,6 +51,10 @@ _VENDORS = re.compile(r"ft:|(claude|gpt-(?!oss)|chatgpt-|o\d)(?!.*:)")  # with a
 _TAGGED = re.compile(r"[\w./-]+:[\w.-]+")  # as Ollama names a model
 
 
+_FUNCTION = re.compile(r"[^\s:]+\.py\b")
+"""How an expression of scorers begins that names a function of a Python file."""
+
+
 def judge_of(scorer: str) -> str | None:
     """The judge that `--scorer` names, as `open_client` takes it; None for the name or expression of a scorer.
 
@@ -59,7 +63,7 @@ def judge_of(scorer: str) -> str | None:
     """
     if scorer.startswith("judge:"):
         return scorer.removeprefix("judge:")
-    if re.split(r"[^\w-]", scorer, maxsplit=1)[0] in registry.names("scorers"):
+    if re.split(r"[^\w-]", scorer, maxsplit=1)[0] in registry.names("scorers") or _FUNCTION.match(scorer):
         return None
     named = _VENDORS.match(scorer) or "@http" in scorer or _TAGGED.fullmatch(scorer)
     return scorer if named else None

@@ -3,6 +3,7 @@
     python*0.7+text*0.3      the mean of two values, weighted
     python>text              by `python`; where it ties, by `text`
     python>text*2+code       `+` binds tighter than `>`
+    my_check.py:score        the function `score` of a file; it is function:my_check.py:score
     text:'min_words=5'       an argument; quotes where it holds + > or *
 
 A candidate that one part leaves unscored is unscored, with that part's reason: a missing value is never a number.
@@ -23,8 +24,15 @@ from hafs.types import Candidate, Prompt, Score
 
 __all__ = ["Composite", "Part", "parse"]
 
-FIX = "write it as NAME, NAME:ARGUMENT, A*0.7+B*0.3 or A>B, with quotes around an argument that holds + > or *"
-TERM = re.compile(r"""\s*([A-Za-z_][\w-]*)(?::('[^']*'|"[^"]*"|[^'"+>*][^+>*]*))?\s*(?:\*\s*([0-9.]+))?\s*""")
+FIX = (
+    "write it as NAME, NAME:ARGUMENT, my_check.py:score, A*0.7+B*0.3 or A>B, with quotes around an argument that holds"
+    " + > or *"
+)
+TERM = re.compile(
+    r"""\s*(?:([^\s'"+>*:=]+\.py(?::[A-Za-z_]\w*)?)(?=\s*(?:[*+>]|$))"""
+    r"""|([A-Za-z_][\w-]*)(?::('[^']*'|"[^"]*"|[^'"+>*][^+>*]*))?)\s*(?:\*\s*([0-9.]+))?\s*"""
+)
+"""A function of a file, or a name and its argument; then the weight."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +56,10 @@ def parse(spec: str) -> list[list[Part]]:
         m = TERM.match(spec, at)
         if m is None:
             raise UsageError(f"the scorer {spec!r} cannot be read at {spec[at : at + 20]!r}", FIX)
-        argument = (m[2] or "").strip()
+        argument = (m[3] or "").strip()
         argument = argument[1:-1] if argument[:1] in ("'", '"') else argument
-        levels[-1].append(Part(m[1], argument, _weight(spec, m[3])))
+        named = ("function", m[1]) if m[1] else (m[2], argument)
+        levels[-1].append(Part(*named, _weight(spec, m[4])))
         at = m.end()
         if at == len(spec):
             return levels

@@ -283,11 +283,12 @@ def try_commands(config: Config, prompts: Sequence[Prompt], name: str = "") -> N
     commands: dict[tuple[str, str], Prompt] = {}
     chosen = scorer_name(config, name)
     for part in () if judge_of(chosen) else (p for level in parse(chosen) for p in level):
-        if part.name == "code":
+        if part.name in ("code", "function"):
             for prompt in prompts:
-                own = prompt.check.get("run", "") if prompt.checker == "code" else ""
+                own = prompt.check.get("run", "") if prompt.checker == part.name == "code" else ""
                 key = (str(part), str(own))
-                if (own or "run=" in part.argument) and (key not in commands or not commands[key].references):
+                decides = part.name == "function" or own or "run=" in part.argument
+                if decides and (key not in commands or not commands[key].references):
                     commands[key] = prompt
     try:
         if commands:

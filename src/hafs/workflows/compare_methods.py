@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from hafs.config import Config
+from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, EvalResult
 from hafs.evals.evaluate import evaluate
@@ -119,6 +120,8 @@ def compare_methods(
         raise UsageError(f"there is no method {unknown[0]!r}", f"use one of: {', '.join(METHODS)}")
     wanted = [(method, seed) for method in methods for seed in range(seeds)]
     try_commands(config, held_out)
+    if any("--scorer" in arguments for method in methods for _, arguments in job.commands(method, 0)):
+        try_commands(config, read_prompts(job.prompts).rows, job.scorer)
     with closing(scorer_for(config)) as scorer, ThreadPoolExecutor(jobs) as pool:
         sft = evaluate(store, scorer, job.sft_model, "sft", benchmark, held_out, config.eval)
         alone = Lock()

@@ -84,21 +84,28 @@ class Source:
                 f" (similarity {self.nearest.similarity:.2f}: {contamination.side_by_side(self.nearest)})",
                 "`hafs tasks split FILE` keeps copies together; [eval] near_copy says what counts as one",
             )
-        self.taught = self._no_copies(self._take("train", config.sft_prompts))
-        self.families = sorted({p.family for p in [*self.taught, *held]})
+        self.taught = self._no_copies(self._taught(config.sft_prompts))
+        self.families = sorted({p.family for p in [*self.taught, *held, *pool]})
 
     def new(self, asks: Sequence[RoundRequest], used: Sequence[Prompt]) -> dict[str, list[Prompt]]:
         """New prompts of each family, none of them among `used`; fewer where a family has no more."""
         known, seen = {p.id for p in used}, Counter(p.family for p in used)
         found = {}
-        for ask in (a for a in asks if a.prompts):
+        for ask in (a for a in asks if a.prompts or self._pool is not None):
             prompts = self._of_family(ask.family, ask.prompts + seen[ask.family])
-            found[ask.family] = self._no_copies([p for p in prompts if p.id not in known])[: ask.prompts]
-        return found
+            found[ask.family] = self._no_copies([p for p in prompts if p.id not in known])
+        if self._pool is None:
+            return {a.family: found[a.family][: a.prompts] for a in asks if a.prompts}
+        return _shared_out(found, {a.family: a.prompts for a in asks})
 
     def trainable(self) -> list[Prompt]:
         """The prompts of a task file that may be taught or asked; a pack keeps its splits apart by itself."""
         return self._pool["train"] if self._pool else []
+
+    def _taught(self, n: int) -> list[Prompt]:
+        """What SFT learns: the first prompts of the train split; of a file, those that have a right answer."""
+        found = self._take("train", n if self._pool is None else len(self.trainable()))
+        return [p for p in found if p.references][:n]
 
     def _no_copies(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         found = self._held_out.copies(p.text for p in prompts)
@@ -125,6 +132,17 @@ class Source:
             except UsageError:  # the family has fewer
                 n = n * 3 // 4
         return []
+
+
+def _shared_out(there: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, int]) -> dict[str, list[Prompt]]:
+    """So many prompts of each family as are wanted; what a family is short of is made up by the others, in turn."""
+    counts = {family: min(len(prompts), wanted[family]) for family, prompts in there.items()}
+    short = sum(wanted[family] for family in there) - sum(counts.values())
+    while short and (left := [f for f in there if counts[f] < len(there[f])]):
+        for family in left[:short]:
+            counts[family] += 1
+        short -= len(left[:short])
+    return {family: list(there[family][:n]) for family, n in counts.items()}
 
 
 def _read(path: str) -> dict[str, list[Prompt]]:

@@ -82,7 +82,10 @@ class Loop:
         """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
         settings = self.config.model_dump(mode="json", exclude={"store", "model"})
         named = [self.config.loop.prompts, *self.config.eval.benchmarks]
-        files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
+        paths = {name: Path(name).expanduser() for name in named if name}
+        files = {path.name: file_sha256(path) for path in paths.values() if path.is_file()}
+        settings["loop"]["prompts"] = Path(self.config.loop.prompts).name  # a file is known by what it holds
+        settings["eval"]["benchmarks"] = [Path(b).name for b in self.config.eval.benchmarks]
         return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
 
 
@@ -173,6 +176,9 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
         if source.copies and source.nearest is not None:
             said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
             say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
+        if not loop.taught and not source.taught:
+            say("no training prompt has a right answer to teach: the rounds begin with the model itself, without SFT")
+            loop = replace(loop, taught=True)
         try_commands(loop.config, [*held, *source.trainable()])
         with closing(scorer_for(loop.config)) as scorer:
             stages = Stages({}, workspace.root, store, scorer, say, progress)
@@ -283,6 +289,9 @@ class _Loop:
         asks = self._asks(state, config)
         asked = self.source.new(asks, state.used)
         prompts = [p for found in asked.values() for p in found]
+        if not prompts:
+            why = "Every training prompt has been taught or asked: a further round needs new ones in the task file."
+            return Ruling("stop", ("no new prompts",), why)
         refuse_sealed(s.store, prompts)
         s.about = {
             "loop": _lasting(self.loop),
