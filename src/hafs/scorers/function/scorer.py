@@ -23,6 +23,8 @@ BATCH = 32
 """Answers of one start of the sandbox."""
 SECONDS = 10.0
 """What the function may take for one answer."""
+START = 60.0
+"""What the start of the harness and the import of the file may take besides."""
 FIX = "write it as my_check.py:score, a file and a function score(prompt, answer) in it"
 
 
@@ -91,7 +93,7 @@ class FunctionScorer:
             files=self._files,
             read=python.read,
             stdin=json.dumps(asked).encode(),
-            limits=Limits(seconds=SECONDS * (len(items) + 1), memory_mb=2048, processes=32),
+            limits=Limits(seconds=START + SECONDS * len(items), memory_mb=2048, processes=32),
         )
         if result.status == "sandbox broken":
             raise HafsError(f"the sandbox is broken: {result.reason}", "hafs doctor")
