@@ -150,6 +150,8 @@ def _tried(rows: Sequence[Prompt], how: Check, as_json: bool) -> Trial:
         note(f"check: {how}; {trial.right} of {trial.tried} reference answers are right")
     else:
         note(f"check: {how}; no row has a reference answer to try it on")
+    if trial.slow:
+        note(f"  {trial.slow} more were not decided in time: a slow check, or a busy machine; they are kept")
     for what, said in trial.shown:
         note(f"  {what:<50} {said}")
     for id, cause in list(trial.wrong.items())[:SHOWN]:

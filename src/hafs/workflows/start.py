@@ -73,11 +73,13 @@ class Check:
 class Trial:
     """What checkers said of reference answers, of an empty answer and of nonsense.
 
-    `wrong` are references that their own check refuses, by prompt; `shown` has a few of them all, in words.
+    `wrong` are references that their own check refuses, by prompt; `slow` of them it did not come to an end with, which
+    says nothing of them; `shown` has a few of them all, in words.
     """
 
     tried: int
     right: int
+    slow: int
     wrong: Mapping[str, str]
     shown: tuple[tuple[str, str], ...]
 
@@ -259,7 +261,10 @@ def try_checks(prompts: Sequence[Prompt], progress: Progress = silent) -> Trial:
             what = repr(text) if text else "an empty answer"
             said = "says neither right nor wrong of" if score.passed is None else "takes"
             raise UsageError(f"the check of {prompt.text[:60]!r} {said} {what}", "make it ask for more")
-    said = list(zip(asked, scores[len(bad) :], strict=True))
+    said = [x for x in zip(asked, scores[len(bad) :], strict=True) if x[1].cause != "timeout"]
+    slow = len(asked) - len(said)
+    if asked and not said:
+        raise UsageError("the check came to an end with no reference answer in its time", "give it more: seconds=60")
     wrong = {p.id: s.cause or "wrong" for (p, _), s in said if not s.passed}
     if 2 * len(wrong) > len(said):
         (first, text), score = next(x for x in said if not x[1].passed)
@@ -272,7 +277,7 @@ def try_checks(prompts: Sequence[Prompt], progress: Progress = silent) -> Trial:
     shown = [(f"reference {text[:40]!r}", _verdict(s)) for (_, text), s in said[:3]]
     for (_, text), score in zip(bad[:2], scores, strict=False):
         shown.append((repr(text) if text else "empty answer", _verdict(score)))
-    return Trial(len(said), len(said) - len(wrong), wrong, tuple(shown))
+    return Trial(len(said), len(said) - len(wrong), slow, wrong, tuple(shown))
 
 
 def _verdict(score: Score) -> str:
