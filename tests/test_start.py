@@ -208,6 +208,18 @@ def test_a_check_that_says_too_little_is_refused(text: str) -> None:
         parse_check(text)
 
 
+def test_on_a_terminal_an_answer_that_cannot_be_used_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hafs.cli import start as verb
+
+    ask, said = verb._asking(quiet=False), iter(["soon", "0", "5"])
+    ask.asked = True
+    monkeypatch.setattr(verb.typer, "prompt", lambda *_, **__: next(said))
+    assert ask("Minutes", "--minutes", None, "10", verb._minutes) == 5.0
+    assert capsys.readouterr().err.count("is no number of minutes") == 2
+
+
 def test_a_missing_answer_names_its_flag(folder: Path, tiny_model: Path) -> None:
     hafs("start").failed(2, "--model")
     given: list[str] = []

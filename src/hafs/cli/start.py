@@ -59,7 +59,7 @@ def start(
     chosen = ask("Model", "--model", model, "default", lambda text: (text, work.check_model(text)))
     found = ask("File of prompts", "--prompts", prompts, "", lambda text: _read(Path(text), columns))
     file, loaded = found
-    if ask.asked:  # on a terminal
+    if ask.asked and check is None:
         _list_checks()
     checked = ask("How is an answer checked", "--check", check, work.guess(loaded.rows), lambda t: _checked(t, loaded))
     how, rows = checked

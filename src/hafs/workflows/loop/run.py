@@ -82,10 +82,7 @@ class Loop:
         """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
         settings = self.config.model_dump(mode="json", exclude={"store", "model"})
         named = [self.config.loop.prompts, *self.config.eval.benchmarks]
-        paths = {name: Path(name).expanduser() for name in named if name}
-        files = {path.name: file_sha256(path) for path in paths.values() if path.is_file()}
-        settings["loop"]["prompts"] = Path(self.config.loop.prompts).name  # a file is known by what it holds
-        settings["eval"]["benchmarks"] = [Path(b).name for b in self.config.eval.benchmarks]
+        files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
         return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
 
 
