@@ -236,7 +236,7 @@ def test_a_missing_answer_names_its_flag(folder: Path, tiny_model: Path) -> None
 
 CHECKS: dict[str, Any] = {
     "mine.py:score": None,
-    "command:python3 mine_command.py {file}": ("code", "run"),
+    "command:sh mine.sh {file}": ("code", "run"),
     "regex:^Subject: .+": ("text", "regex"),
     "exact": ("exact", ""),
     "text:regex=^Subject": ("text:regex=^Subject", ""),
@@ -245,7 +245,7 @@ CHECKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_start_writes_a_workspace_that_the_verbs_understand(folder: Path, tiny_model: Path, check: str) -> None:
-    Path("mine_command.py").write_text("import sys\nsys.exit(not open(sys.argv[1]).read().startswith('Subject:'))\n")
+    Path("mine.sh").write_text("grep -q '^Subject:' \"$1\"\n")
     made = begin(tiny_model, "--json", check=check).ok().json
     assert made["references"] == {"tried": 16, "right": 16} and made["next"][0] == "hafs loop run"
     root = Path(made["root"])
