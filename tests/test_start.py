@@ -437,9 +437,8 @@ def test_the_page_s_examples_run(folder: Path, tiny_model: Path) -> None:
     assert {name for name, _ in files} >= {"my_check.py", "words.py", "subject.py", "orders.jsonl"}
     for name, content in files:
         Path(name).write_text(content)
-    commands = [
-        line for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S) for line in block.splitlines() if line
-    ]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    commands = [line for kind, block in blocks if not kind for line in block.splitlines() if line]
     assert commands[0] == "hafs start" and len(commands) >= 8
     for command in commands[1:]:
         hafs(*(str(tiny_model) if w == "default" else w for w in shlex.split(command)[1:])).ok()
