@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, workspace_at
+from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, none_scored, progress_bars, workspace_at
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def score(
     rescore: bool = typer.Option(False, "--rescore", help="Score again what has a score; the new value replaces it."),
     output: Path = typer.Option(None, help="Also write the scores here (JSON lines); a judge's verdicts."),
     budget: Budget = None,
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -63,7 +64,8 @@ def score(
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             try_commands(space.config, list(store.prompts(split=split)), scorer)
-            done = score_candidates(store, judge, progress, rescore, split=split)
+            with crew_at(space, store, cluster) as crew:
+                done = score_candidates(store, judge, progress, rescore, crew, split=split)
         used = [s for s, _ in checkers(judge, store.prompts(split=split))]
         if output is not None:
             store.export_jsonl("scores", output, scorer=[s.name for s in used])
