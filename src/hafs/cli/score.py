@@ -58,7 +58,7 @@ def score(
 
     space = workspace_at(workspace)
     if named := judge_of(scorer_name(space.config, scorer)):
-        _have_judged(space, named, split, output, budget, json)
+        _have_judged(space, named, split, output, budget, cluster, json)
         return
     no_judge(budget)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
@@ -87,17 +87,25 @@ def score(
 
 
 def _have_judged(
-    space: Workspace, named: str, split: str | None, output: Path | None, budget: float | None, as_json: bool
+    space: Workspace,
+    named: str,
+    split: str | None,
+    output: Path | None,
+    budget: float | None,
+    cluster: str | None,
+    as_json: bool,
 ) -> None:
     """`hafs judge run` about the workspace's candidates."""
     from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.judge.run.elsewhere import CrewOfJudges
     from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
 
     with space.open_store() as store:
-        clients = open_clients([named], None, False)
         judging = Judging(the_protocol(), Selection([p.id for p in store.prompts(split=split)]), budget=budget)
-        results = ask(space, store, clients, judging, quiet=as_json)
+        with crew_at(space, store, cluster) as crew:
+            clients = open_clients([named], None, False)
+            results = ask(space, store, clients, judging, as_json, crew and CrewOfJudges(crew, [named]))
         if output is not None:
             store.export_jsonl("verdicts", output, judge=clients[0].model, protocol=judging.protocol.id)
     emit({"judges": [r.to_dict() for r in results]}, said(results), as_json)

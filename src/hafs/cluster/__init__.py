@@ -5,6 +5,7 @@ itself. This room knows Ray and no stage.
 """
 
 from hafs.cluster.crew import Crew, open_crew
+from hafs.cluster.shared import Shared, worker_id
 from hafs.cluster.worker import Job
 
-__all__ = ["Crew", "Job", "open_crew"]
+__all__ = ["Crew", "Job", "Shared", "open_crew", "worker_id"]

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from typing import Any
 
+from hafs.cluster.shared import Shared
 from hafs.cluster.worker import Done, Job, Outcome, Task, Worker, installed
 from hafs.config import ClusterConfig
 from hafs.errors import HafsError, MissingTool, UsageError
@@ -25,6 +26,8 @@ AHEAD = 2
 PATIENCE = 60.0
 """Seconds without any news after which it is said what is waited for."""
 LOCAL = "local"
+CALLERS = 10_000
+"""Calls to a shared object that may wait at the same time."""
 
 
 @contextmanager
@@ -51,11 +54,11 @@ def open_crew(config: ClusterConfig, database: str) -> Iterator[Crew]:
         where = {"address": config.address, **quiet}
     try:
         ray.init(**where)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as e:
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as e:
         raise HafsError(
             f"no Ray cluster could be joined at {config.address}: {str(e).splitlines()[0]}",
-            "`ray start --head` on one machine, `ray start --address=HEAD:6379` on the others; the same Python and Ray"
-            " here as there",
+            "`ray start --head` on one machine, `ray start --address=HEAD:6379` on the others; the same Python,"
+            " Ray and token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH) here as there",
         ) from e
     crew = Crew(ray, config)
     try:
@@ -90,6 +93,8 @@ class Crew:
         self._job: Job[Any, Any] | None = None
         self._workers: list[Any] = []
         self._claim, self._held = "", ExitStack()
+        self._shared: list[Any] = []
+        self._mourn: Callable[[str], None] = lambda worker: None
         self.died = 0
 
     @property
@@ -111,6 +116,9 @@ class Crew:
     def close(self) -> None:
         """End the workers and give the claim back."""
         self.end()
+        for actor in self._shared:
+            with suppress(Exception):
+                self._ray.kill(actor)
         self._held.close()
         self._claim = ""
 
@@ -126,11 +134,24 @@ class Crew:
             )
         return min(most, self._config.workers or most)
 
-    def map(self, job: Job[Task, Done], tasks: Iterable[Task], most: int) -> Iterator[tuple[Task, Done]]:
+    def share(self, kind: type, *arguments: Any) -> Shared:
+        """An object of `kind`, made beside this command, that workers can ask; it ends with the crew."""
+        here = self._ray.get_runtime_context().get_node_id()
+        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+        actor = self._ray.remote(kind).options(num_cpus=0, max_concurrency=CALLERS, scheduling_strategy=near)
+        made = actor.remote(*arguments)
+        self._shared.append(made)
+        return Shared(made)
+
+    def map(
+        self, job: Job[Task, Done], tasks: Iterable[Task], most: int, mourn: Callable[[str], None] = lambda worker: None
+    ) -> Iterator[tuple[Task, Done]]:
         """Each task with what came of it, in the order in which they end; `most` is how many there are at most.
 
-        Raises the HafsError that a task ends with, and HafsError for a task that ends worker after worker.
+        `mourn` is told the id of each worker that dies. Raises the HafsError that a task ends with, and HafsError for a
+        task that ends worker after worker.
         """
+        self._mourn = mourn
         self._hire(job, most)
         flights = {worker.ready.remote(): _Flight(worker) for worker in self._workers}
         todo, again, idle = iter(tasks), deque[_Flight](), list[Any]()
@@ -218,6 +239,7 @@ class Crew:
             self.died += 1
             logging.getLogger(__name__).warning("a worker died: what it had in hand is done again by another")
             self._dismiss(flight.worker)
+            self._mourn(flight.worker._actor_id.hex())
             self._workers.append(worker := self._new())
             flights[worker.ready.remote()] = _Flight(worker, None, lost if flight.task is None else 0)
         if flight.task is not None:
