@@ -125,7 +125,7 @@ def test_two_workers_of_this_machine_do_what_one_process_does(tiny_model: Path, 
     script(tmp_path, 0.0)
     prompts(tmp_path / "p.jsonl", 6, tmp_path / "check.py")
     found = []
-    for name, where in (("one", ()), ("two", ("--cluster", "local", "--set", "cluster.workers=2"))):
+    for name, where in (("one", ()), ("two", ("--cluster", "local"))):
         work = ("-w", str(tmp_path / name))
         argv = ("--prompts", str(tmp_path / "p.jsonl"), "--model", str(tiny_model), *SAMPLING, "--max-new-tokens", "8")
         for command in (("generate", *work, *argv, *where), ("score", *work, *where)):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +62,12 @@ def open_crew(config: ClusterConfig, database: str) -> Iterator[Crew]:
             " Ray and token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN_PATH) here as there",
         ) from e
     crew = Crew(ray, config)
-    try:
-        yield crew
-    finally:
-        crew.close()
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # where Ray says that workers died: standard output is for the result
+        try:
+            yield crew
+        finally:
+            crew.close()
+            ray.shutdown()
 
 
 def _ray() -> Any:
