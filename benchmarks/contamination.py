@@ -50,28 +50,10 @@ def main(n: int) -> None:
     print(f"RESULT {json.dumps(result)}")
 
 
-THINGS = [
-    "a refund",
-    "a late parcel",
-    "the new office",
-    "a price rise",
-    "the summer party",
-    "a broken lift",
-    "a job offer",
-    "a survey",
-    "a webinar",
-    "an outage",
-    "the coat drive",
-    "a fire drill",
-    "the bike race",
-    "the book club",
-    "a lost badge",
-    "the annual audit",
-    "parking rules",
-    "a software update",
-    "free coffee",
-    "a retirement",
-]
+THINGS = ["a refund", "a late parcel", "the new office", "a price rise", "the summer party", "a broken lift"]
+THINGS += ["a job offer", "a survey", "a webinar", "an outage", "the coat drive", "a fire drill", "the bike race"]
+THINGS += ["the book club", "a lost badge", "the annual audit", "parking rules", "a software update", "free coffee"]
+THINGS += ["a retirement"]
 TEMPLATES = (
     "Write one e-mail subject line about {}.",
     "Write one e-mail subject line about {} for all of our customers in the United States.",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hafs.errors import UsageError
 from hafs.evals.leaks import HeldOut, refuse_leaks
 from hafs.store import init_workspace
-from hafs.types import Prompt
+from hafs.types import Annotation, Candidate, Prompt
 from run_hafs import hafs
 
 SUBJECTS = ["refund", "late parcel", "new office", "price rise", "summer party"]
@@ -161,3 +161,27 @@ def test_a_pack_keeps_its_splits_apart_by_itself(tmp_path: Path) -> None:
         refuse_leaks({"file": [made.text]}, [HeldOut("v", [made], picks=True)], 0.58)
     space = init_workspace(tmp_path / "w")
     assert space.config.eval.near_copy == 0.58
+
+
+def test_people_are_asked_about_test_prompts_only_when_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels stay trainable: `--output` has this queue's groups, and what is of the test split is counted."""
+    space = init_workspace(tmp_path)
+    prompts = [Prompt(text, split=split) for text, split in (("a", "train"), ("b", "train"), ("held", "test"))]
+    with space.open_store() as store:
+        store.add_prompts(prompts)
+        store.add_candidates(Candidate(p.id, t, "m", "m", index=i) for p in prompts for i, t in enumerate("xy"))
+        held = [c.id for c in store.candidates(prompt_ids=prompts[2].id)]
+        store.add_annotations([Annotation(prompts[2].id, "bob", tuple(held), "ranked", ((held[0],), (held[1],)))])
+    monkeypatch.setattr("builtins.input", lambda *_: "A B")
+    argv = ["annotate", "start", "--terminal", "--name", "ann", "--repeats", "0", "--overlap", "0", "-w", tmp_path]
+    ran = hafs(*argv, "--output", tmp_path / "all.jsonl", "--json").ok()
+    assert (ran.json["answered"], ran.json["groups"], ran.json["groups_of_tests"]) == (2, 2, 0)
+    assert "1 prompts are of the test split and are not asked about (--split test asks about them)" in ran.err
+    assert "held" not in (tmp_path / "all.jsonl").read_text()
+    only = write(tmp_path / "only.jsonl", ["b"])
+    assert hafs(*argv, "--prompts", only, "--output", tmp_path / "b.jsonl", "--json").ok().json["groups"] == 1
+    assert '"a"' not in (tmp_path / "b.jsonl").read_text(), "the groups of this queue alone"
+    told = hafs(*argv, "--split", "test", "--output", tmp_path / "t.jsonl").ok()
+    assert "1 of them are of the test split: training leaves them out" in told.out
