@@ -119,5 +119,6 @@ def test_pages_hold_every_candidate_once_and_use_the_index(tmp_path: Path, query
         with store.connection() as conn:
             sql = browsing(conn, query).compile(conn, compile_kwargs={"literal_binds": True})
             plan = "\n".join(row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}"))
-        assert "INDEX candidates_for_browsing" in plan
-        assert "TEMP B-TREE" not in plan
+        few = bool(query.outcome == "failed" or query.cause or query.text)  # these are looked up and sorted
+        assert f"INDEX {'sqlite_autoindex_candidates_1' if few else 'candidates_for_browsing'}" in plan
+        assert ("TEMP B-TREE" in plan) == few

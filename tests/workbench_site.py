@@ -32,7 +32,8 @@ with recorded(root):
     record_progress("scoring", 384, 384, {})
     try:
         for step in range(1, steps + 1):
-            row = {"step": step, "loss": 0.69 / (1 + step / 40), "rewards/margins": step / 30, "rewards/accuracies": min(0.95, 0.5 + step / 90)}
+            row = {"step": step, "loss": 0.69 / (1 + step / 40), "rewards/margins": step / 30}
+            row["rewards/accuracies"] = min(0.95, 0.5 + step / 90)
             with (folder / "log.jsonl").open("a") as f:
                 f.write(json.dumps(row) + chr(10))
             record_progress("training", step, steps, row)
@@ -46,14 +47,21 @@ def filled_workspace(folder: Path, prompts: int = 40, answers: int = 4, hostile:
     """A workspace with prompts, scored answers of two models, a judge's verdicts and what people said."""
     space = init_workspace(folder)
     asked = [
-        Prompt(f"Write a routine for the {FAMILIES[i % 4]}, number {i}.", family=FAMILIES[i % 4], split="train", checker="asm")
+        Prompt(
+            f"Write a routine for the {FAMILIES[i % 4]}, number {i}.",
+            family=FAMILIES[i % 4],
+            split="train",
+            checker="asm",
+        )
         for i in range(prompts)
     ]
     asked += [Prompt(text, family=text[:60], split="train") for text in hostile]
     made = [
         Candidate(
             p.id,
-            f"Routine{n}:\n    LDA.b #${i:02X}\n    CLC\n    ADC.w $1F00\n    RTS ; answer {i}" if n < prompts else p.text,
+            f"Routine{n}:\n    LDA.b #${i:02X}\n    CLC\n    ADC.w $1F00\n    RTS ; answer {i}"
+            if n < prompts
+            else p.text,
             model=f"{i % 2}" * 20,
             model_name=("sft", "dpo-1")[i % 2],
             index=i,
@@ -66,7 +74,14 @@ def filled_workspace(folder: Path, prompts: int = 40, answers: int = 4, hostile:
         store.add_prompts(asked)
         store.add_candidates(made)
         store.add_scores(
-            Score(c.id, "asm", "1", value=float(good), passed=good, cause="" if good else ("wrong value", "assembly")[c.index // 2])
+            Score(
+                c.id,
+                "asm",
+                "1",
+                value=float(good),
+                passed=good,
+                cause="" if good else ("wrong value", "assembly")[c.index // 2],
+            )
             for n, c in enumerate(made)
             if (good := (n * 7 + c.index) % 3 == 0) or n % 11
         )
@@ -92,7 +107,15 @@ def old_training(space: Workspace, name: str = "dpo-1", steps: int = 60) -> Path
     folder.mkdir(parents=True)
     about = {"kind": "dpo", "model": "0" * 20, "data": "d" * 20, "settings": {"learning_rate": 5e-6, "beta": 0.1}}
     (folder / "run.json").write_text(json.dumps({"identity": about, "result": {"best_step": steps, "best": {}}}))
-    rows = [{"step": s, "loss": 0.69 / (1 + s / 60), "rewards/margins": s / 45, "rewards/accuracies": min(0.9, 0.5 + s / 120)} for s in range(1, steps + 1)]
+    rows = [
+        {
+            "step": s,
+            "loss": 0.69 / (1 + s / 60),
+            "rewards/margins": s / 45,
+            "rewards/accuracies": min(0.9, 0.5 + s / 120),
+        }
+        for s in range(1, steps + 1)
+    ]
     (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     return folder
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Text, exists, func, or_, select, tuple_, type_coerce
 
 from hafs.errors import UsageError
 from hafs.store import schema
@@ -93,10 +93,14 @@ def browse(store: Store, query: CandidateQuery, page: int = PAGE) -> CandidatePa
 def browsing(conn: Connection, query: CandidateQuery) -> Select[Any]:
     """The ids that `query` asks for, as a statement: one pass over an index, which ends when the page is full."""
     c, p = schema.candidates.c, schema.prompts.c
-    statement = select(c.prompt_id, c.id).order_by(c.prompt_id, c.id)
+    few = _few(conn, query)
+    place: Any = c.prompt_id if few is None else _filtered(c.prompt_id)  # a few are sorted, more come in order
+    statement = select(c.prompt_id, c.id).order_by(place, c.id)
+    if few is not None:
+        statement = statement.where(*matches(c.id, few, conn.dialect.name))
     if query.after:
         prompt, _, id = query.after.partition(".")
-        statement = statement.where(tuple_(c.prompt_id, c.id) > tuple_(prompt, id))
+        statement = statement.where(tuple_(place, c.id) > tuple_(prompt, id))
     if query.model:
         statement = statement.where(_filtered(c.model) == query.model)
     if query.shortest:
@@ -105,11 +109,11 @@ def browsing(conn: Connection, query: CandidateQuery) -> Select[Any]:
         statement = statement.where(func.length(c.text) <= query.longest)
     about = ((p.family, query.family), (p.split, query.split), (p.source, query.source))
     if wanted := [column == value for column, value in about if value]:
-        statement = statement.where(c.prompt_id.in_(select(p.id).where(*wanted)))
+        statement = statement.where(place.in_(select(p.id).where(*wanted)))
     if query.prompt_ids is not None:
-        statement = statement.where(*matches(c.prompt_id, list(query.prompt_ids), conn.dialect.name))
+        statement = statement.where(*matches(place, list(query.prompt_ids), conn.dialect.name))
     if query.outcome or query.cause:
-        statement = statement.where(_by_outcome(conn, query))
+        statement = statement.where(_by_outcome(query))
     if query.text:
         statement = statement.where(_by_text(conn, query.text))
     return statement.where(_by_mark(query.mark)) if query.mark else statement
@@ -120,37 +124,52 @@ def _filtered(column: Any) -> Any:
     return column.concat("")
 
 
-def _by_outcome(conn: Connection, query: CandidateQuery) -> ColumnElement[bool]:
-    """What the scores say; of few that say so the set is made first, of many each candidate is looked up."""
-    t, id = schema.scores.c, schema.candidates.c.id
-    if query.outcome == "unscored":
-        return ~exists(select(1).where(t.candidate_id == id, t.value.is_not(None)))
+def _few(conn: Connection, query: CandidateQuery) -> list[str] | None:
+    """The candidates that a filter which finds few of them finds; None where each finds many."""
+    t, c, p = schema.scores.c, schema.candidates.c, schema.prompts.c
+    if query.cause or query.outcome not in ("", "unscored"):
+        found = select(t.candidate_id).where(*_said(query)).distinct().limit(FEW)
+        if len(ids := list(conn.execute(found).scalars())) < FEW:
+            return ids
+    if query.text:
+        ids = list(conn.execute(select(c.id).where(_holds(conn, c.text, query.text)).limit(FEW)).scalars())
+        if len(ids) < FEW:
+            asked = select(p.id).where(_holds(conn, p.text, query.text))
+            ids += conn.execute(select(c.id).where(c.prompt_id.in_(asked)).limit(FEW)).scalars()
+            return ids if len(ids) < FEW else None
+    return None
+
+
+def _said(query: CandidateQuery) -> list[ColumnElement[bool]]:
+    """What a score says."""
+    t = schema.scores.c
     wanted = [t.value.is_not(None)]
     if query.outcome in ("passed", "failed"):
         wanted.append(t.passed.is_(query.outcome == "passed"))
     elif query.outcome == "graded":
         wanted.append(t.passed.is_(None))
-    if query.cause:
-        wanted.append(t.cause == query.cause)
-    found = select(t.candidate_id).where(*wanted)
-    if conn.execute(select(func.count()).select_from(found.limit(FEW).subquery())).scalar_one() < FEW:
-        return _filtered(id).in_(found)
-    return exists(select(1).where(t.candidate_id == id, *wanted))
+    return [*wanted, t.cause == query.cause] if query.cause else wanted
+
+
+def _by_outcome(query: CandidateQuery) -> ColumnElement[bool]:
+    t, id = schema.scores.c, schema.candidates.c.id
+    if query.outcome == "unscored":
+        return ~exists(select(1).where(t.candidate_id == id, t.value.is_not(None)))
+    return exists(select(1).where(t.candidate_id == id, *_said(query)))
 
 
 def _by_text(conn: Connection, text: str) -> ColumnElement[bool]:
-    """Those that hold it, or whose prompt does, in letters of either case (on SQLite: of the English alphabet)."""
-    escaped = schema.escape_text(text).replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    """Those that hold it, or whose prompt does."""
     c, p = schema.candidates.c, schema.prompts.c
+    return or_(_holds(conn, c.text, text), c.prompt_id.in_(select(p.id).where(_holds(conn, p.text, text))))
 
-    def holds(column: Any) -> ColumnElement[bool]:
-        like = column.ilike if conn.dialect.name == "postgresql" else column.like
-        return cast("ColumnElement[bool]", like(f"%{escaped}%", escape="\\"))
 
-    asked = c.prompt_id.in_(select(p.id).where(holds(p.text)))
-    ids = list(conn.execute(select(c.id).where(holds(c.text)).limit(FEW)).scalars())
-    few = matches(_filtered(c.id), ids, conn.dialect.name) if len(ids) < FEW else [holds(c.text)]
-    return or_(asked, *few)
+def _holds(conn: Connection, column: Any, text: str) -> ColumnElement[bool]:
+    """That a text holds another, in letters of either case (on SQLite: of the English alphabet)."""
+    wanted = schema.escape_text(text)
+    if conn.dialect.name == "postgresql":
+        return cast("ColumnElement[bool]", column.icontains(wanted, autoescape=True))
+    return func.instr(func.lower(type_coerce(column, Text)), func.lower(wanted)) > 0  # five times as fast as LIKE
 
 
 def _by_mark(kind: str) -> ColumnElement[bool]:

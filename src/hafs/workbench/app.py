@@ -236,11 +236,25 @@ def _unmark(bench: Bench, fields: Mapping[str, str]) -> str:
     return "The mark is taken back." if undo_mark(bench.store, fields.get("id", "")) else "There is no such mark."
 
 
+def _ask(bench: Bench, fields: Mapping[str, str]) -> str:
+    from hafs.workbench.box import ask
+
+    return ask(bench, fields)
+
+
+def _vote(bench: Bench, fields: Mapping[str, str]) -> str:
+    from hafs.workbench.box import vote
+
+    return vote(bench, fields)
+
+
 ACTIONS: dict[str, Callable[[Bench, Mapping[str, str]], str]] = {
     "stop": _stop,
     "forget": _forget,
     "mark": _mark,
     "unmark": _unmark,
+    "ask": _ask,
+    "vote": _vote,
 }
 """What a form of the page may ask for."""
 

@@ -54,6 +54,7 @@ async function act(what, values) {
   try {
     const answer = await fetch(`/do/${what}`, { method: "POST", headers, body: new URLSearchParams(values) });
     const text = await answer.text();
+    if (answer.ok && text.startsWith("/")) return location.assign(text);
     alarm(text);
     say(text);
     if (answer.ok) await renew(true);
@@ -127,7 +128,7 @@ document.addEventListener("submit", (event) => {
   if (!form.dataset.action) return;
   event.preventDefault();
   const values = new FormData(form, submitter);
-  act(form.dataset.action, values).then((done) => { if (done && form.dataset.then) location.assign(form.dataset.then); });
+  act(form.dataset.action, values);
 });
 document.addEventListener("close", ({ target }) => {
   if (target.id !== "why" || target.returnValue !== "ok" || !leaving) return;
