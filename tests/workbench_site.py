@@ -25,6 +25,8 @@ from hafs.files.activity import record_folder, record_progress, recorded
 root, steps, pause = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 folder = root / "models" / "dpo-2"
 folder.mkdir(parents=True, exist_ok=True)
+about = {"kind": "dpo", "model": "1" * 20, "data": "e" * 20, "settings": {"beta": 0.1}}
+(folder / "run.json").write_text(json.dumps({"identity": about}))
 sys.argv = ["hafs", "loop", "run", "--sft_model", "models/sft/model", "--max-rounds", "3", "--budget", "2.50"]
 with recorded(root):
     record_folder(folder)
@@ -93,8 +95,10 @@ def _opinions(store: Store, asked: Sequence[Prompt], answers: int) -> None:
     for n, prompt in enumerate(asked[:12]):
         ids = [c.id for c in store.candidates(prompt_ids=prompt.id)][:answers]
         order = tuple((id,) for id in (ids if n % 3 else reversed(ids)))
+        shown = (tuple(ids), tuple(reversed(ids)))
         store.add_verdicts(
-            [Verdict(prompt.id, "local-judge", "listwise", tuple(ids), "ranked", order, shuffle=0, reason="shorter")]
+            Verdict(prompt.id, "local-judge", "listwise", shown[i], "ranked", order, shuffle=i, strength=n / 4)
+            for i in (0, 1)
         )
         if n < 6:
             said = Annotation(prompt.id, "ann", tuple(ids), "ranked", order[::-1], "rank", submitted=time.time() + n)
@@ -138,10 +142,11 @@ class Desk:
     address: str
     space: Workspace
     store: Store
+    token: str = TOKEN
 
     def link(self, path: str = "") -> str:
         """The link that lets in, or one of its pages."""
-        return f"{self.address}/{path}" if path else f"{self.address}/?token={TOKEN}&name=ann"
+        return f"{self.address}/{path}" if path else f"{self.address}/?token={self.token}&name=ann"
 
 
 @contextmanager

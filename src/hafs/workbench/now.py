@@ -81,7 +81,8 @@ def _figures(bench: Bench, running: Sequence[Activity]) -> tuple[tuple[str, str,
     if here:
         used, most = sum(a.memory for a in here), memory_limit()
         said.append(("Memory", f"{used / 2**30:.1f} GB", f"{used / most:.0%} of this machine's {most / 2**30:.0f} GB"))
-    if speed := _tokens_a_second(bench):
+    sampling = any(s.what == "generating" and s.done < s.total for a in running for s in a.stages[-1:])
+    if sampling and (speed := _tokens_a_second(bench)):
         said.append(("Sampling", f"{speed:,.0f}", "tokens a second, the last minute"))
     if spent := _spending(bench, running):
         said.append(spent)
