@@ -146,7 +146,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
-    """Opens a page of a workbench; afterwards no policy was broken, nothing foreign asked, and no text ran as script."""
+    """Opens a page of a workbench; afterwards no policy was broken, nothing foreign asked, and no text was run."""
     pages: list[Page] = []
     wrong: list[str] = []
 

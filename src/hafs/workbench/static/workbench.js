@@ -69,6 +69,7 @@ const actions = {
   stop: ({ id }) => act("stop", { id }),
   forget: ({ id }) => act("forget", { id }),
   unmark: ({ id }) => act("unmark", { id }),
+  cancel: () => $("#why").close(""),
   copy: async () => {
     getSelection().selectAllChildren($("#command"));
     await navigator.clipboard?.writeText($("#command").textContent).catch(() => {});
@@ -79,7 +80,8 @@ const actions = {
 // ---- keys of the list
 
 const rows = () => all(".rows tbody tr");
-const current = () => document.activeElement?.closest?.(".rows tr") ?? null;
+let last = "";  // the row that somebody was on, also while the list is shown anew
+const current = () => document.activeElement?.closest?.(".rows tr") ?? $(`.rows tr[data-candidate="${CSS.escape(last)}"]`);
 
 function go(step) {
   const list = rows();
@@ -137,6 +139,7 @@ document.addEventListener("close", ({ target }) => {
   $("#reason").value = "";
   target.returnValue = "";
 }, true);
+document.addEventListener("focusin", ({ target }) => { last = target.closest(".rows tr")?.dataset.candidate ?? last; });
 document.addEventListener("visibilitychange", () => { if (!document.hidden && missed) renew(); });
 document.addEventListener("focusout", () => setTimeout(() => { if (missed && !busy) renew(); }, 300));
 document.addEventListener("htmx:responseError", ({ detail: { xhr } }) => {
