@@ -222,7 +222,9 @@ class EvalConfig(_Section):
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
-    near_copy: float = Field(0.58, gt=0, le=1)
+    near_copy: float = Field(
+        0.58, gt=0, le=1, description="similarity from which a prompt is a copy; 1: of the same words alone"
+    )
 
 
 class ScoreConfig(_Section):
@@ -287,6 +289,14 @@ class LoopConfig(_Section):
     )
 
 
+class ClusterConfig(_Section):
+    """Where sampling, scoring and judging are done: on the workers of a Ray cluster, or in this process."""
+
+    address: str = Field("", description="ray://HOST:10001, a head's HOST:6379, or local; empty: this process")
+    workers: int = Field(0, ge=0, description="workers of a stage; 0: one an accelerator, or as many as have cores")
+    cores: int = Field(1, ge=1, description="processor cores that a worker takes")
+
+
 class Config(_Section):
     """The whole of `hafs.toml`."""
 
@@ -303,6 +313,7 @@ class Config(_Section):
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
     loop: LoopConfig = LoopConfig()  # type: ignore[call-arg]
+    cluster: ClusterConfig = ClusterConfig()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

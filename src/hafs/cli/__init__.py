@@ -30,6 +30,7 @@ from hafs.cli import (
     lock,
     loop,
     methods,
+    open,
     preferences,
     renamed,
     report,
@@ -46,7 +47,7 @@ from hafs.cli.options import expanded
 from hafs.errors import HafsError
 
 VERBS = {
-    "Start": (start, status, demo, init, doctor, install, config),
+    "Start": (start, status, demo, init, open, doctor, install, config),
     "Data": (tasks, data, generate, score, preferences),
     "Judges and people": (annotate, judge),
     "Training": (sft, train, rlhf),

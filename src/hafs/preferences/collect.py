@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
+from hafs.store.marks import Exclusions
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
@@ -61,14 +63,20 @@ def preference_groups(
 def keep_groups(
     store: Store, groups: Iterable[PreferenceGroup], about: Mapping[str, Any], metrics: Callable[[], Mapping[str, Any]]
 ) -> BuiltGroups:
-    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
-    stats = Stats()
+    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory.
+
+    What people left out of training is not among them, and how much that was is said and kept with the metrics.
+    """
+    stats, excluded = Stats(), Exclusions.of(store)
     ids: list[str] = []
     with few_cycles():
-        for rows in store.encoded("groups", stats.counted(groups)):
+        for rows in store.encoded("groups", stats.counted(excluded.groups(groups))):
             store.add_encoded("groups", rows)
             ids += [row["id"] for row in rows]
-    return _noted(store, ids, about, metrics(), stats)
+    left = {"prompts": excluded.prompts, "candidates": excluded.candidates}
+    if said := str(excluded):
+        logging.getLogger(__name__).warning("%s", said)
+    return _noted(store, ids, about, {**metrics(), **({"left_out": left} if said else {})}, stats)
 
 
 def _noted(
@@ -98,11 +106,16 @@ def _newest_build(store: Store) -> Run | None:
 
 
 def groups_from_people(
-    store: Store, config: PreferencesConfig, *, annotators: Sequence[str] | None = None, split: str | None = None
+    store: Store,
+    config: PreferencesConfig,
+    *,
+    annotators: Sequence[str] | None = None,
+    split: str | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[BuiltGroups, BuildReport]:
     """What people said of the workspace's candidates as preference groups; kept like those of `preference_groups`.
 
-    `annotators` are the people that count (all without it), `split` the prompts' split.
+    `annotators` are the people that count (all without it), `split` the prompts' split; with `only`, these prompts.
     """
     labels = read_labels(store, blind=False, annotators=annotators)
     report = BuildReport()
@@ -111,7 +124,8 @@ def groups_from_people(
         options["one_sided"] = True
 
     def made() -> Iterator[PreferenceGroup]:
-        for prompt in store.prompts(ids=list(labels.of.keys() | labels.ratings.keys()), split=split):
+        asked = labels.of.keys() | labels.ratings.keys()
+        for prompt in store.prompts(ids=sorted(asked if only is None else asked & set(only)), split=split):
             report.prompts += 1
             group = group_from_labels(prompt, store.candidates(prompt_ids=prompt.id), labels, **options)
             if group is None:
@@ -122,6 +136,8 @@ def groups_from_people(
             yield group
 
     about = {"scorer": "human", "annotators": sorted(annotators or ()), "split": split, **options}
+    if only is not None:
+        about["prompts"] = content_id(sorted(only))
     return keep_groups(store, made(), about, report.to_dict), report
 
 
