@@ -215,7 +215,7 @@ def test_on_a_terminal_an_answer_that_cannot_be_used_is_asked_for_again(
 
     ask, said = verb._asking(quiet=False), iter(["soon", "0", "5"])
     ask.asked = True
-    monkeypatch.setattr(verb.typer, "prompt", lambda *_, **__: next(said))
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: next(said))
     assert ask("Minutes", "--minutes", None, "10", verb._minutes) == 5.0
     assert capsys.readouterr().err.count("is no number of minutes") == 2
 

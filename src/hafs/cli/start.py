@@ -56,7 +56,7 @@ def start(
     ask = _asking(json)
     if directory is not None and _there(directory, overwrite, json):
         return
-    chosen = ask("Model", "--model", model, "default", lambda text: (text, work.check_model(text)))
+    chosen = ask("Model", "--model", model, "default", work.check_model)
     found = ask("File of prompts", "--prompts", prompts, "", lambda text: _read(Path(text), columns))
     file, loaded = found
     if ask.asked and check is None:

@@ -23,7 +23,7 @@ from hafs.data.examples import example_in
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.evals.split import SPLITS, PromptSplit, split_prompts
 from hafs.files.jsonl import atomic_write, write_jsonl
-from hafs.models.naming import base_of, resolve
+from hafs.models.naming import DEFAULT_NAMES, base_of, resolve
 from hafs.scorers.run import NONSENSE, AutomaticScorer, checker_of
 from hafs.store import Workspace, init_workspace
 from hafs.types import Candidate, Progress, Prompt, Reference, Score, silent
@@ -154,16 +154,19 @@ def guess(prompts: Sequence[Prompt]) -> str:
     return "exact" if all(p.references for p in prompts) else ""
 
 
-def check_model(name: str) -> bool:
-    """Whether the model is small enough for the rates of the embedded one. Raises UsageError for one that cannot be
-    trained, and what `resolve` raises.
+def check_model(name: str) -> tuple[str, bool]:
+    """The model's name as it is right from any folder, and whether it is small enough for the rates of the embedded one.
+
+    Raises UsageError for one that cannot be trained, and what `resolve` raises.
     """
     if name.startswith(("openai:", "anthropic:", "ollama:", "vllm:")):
         raise UsageError(f"{name} is behind a server, and only a model's own weights can be trained", "a directory")
     path = resolve(name)
     path = base_of(path) if (path / "adapter_config.json").is_file() else path
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
-    return sum(f.stat().st_size for f in weights) <= SMALL
+    own = Path(name).expanduser()
+    whole = str(own.absolute()) if own.is_dir() and name not in DEFAULT_NAMES else name
+    return whole, sum(f.stat().st_size for f in weights) <= SMALL
 
 
 # ---- the prompts with their check
@@ -327,7 +330,7 @@ def settings(
         "",
         "[generate]",
         f"candidates = {candidates}          # answers a prompt",
-        "temperature = 0.7       # at 1 fewer are right, below 0.6 they are too much alike",
+        "temperature = 0.7       # at 1 fewer answers are right; 0.6 to 0.8",
         f"max_new_tokens = {tokens}",
         "",
         "[preferences]",

@@ -57,8 +57,8 @@ def status(space: Workspace) -> Status:
     models = _models(space.root)
     best = _read(space.root / "models" / "best.json")
     with space.open_store() as store:
-        counts = {kind: store.counts()[kind] for kind in WHAT}
-        counts["unscored"] = store.counts()["unscored"]
+        known = store.counts()
+        counts = {kind: known[kind] for kind in (*WHAT, "unscored")}
         splits = {s: n for s in ("train", "validation", "test") if (n := store.count_prompts(split=s))}
         checkers: dict[str, int] = {}
         for p in store.prompts():
