@@ -56,13 +56,12 @@ def start(
     ask = _asking(json)
     if directory is not None and _there(directory, overwrite, json):
         return
-    chosen = ask("Model", "--model", model, "default", work.check_model)
-    found = ask("File of prompts", "--prompts", prompts, "", lambda text: _read(Path(text), columns))
-    file, loaded = found
+    name, small = ask("Model", "--model", model, "default", work.check_model)
+    file, loaded = ask("File of prompts", "--prompts", prompts, "", lambda text: _read(Path(text), columns))
     if ask.asked and check is None:
         _list_checks()
-    checked = ask("How is an answer checked", "--check", check, work.guess(loaded.rows), lambda t: _checked(t, loaded))
-    how, rows = checked
+    likely = work.guess(loaded.rows)
+    how, rows = ask("How is an answer checked", "--check", check, likely, lambda text: _checked(text, loaded))
     trial = _tried(rows, how, json) if how.decides else None
     rows = work.without_wrong(rows, trial) if trial else rows
     made = work.split(rows)
@@ -70,10 +69,9 @@ def start(
     root = ask("Where to", "--workspace", directory, file.stem or "work", lambda text: Path(text).expanduser())
     if directory is None and _there(root, overwrite, json):
         return
-    _show(rows, chosen[0])
-    tokens = work.answer_tokens(rows, chosen[0])
-    toml = work.settings(chosen[0], made.parts, how, time, tokens, chosen[1])
-    done = work.begin(root, chosen[0], made, how, time, toml, overwrite)
+    _show(rows, name)
+    toml = work.settings(name, made.parts, how, time, work.answer_tokens(rows, name), small)
+    done = work.begin(root, name, made, how, time, toml, overwrite)
     repeats = len(loaded.rows) - len(rows)
     data = {
         **done.to_dict(),

@@ -155,7 +155,7 @@ def guess(prompts: Sequence[Prompt]) -> str:
 
 
 def check_model(name: str) -> tuple[str, bool]:
-    """The model's name as it is right from any folder, and whether it is small enough for the rates of the embedded one.
+    """The model's name as it is right from any folder, and whether it is small enough for the embedded one's rates.
 
     Raises UsageError for one that cannot be trained, and what `resolve` raises.
     """
