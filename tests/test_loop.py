@@ -18,7 +18,7 @@ from hafs.evals.sealed import seal
 from hafs.models.naming import model_hash
 from hafs.provenance.lock import lock, read_lock, reproduce, write_lock
 from hafs.store import Workspace, init_workspace
-from hafs.types import Annotation, Prompt
+from hafs.types import Annotation, Prompt, Reference
 from hafs.workflows.loop.ask import RoundRequest, Source
 from hafs.workflows.loop.run import Loop, LoopOutcome, run
 from loop_toy import SETTINGS, prompt, toy_config, toy_loop, write_tasks
@@ -236,7 +236,7 @@ def test_near_copies_of_held_out_prompts_are_neither_taught_nor_asked(tmp_path: 
     long = "write the routine {} that adds the word at $10 to the word at $20 and leaves the sum at $30 in {}"
     elsewhere = "X and then does all of it once more for the words at $40, $50 and $60"
     rows = [
-        Prompt(long.format(name, place), family="sum", split=split)
+        Prompt(long.format(name, place), family="sum", split=split, references=(Reference("r", "right"),))
         for name, place, split in (("One", "A", "train"), ("Two", elsewhere, "train"), ("Three", "A", "validation"))
     ]
     other = Prompt("clear the sixteen words from $7E:0000 upwards", family="clear", split="train")

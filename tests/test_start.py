@@ -245,7 +245,7 @@ CHECKS: dict[str, Any] = {
 
 @pytest.mark.parametrize("check", CHECKS)
 def test_start_writes_a_workspace_that_the_verbs_understand(folder: Path, tiny_model: Path, check: str) -> None:
-    Path("mine.sh").write_text("grep -q '^Subject:' \"$1\"\n")
+    Path("mine.sh").write_text('read -r line < "$1"\ncase "$line" in Subject:*) exit 0 ;; esac\nexit 1\n')
     made = begin(tiny_model, "--json", check=check).ok().json
     assert made["references"] == {"tried": 16, "right": 16} and made["next"][0] == "hafs loop run"
     root = Path(made["root"])

@@ -91,6 +91,8 @@ def evaluate(
     named = benchmark_names(benchmark or settings.benchmarks)
     asked = {name: benchmark_prompts(which, columns) for name, which in named.items()}
     everything = [p for prompts in asked.values() for p in prompts]
+    for prompts in asked.values():
+        try_commands(space.config, prompts)
     for line in refuse_trained_on(space, {title: chosen}, everything, settings.near_copy, allowed=allow_contaminated):
         note(f"warning: {line}")
     results: list[EvalResult] = []
@@ -99,7 +101,6 @@ def evaluate(
     with space.open_store() as store, progress_bars(quiet=json) as progress, crew_at(space, store, cluster) as crew:
         for which, prompts in asked.items():
             refuse_sealed(store, prompts)
-            try_commands(space.config, prompts)
             with closing(scorer_for(space.config)) as scorer:
                 about = (store, scorer, chosen, title, which, prompts)
                 results.append(evaluate(*about, settings, progress, crew))
