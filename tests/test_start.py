@@ -164,11 +164,12 @@ def test_a_function_is_part_of_an_expression_and_no_judge(folder: Path) -> None:
 def test_every_verb_that_decides_by_a_check_tries_it_first(folder: Path, tiny_model: Path) -> None:
     hafs("init", ".").ok()
     Path("takes.py").write_text("def score(prompt, answer):\n    return True\n")
-    Path("raises.py").write_text("def score(prompt, answer):\n    return answer.nothing\n")
-    rows = [Prompt("?", checker="takes.py:score"), Prompt("!", references=(Reference("r", "r"),))]
+    rows = [
+        Prompt("Say hello to Ann.", checker="takes.py:score"),
+        Prompt("Add 2 and 3", references=(Reference("r", "5"),)),
+    ]
     write_jsonl(Path("own.jsonl"), rows)
-    write_jsonl(Path("groups.jsonl"), [{"prompt": "?", "chosen": "a", "rejected": "b"}])
-    data, model = ("--preference-data", "groups.jsonl"), ("--sft-model", str(tiny_model))
+    model = ("--sft-model", str(tiny_model))
     for verb in (
         ("generate", "--model", "nowhere", "--prompts", "own.jsonl"),
         ("preferences", "generate", "--model", "nowhere", "--prompts", "own.jsonl"),
@@ -177,9 +178,6 @@ def test_every_verb_that_decides_by_a_check_tries_it_first(folder: Path, tiny_mo
         ("train", "dpo", "--online", *model, "--prompts", "own.jsonl", "--scorer", "automatic"),
     ):
         hafs(*verb).failed(2, "takes.py:score", "takes")
-    hafs("train", "dpo", *model, *data, "--validate", "own.jsonl").failed(1, "takes.py:score", "takes")
-    compare = ("compare-methods", *model, *data, "--prompts", "subjects.jsonl", "--benchmark", "subjects.jsonl")
-    hafs(*compare, "--methods", "ppo", "--scorer", "raises.py:score").failed(2, "cannot be run", "AttributeError")
 
 
 # ---- start
