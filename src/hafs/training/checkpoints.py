@@ -71,6 +71,8 @@ class RunDirectory:
             with atomic_write(self.path / _HOLDER) as f:
                 json.dump(about, f)
             yield
+            if result := self._ended():
+                self._tidy(result)  # the process that ended it may have been killed before it did
         finally:
             (self.path / _HOLDER).unlink(missing_ok=True)
             if self._over():  # nobody will train here: nothing of this stays
@@ -82,9 +84,12 @@ class RunDirectory:
 
     def _over(self) -> bool:
         """Whether the directory holds no run, or one that has ended."""
+        return not self._run.is_file() or self._ended() is not None
+
+    def _ended(self) -> dict[str, Any] | None:
         with suppress(HafsError):
-            return not self._run.is_file() or self.finished() is not None
-        return False
+            return self.finished()
+        return None
 
     def _holder(self) -> str:
         """Who holds the directory, in words."""
@@ -144,11 +149,15 @@ class RunDirectory:
         data = self.about()
         with atomic_write(self._run) as f:
             json.dump({**data, "result": dict(result)}, f, indent=1)
+        self._tidy(result)
+
+    def _tidy(self, result: Mapping[str, Any]) -> None:
+        """Remove what a run that has ended needs no more."""
         for other in self.steps():
             if other != result.get("best_step"):
                 shutil.rmtree(self._at(other))
-        for damaged in self._checkpoints.glob(".step-*.damaged"):
-            shutil.rmtree(damaged)
+        for left in (*self._checkpoints.glob(".step-*.damaged"), *self._checkpoints.glob(".step-*.part")):
+            shutil.rmtree(left)
 
     def save(self, step: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: set[int]) -> None:
         """Write the checkpoint of `step` whole or not at all; older ones go but for the one before and those to `keep`.
