@@ -7,6 +7,7 @@ then happens at the n-th. What a verb leaves is compared with what an undisturbe
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import json
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -202,11 +204,19 @@ class Play:
         self.judge.close()
 
 
+@cache
+def _play() -> Play:
+    folder = tempfile.TemporaryDirectory(prefix="hafs-faults-")
+    play = Play(Path(folder.name))
+    mine = os.getpid()
+    atexit.register(lambda: (play.close(), folder.cleanup()) if os.getpid() == mine else None)
+    return play
+
+
 @contextmanager
 def playing() -> Iterator[Play]:
-    """A play in a folder that is removed."""
-    with tempfile.TemporaryDirectory(prefix="hafs-faults-") as folder, closing(Play(Path(folder))) as play:
-        yield play
+    """The play of this process, which all kinds share: preparing it takes longer than most faults."""
+    yield _play()
 
 
 def finished(pid: int, out: Path, after: float | None = None) -> Ended:
@@ -315,7 +325,7 @@ def _begin(root: Path) -> None:
     ]
     for name, kept in (("prompts", "train"), ("held", "test")):
         _write(root / f"{name}.jsonl", [r for r in rows if r["split"] == kept])
-    _write(root / "sft.jsonl", [{"prompt": f"say {i}", "completion": f"number {i}"} for i in range(4)])
+    _write(root / "sft.jsonl", [{"prompt": f"say {i}", "completion": "one more " * i + f"number {i}"} for i in range(4)])
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

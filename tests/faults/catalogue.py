@@ -25,6 +25,7 @@ KINDS = (
     "two_at_once",
     "clocks",
     "damaged_files",
+    "hostile_models",
 )
 SHORT = 9  # of the short form, one row in so many; the first of each kind are always in it
 

@@ -257,7 +257,7 @@ def finished(run: Path) -> bool:
     """Whether the directory holds a training run that has ended."""
     try:
         return bool(jsonlib.loads((run / "run.json").read_text(encoding="utf-8")).get("result"))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 

@@ -38,7 +38,7 @@ def load_tokenizer(path: str | Path) -> Any:
         path = base_of(path)  # an adapter saved without its tokenizer goes by its base's
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError) as e:
+    except Exception as e:  # of files from elsewhere: it may be anything
         raise UsageError(f"no tokenizer could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -62,7 +62,6 @@ def load_model(
     MissingTool when 4 bits need a package.
     """
     import torch
-    from safetensors import SafetensorError
 
     quiet()
     adapter = Path(path) / "adapter_config.json"
@@ -78,7 +77,9 @@ def load_model(
             f"{path} holds its weights as a pickle (.bin), which can run code when it is read: hafs does not read it",
             "use a copy with safetensors, or convert it where you trust it: model.save_pretrained(DIRECTORY)",
         ) from e
-    except (OSError, ValueError, RuntimeError, SafetensorError) as e:
+    except HafsError:
+        raise
+    except Exception as e:  # of files from elsewhere: it may be anything
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
         raise UsageError(f"{path} lacks {len(missing)} weights that its config.json asks for, as {missing[0]}", _FIX)

@@ -30,7 +30,7 @@ def claimed(engine: Engine, where: str, what: str) -> Iterator[None]:
         yield from _advisory(engine, where, number)
         return
     folder = Path(where + ".claims")
-    lock = FileLock(folder / f"{number % LOCKS}.lock")
+    lock = FileLock(folder / f"{number % LOCKS}.lock", is_singleton=True)  # two claims of this process may share it
     try:
         folder.mkdir(exist_ok=True)
         try:
@@ -61,4 +61,4 @@ def _advisory(engine: Engine, where: str, number: int) -> Iterator[None]:
 
 
 def _say(where: str) -> None:
-    logging.getLogger(__name__).warning("another process samples the same into %s: waiting for its batch", where)
+    logging.getLogger(__name__).warning("another process is at the same work in %s: waiting for it", where)

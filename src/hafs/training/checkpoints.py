@@ -133,7 +133,7 @@ class RunDirectory:
             data = json.loads(self._run.read_text(encoding="utf-8"))
             if not isinstance(data["identity"], dict):
                 raise ValueError("it names no run")
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise HafsError(
                 f"{self._run} is damaged: {e}", "choose another --output_dir, or delete that one to train anew"
             ) from e
@@ -273,13 +273,11 @@ def trim_log(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop the log's lines after `step` (they will be written again) and return the ones that stay."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line that is none is lost
                 row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= step:
-                rows.append(row)
+                if row["step"] <= step:
+                    rows.append(row)
         with atomic_write(path) as f:
             f.writelines(json.dumps(r) + "\n" for r in rows)
     return rows

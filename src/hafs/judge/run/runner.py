@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from hafs.servers.address import is_local
 from hafs.servers.client import Client
 from hafs.servers.errors import EndpointDown
 from hafs.store import Store
-from hafs.types import Progress, silent
+from hafs.types import Progress, content_id, silent
 
 
 @dataclass
@@ -111,7 +111,10 @@ def judge(
     """
     if judging.budget is not None:
         check_prices(clients, prices)
-    return asyncio.run(_judge(store, clients, prices, judging, progress))
+    with ExitStack() as claims:  # two at once would pay for each question twice
+        for name in sorted({c.model for c in clients if not isinstance(c, ReplayClient)}):
+            claims.enter_context(store.claimed(content_id("judge", name)))
+        return asyncio.run(_judge(store, clients, prices, judging, progress))
 
 
 async def _judge(
