@@ -19,6 +19,7 @@ from hafs.errors import DataError, UsageError
 from hafs.models.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
+from hafs.training.left_out import LeftOut
 from hafs.training.run import split
 from hafs.training.runner import TrainResult, learning_rate
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
@@ -65,7 +66,7 @@ def kill_at(step: int) -> Any:
     return progress
 
 
-def test_groups_are_split_by_prompt_and_those_for_tests_are_refused(tiny_model: Path) -> None:
+def test_groups_are_split_by_prompt_and_those_for_tests_are_left_out(tiny_model: Path) -> None:
     tokenizer, config = load_tokenizer(tiny_model), DPOConfig(**{**SMALL, "validation_share": 0.3})
     groups = [*preferences(40), *(replace(g, system="") for g in preferences(40))]
     train, valid = split(groups, tokenizer, config)
@@ -73,8 +74,13 @@ def test_groups_are_split_by_prompt_and_those_for_tests_are_refused(tiny_model: 
     assert len(train) + len(valid) == 80 and all(asked) and not asked[0] & asked[1]
     train, valid = split([replace(groups[0], split="validation"), *groups[1:40]], tokenizer, config)
     assert (len(train), len(valid)) == (39, 1), "where some are marked, only those validate"
-    with pytest.raises(DataError, match="1 of 40 prompts are of the test split"):
-        split([replace(groups[0], split="test"), *groups[1:40]], tokenizer, config)
+    left = LeftOut(config.max_length)
+    train, valid = split([replace(groups[0], split="test"), *groups[1:40]], tokenizer, config, left)
+    assert len(train) + len(valid) == 39 and left.notes(40) == [
+        "1 of 40 prompts are of the test split and are left out"
+    ]
+    with pytest.raises(DataError, match="all 40 prompts are left out"):
+        split([replace(g, split="test") for g in groups[:40]], tokenizer, config)
 
 
 def log_of(path: Path) -> list[dict[str, Any]]:

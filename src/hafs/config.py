@@ -222,7 +222,9 @@ class EvalConfig(_Section):
     max_new_tokens: int = Field(256, ge=1)
     batch_size: int = Field(64, ge=1)
     level: float = Field(0.95, gt=0.5, lt=1)
-    near_copy: float = Field(0.58, gt=0, le=1)
+    near_copy: float = Field(
+        0.58, gt=0, le=1, description="similarity from which a prompt is a copy; 1: of the same words alone"
+    )
 
 
 class ScoreConfig(_Section):

@@ -174,7 +174,8 @@ class Play:
 
     def start(self, verb: Verb, root: Path, at: int = 0, act: Act = kill) -> tuple[int, Path]:
         """Begin to run the verb; gives the process and the file of what it prints."""
-        out = Path(tempfile.mkstemp(dir=self.folder, suffix=".out")[1])
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=".out", delete=False) as file:
+            out = Path(file.name)
         sys.stdout.flush()
         pid = os.fork()
         if not pid:

@@ -64,19 +64,28 @@ class Queue:
     """The items in their order, from the store's candidates as they are now.
 
     Without `queued` it is every prompt that has candidates, in an order drawn by the seed. With `making`, prompts that
-    lack candidates belong to it too (`waits`). `prompts` are those asked about, `equal` is how many are not because
-    their answers are all equal (or one model's is missing). Raises UsageError for "ab" without two different models.
+    lack candidates belong to it too (`waits`). Prompts of the test split are asked about only when they are `queued`,
+    with `tests`, for A/B, or as gold. `prompts` are those asked about, `equal` is how many are not because their
+    answers are all equal (or one model's is missing), `held_out` how many because they are of the test split. Raises
+    UsageError for "ab" without two different models.
     """
 
     def __init__(
-        self, store: Store, settings: AnnotateSettings, queued: Iterable[Queued] | None = None, making: bool = False
+        self,
+        store: Store,
+        settings: AnnotateSettings,
+        queued: Iterable[Queued] | None = None,
+        making: bool = False,
+        tests: bool = False,
     ) -> None:
         if settings.mode == "ab" and (len(settings.models) != 2 or len(set(settings.models)) != 2):
             raise UsageError("A/B needs two models that differ", "name them: --model A --model B")
         self._store, self._settings, self._making = store, settings, making
         self.gold = read_gold(settings.gold) if settings.gold else {}
         self._given = list(queued) if queued is not None else None
-        self.equal = 0
+        self.equal = self.held_out = 0
+        told = tests or queued is not None or settings.mode == "ab"
+        self._tests = frozenset() if told else frozenset(p.id for p in store.prompts(split="test"))
         self._verdicts = self._contradicted() if settings.mode == "review" else {}
         self._candidates: dict[str, list[Candidate]] = {}
         self._entries: dict[str, list[Entry]] = {}
@@ -160,6 +169,8 @@ class Queue:
         gold = [Queued(id, None, "gold") for id in self.gold if self._candidates.get(id)]
         self._about = {q.id: q for q in [*reversed(listed), *gold]}
         others = [id for id in dict.fromkeys(q.id for q in listed) if id not in self.gold]
+        self.held_out = sum(id in self._tests for id in others)
+        others = [id for id in others if id not in self._tests]
         asked = [id for id in others if self.waits(id) or self.entries(id)]
         self.equal = len(others) - len(asked)
         self.prompts = [*(self._about[id] for id in asked[: target or None]), *gold]

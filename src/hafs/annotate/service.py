@@ -88,11 +88,12 @@ class AnnotationService:
         check_label: str = "",
         generate: Prepare | None = None,
         queued: Iterable[Queued] | None = None,
+        tests: bool = False,
     ) -> None:
         self.store = store
         self.check_label = check_label or "Check"
         self.settings = settings or AnnotateSettings()  # type: ignore[call-arg]
-        self.queue = Queue(store, self.settings, queued, making=generate is not None)
+        self.queue = Queue(store, self.settings, queued, making=generate is not None, tests=tests)
         self._clock, self._check, self._generate = clock, check, generate
         self._refreshing = threading.RLock()
 

@@ -113,14 +113,14 @@ def start(
         keys = [_model_key(store, m) for m in model or settings.models]
         settings = override(settings, models=keys)
         queued = _queued(store, settings, queue, prompts, split, making=bool(model))
-        service = _service(stack, space, store, settings, queued, list(model or ()))
+        service = _service(stack, space, store, settings, queued, list(model or ()), tests=split == "test")
         if terminal:
             said = _in_terminal(service, name or getpass.getuser(), json)
         else:
             said = _on_page(service, space.root, accounts, host, port, allow_host, name, not no_browser, json)
         said["equal"] = service.queue.equal
         if output is not None:
-            said["groups"] = _write_groups(space, store, output)
+            said |= _write_groups(space, store, output, [q.id for q in service.queue.prompts])
     emit(said, "\n".join(_summary(said)), json)
 
 
@@ -224,6 +224,7 @@ def _service(
     settings: AnnotateSettings,
     queued: list[Queued] | None,
     models: Sequence[str],
+    tests: bool,
 ) -> AnnotationService:
     """The service, with what makes candidates when models were named and what checks them when that is wanted."""
     from hafs.annotate.service import AnnotationService
@@ -245,7 +246,11 @@ def _service(
     if settings.checks:
         check = _checker(stack, space)
     label = domain_of(space.config.score.scorer).check_label
-    service = AnnotationService(store, settings, check=check, check_label=label, generate=prepare, queued=queued)
+    service = AnnotationService(
+        store, settings, check=check, check_label=label, generate=prepare, queued=queued, tests=tests
+    )
+    if left := service.queue.held_out:
+        note(f"{left} prompts are of the test split and are not asked about (--split test asks about them)")
     if not service.queue.prompts:
         if settings.mode == "review":
             raise UsageError("no judge's verdict is contradicted by a score or a person", "rank or score answers first")
@@ -432,13 +437,14 @@ def _write_private(path: Path, text: str) -> None:
 # results
 
 
-def _write_groups(space: Workspace, store: Store, output: Path) -> int:
+def _write_groups(space: Workspace, store: Store, output: Path, prompts: Sequence[str]) -> dict[str, int]:
+    """Write what was said of the queue's prompts; how many groups there are, and how many no training will take."""
     from hafs.files.jsonl import write_jsonl
     from hafs.preferences.collect import groups_from_people
 
-    groups, _ = groups_from_people(store, space.config.preferences)
+    groups, _ = groups_from_people(store, space.config.preferences, only=prompts)
     write_jsonl(output, groups)
-    return len(groups)
+    return {"groups": len(groups), "groups_of_tests": sum(g.split == "test" for g in groups)}
 
 
 def _summary(said: Mapping[str, Any]) -> list[str]:
@@ -450,7 +456,11 @@ def _summary(said: Mapping[str, Any]) -> list[str]:
         lines = [f"{said['answers']} answers about {said['prompts']} prompts{': ' if people else ''}{people}"]
     if said["equal"]:
         lines.append(f"{said['equal']} prompts were left out: their answers are all the same")
-    return [*lines, *([f"{said['groups']} preference groups written"] if "groups" in said else [])]
+    if "groups" in said:
+        lines.append(f"{said['groups']} preference groups written, of the prompts of this queue")
+    if n := said.get("groups_of_tests"):
+        lines.append(f"{n} of them are of the test split: training leaves them out, with their number")
+    return lines
 
 
 def _stats_table(found: Mapping[str, Any]) -> Any:

@@ -27,6 +27,11 @@ WorkspaceDir = Annotated[
 ]
 
 
+AllowContaminated = Annotated[
+    bool, typer.Option("--allow-contaminated", help="Go on although held-out prompts are in the training data.")
+]
+
+
 def workspace_at(directory: Path | None) -> Workspace:
     """The workspace named by flag, by $HAFS_WORKSPACE, or the one around the current directory."""
     from hafs.store import find_workspace, open_workspace

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, note, progress_bars, workspace_at
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, none_scored, note, progress_bars, workspace_at
 from hafs.cli.reading import ColumnsOption, prompts_from
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
@@ -54,6 +54,7 @@ def evaluate(
     top_p: float = typer.Option(1.0, min=0.01, max=1.0, help="Of the sampled answers."),
     k: list[int] = typer.Option(None, min=1, help="pass@k to print; may be repeated. By default 1 and --samples."),
     perplexity: bool = typer.Option(False, help="Also the perplexity of the reference answers under the model."),
+    allow_contaminated: AllowContaminated = False,
     output: Path = typer.Option(None, help="Also write the greedy results here (JSON)."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -64,6 +65,7 @@ def evaluate(
     """
     from hafs.config import override
     from hafs.evals.evaluate import evaluate, evaluate_sampled
+    from hafs.evals.leaks import refuse_trained_on
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
     from hafs.scorers.run import JUDGED, scorer_for, try_commands
@@ -76,6 +78,9 @@ def evaluate(
     title = name or role(chosen)
     named = benchmark_names(benchmark or settings.benchmarks)
     asked = {name: benchmark_prompts(which, columns) for name, which in named.items()}
+    everything = [p for prompts in asked.values() for p in prompts]
+    for line in refuse_trained_on(space, {title: chosen}, everything, settings.near_copy, allowed=allow_contaminated):
+        note(f"warning: {line}")
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, workspace_at
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.reading import ColumnsOption, PromptColumns, ValidateColumns, preferences_from, prompts_from
 from hafs.errors import UsageError
 
 
@@ -29,6 +30,10 @@ def compare(
     minutes: float = typer.Option(
         0.0, min=0, help="What a seed of PPO or RLOO may train at most, its reward model included."
     ),
+    columns: ColumnsOption = None,
+    prompt_columns: PromptColumns = None,
+    validate_columns: ValidateColumns = None,
+    allow_contaminated: AllowContaminated = False,
     output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
     markdown: Path = typer.Option(None, help="Also write the table here."),
     workspace: WorkspaceDir = None,
@@ -37,10 +42,11 @@ def compare(
     """Train every method from one SFT model on the same data, several seeds each; repeated, it goes on."""
     from hafs.cli.evaluate import benchmark_prompts
     from hafs.evals import WINNERS
-    from hafs.evals.sealed import refuse_sealed
+    from hafs.evals.leaks import refuse_trained_on
     from hafs.files.jsonl import atomic_write
     from hafs.tasks import benchmark_name
     from hafs.workflows.compare_methods import MethodJob, compare_methods, to_markdown
+    from hafs.workflows.training import refuse_held_out, validation_prompts
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError(
@@ -56,10 +62,24 @@ def compare(
         scorer,
         validate or "",
         minutes,
+        allow_contaminated,
+        columns or "",
+        prompt_columns or "",
+        validate_columns or "",
     )
     asked = benchmark_prompts(benchmark)
+    picks = {f"--benchmark {benchmark}": asked}
+    if validate:
+        picks[f"--validate {validate}"] = validation_prompts(validate, validate_columns, say=note)
+    training = {
+        str(preference_data): preferences_from(preference_data, columns=columns).groups,
+        str(prompts): prompts_from(prompts, prompt_columns),
+    }
+    refuse_held_out(space, space.config, training, picks, note, allowed=allow_contaminated)
+    near = space.config.eval.near_copy
+    for line in refuse_trained_on(space, {"sft": sft_model}, asked, near, allowed=allow_contaminated):
+        note(f"warning: {line}")
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        refuse_sealed(store, asked)
         sft, found = compare_methods(
             store,
             space.config,

@@ -20,7 +20,9 @@ def run_online(
     scorer: str | None,
     output: Path | None,
     validate: str | None,
+    validate_columns: str | None,
     flags: dict[str, Any],
+    allow_contaminated: bool,
     workspace: Path | None,
     as_json: bool,
 ) -> None:
@@ -32,29 +34,30 @@ def run_online(
     from hafs.scorers.run import scorer_for
     from hafs.training.online import train_online_dpo
     from hafs.workflows.rollouts import grouper, policy_sampler
+    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_tests
 
     if scorer is None:
         raise UsageError("online DPO needs something that compares answers", "--scorer asm, automatic, or reward:RUN")
-    config, root = common.workspace_settings(workspace)
+    space, config, root = common.workspace_settings(workspace)
     section = override(config.online, **common.with_alpha(flags))
     pairing = override(config.preferences, references="never", max_candidates=max(2, section.rollouts))
-    chosen = prompts_from(prompts, columns) if prompts else stored_prompts(workspace)
-    common.refuse_sealed_in(workspace, chosen)
+    where = str(prompts or "the workspace")
+    chosen = without_tests(prompts_from(prompts, columns) if prompts else stored_prompts(workspace), where, note)
     directory = (output or root / "models" / "online-dpo").expanduser()
-    finished = common.finished(directory)
+    finished = is_finished(directory)
+    asked = validation_prompts(validate, validate_columns, say=note)
+    if not finished:
+        picks = {f"--validate {validate}": asked} if asked else {}
+        refuse_held_out(space, config, {where: chosen}, picks, note, allowed=allow_contaminated)
     with ExitStack() as stack:
         judge = stack.enter_context(closing(scorer_for(config, scorer)))
         about = {"scorer": f"{judge.name}@{judge.version}", "arguments": dict(judge.arguments)}
         hooks: dict[str, Any] = {}
-        if validate is not None and not finished:
-            hooks["validate"] = check = common.pass_rate(config, model, validate)
-            common.refuse_sealed_in(workspace, check.prompts)
-            stack.enter_context(closing(check.scorer))
+        progress = stack.enter_context(progress_bars(quiet=as_json))
+        if asked and not finished:
+            hooks["validate"] = stack.enter_context(pass_rate(config, model, asked, progress))
         tokenizer = load_tokenizer(resolve(model))
         sizes = section.max_new_tokens, section.rollout_batch
-        progress = stack.enter_context(progress_bars(quiet=as_json))
-        if "validate" in hooks:
-            hooks["validate"].progress = progress
         result = train_online_dpo(
             model,
             chosen,

@@ -26,11 +26,15 @@ ColumnsOption = Annotated[
         show_default=False,
     ),
 ]
+ValidateColumns = Annotated[
+    str | None, typer.Option("--validate-columns", help="The same for the file of --validate.", show_default=False)
+]
+PromptColumns = Annotated[
+    str | None, typer.Option("--prompt-columns", help="The same for the file of --prompts.", show_default=False)
+]
 Show = Annotated[
     int | None, typer.Option("--show", min=0, help="Show so many rows as the model sees them.", show_default=False)
 ]
-LINES = 10
-"""How many bad rows are named; all of them are in the file beside the data."""
 
 
 def mapping(columns: str | None) -> Columns | None:
@@ -42,65 +46,30 @@ def mapping(columns: str | None) -> Columns | None:
 
 def say_reading(source: Path, notes: Iterable[str], bad: Sequence[BadRow], odd: Sequence[ShownRow]) -> None:
     """Say how a file was read, which rows could not be used and where they are, and what is odd about the others."""
-    from hafs.data import set_aside
-    from hafs.data.remarks import remarks
+    from hafs.workflows import reading
 
-    for line in notes:
-        note(f"note: {line}")
-    for name, rows in groupby(bad[:LINES], lambda row: row.file):
-        for row in rows:
-            note(f"{source / name}:{row.line}: skipped, {row.reason}")
-    if bad:
-        more = f"; {len(bad) - LINES} more than these" if len(bad) > LINES else ""
-        try:
-            beside = set_aside(source, bad)
-            note(f"{source}: {len(bad)} rows could not be used{more}; they are in {beside}, with the reasons")
-        except HafsError as e:
-            note(f"{source}: {len(bad)} rows could not be used{more}; they could not be written down: {e.what}")
-    for line in remarks(odd):
-        note(f"warning: {source}: {line}")
+    reading.say_reading(source, notes, bad, odd, note)
 
 
 def prompts_from(path: Path, columns: str | None = None) -> list[Prompt]:
     """The prompts of a file; bad rows are named, and a prompt that comes twice is taken once."""
-    from hafs.data import read_prompts
-    from hafs.data.remarks import of_prompts
+    from hafs.workflows.reading import prompts_in_file
 
-    loaded = read_prompts(path, mapping(columns))
-    unique = {p.id: p for p in reversed(loaded.rows)}
-    found = list(reversed(unique.values()))
-    say_reading(path, loaded.notes, loaded.bad_rows, of_prompts(found))
-    if repeated := len(loaded.rows) - len(unique):
-        note(f"{path}: {repeated} prompts repeat an earlier one and were left out")
-    return found
+    return prompts_in_file(path, columns, say=note)
 
 
 def examples_from(path: Path, answers: int = 0, columns: str | None = None) -> list[PreferenceGroup]:
     """The examples of a file; bad rows are named and kept aside."""
-    from hafs.data import read_examples
-    from hafs.data.remarks import of_groups
+    from hafs.workflows.reading import examples_in_file
 
-    loaded = read_examples(path, answers, mapping(columns))
-    say_reading(path, loaded.notes, loaded.bad_rows, of_groups(loaded.rows))
-    return loaded.rows
+    return examples_in_file(path, answers, columns, say=note)
 
 
 def preferences_from(path: Path, format: str = "", columns: str | None = None) -> Preferences:
     """The preferences of a file; bad rows are named and kept aside, and so is what else came to nothing."""
-    from hafs.data.remarks import of_groups
-    from hafs.preferences import read_preferences
+    from hafs.workflows.reading import preferences_in_file
 
-    found = read_preferences(path, format, mapping(columns))
-    say_reading(path, found.notes, found.bad_rows, of_groups(found.groups))
-    for count, words in (
-        (found.repeated, "rows repeat what an earlier one says of the same two answers"),
-        (found.contradictions, "pairs of answers have rows on both sides"),
-        (found.draws, "pairs of answers weigh the same on both sides and are left out"),
-        (found.unpaired, "labelled answers have none of the other label: only `--loss kto` learns from them"),
-    ):
-        if count:
-            note(f"{path}: {count} {words}")
-    return found
+    return preferences_in_file(path, format, columns, say=note)
 
 
 # ---- rows as the model sees them

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hafs.cli import train as common
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, say_unscored
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars, say_unscored
 from hafs.cli.options import Given, with_settings
-from hafs.cli.reading import ColumnsOption, Show, mapping, prompts_from, say_reading
+from hafs.cli.reading import ColumnsOption, Show, ValidateColumns, mapping, prompts_from, say_reading
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def reward(
     show: Show = None,
     output_dir: common.Output = None,
     allow_uncalibrated: common.AllowUncalibrated = False,
+    allow_contaminated: AllowContaminated = False,
     dry_run: common.DryRun = False,
     memory_limit: common.MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -60,6 +61,7 @@ def reward(
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
+        allow_contaminated=allow_contaminated,
         flags=dict(settings),
     )
 
@@ -147,6 +149,8 @@ def ppo(
         help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
         " for N prompts of a pack's validation split.",
     ),
+    validate_columns: ValidateColumns = None,
+    allow_contaminated: AllowContaminated = False,
     workspace: WorkspaceDir = None,
     json: Json = False,
     settings: Given,
@@ -159,35 +163,36 @@ def ppo(
     from hafs.training.ppo import train_ppo
     from hafs.training.rollout import Sampler
     from hafs.workflows.rollouts import ServedSampler, policy_sampler, rater
+    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_tests
 
     if sft_model is None:
         raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")
     if reward_model is None and scorer is None:
         raise UsageError("PPO needs something that rates answers", "--reward-model RUN, --scorer asm, or both")
-    config, root = common.workspace_settings(workspace)
+    space, config, root = common.workspace_settings(workspace)
     section = override(config.ppo, **common.with_alpha(settings))
-    chosen = prompts_from(prompts, columns) if prompts else stored_prompts(workspace)
-    common.refuse_sealed_in(workspace, chosen)
+    where = str(prompts or "the workspace")
+    chosen = without_tests(prompts_from(prompts, columns) if prompts else stored_prompts(workspace), where, note)
     directory = (output_dir or root / "models" / "ppo").expanduser()
-    finished = common.finished(directory)
+    finished = is_finished(directory)
+    asked = validation_prompts(validate, validate_columns, say=note)
+    if not finished:
+        picks = {f"--validate {validate}": asked} if asked else {}
+        refuse_held_out(space, config, {where: chosen}, picks, note, allowed=allow_contaminated)
     with ExitStack() as stack:
         hooks: dict[str, Any] = {}
         if scorer is not None:
             judge = stack.enter_context(closing(scorer_for(config, scorer)))
             hooks |= {"rate": rater(judge), "rater": _about(judge, chosen)}
-        if validate is not None and not finished:
-            hooks["validate"] = check = common.pass_rate(config, sft_model, validate)
-            common.refuse_sealed_in(workspace, check.prompts)
-            stack.enter_context(closing(check.scorer))
+        progress = stack.enter_context(progress_bars(quiet=json))
+        if asked and not finished:
+            hooks["validate"] = stack.enter_context(pass_rate(config, sft_model, asked, progress))
         tokenizer = load_tokenizer(resolve(sft_model))
         sizes = section.max_new_tokens, section.rollout_batch
         sample: Sampler = policy_sampler(tokenizer, *sizes, section.thinking)
         if rollouts_from is not None and not finished:
             served = ServedSampler(rollouts_from, tokenizer, *sizes, directory / "rollouts", section.thinking)
             sample = stack.enter_context(served)
-        progress = stack.enter_context(progress_bars(quiet=json))
-        if "validate" in hooks:
-            hooks["validate"].progress = progress
         result: TrainResult = train_ppo(
             sft_model,
             chosen,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir
 from hafs.cli.options import Given, with_settings
-from hafs.cli.reading import ColumnsOption, Show
+from hafs.cli.reading import ColumnsOption, Show, ValidateColumns
 from hafs.cli.train import DryRun, MemoryLimit, Output, run_training
 
 
@@ -34,6 +34,8 @@ def sft(
     validate: str = typer.Option(
         None, help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N."
     ),
+    validate_columns: ValidateColumns = None,
+    allow_contaminated: AllowContaminated = False,
     dry_run: DryRun = False,
     memory_limit: MemoryLimit = None,
     workspace: WorkspaceDir = None,
@@ -47,9 +49,11 @@ def sft(
         data=data,
         winners_of=preference_data,
         validate=validate,
+        validate_columns=validate_columns,
         output=output_dir,
         workspace=workspace,
         as_json=json,
+        allow_contaminated=allow_contaminated,
         dry_run=dry_run,
         columns=columns,
         show=show,

@@ -90,26 +90,30 @@ def split(
     by: str = typer.Option(
         "", help="What stays together: family or copies; without it family where there are at least three."
     ),
-    near_copy: float = typer.Option(None, min=0.05, max=1, help="Similarity from which two prompts are copies."),
+    near_copy: float = typer.Option(
+        None, min=0.05, max=1, help="Similarity that makes a copy; else the setting eval.near_copy."
+    ),
     seed: int = typer.Option(0, help="Draws the split."),
     columns: ColumnsOption = None,
+    workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
     """Split a task file into train, validation and test that share no family, or no near copies."""
+    from hafs.cli.train import workspace_settings
     from hafs.data import read_prompts
     from hafs.data.remarks import of_prompts
     from hafs.errors import UsageError
-    from hafs.evals.contamination import THRESHOLD
     from hafs.evals.split import split_prompts
     from hafs.files.jsonl import write_jsonl
 
     if by not in ("", "family", "copies"):
         raise UsageError(f"prompts cannot be split by {by!r}", "--by family, or --by copies")
+    near = workspace_settings(workspace)[1].eval.near_copy if near_copy is None else near_copy
     loaded = read_prompts(file, mapping(columns))
     say_reading(file, loaded.notes, loaded.bad_rows, of_prompts(loaded.rows))
     unique = list({p.id: p for p in reversed(loaded.rows)}.values())[::-1]
     shares = {"validation": validation, "test": test}
-    made = split_prompts(unique, shares, seed=seed, near_copy=THRESHOLD if near_copy is None else near_copy, by=by)
+    made = split_prompts(unique, shares, seed=seed, near_copy=near, by=by)
     folder = output_dir or file.parent
     paths = {name: folder / f"{file.stem}.{name}.jsonl" for name in made.parts}
     folder.mkdir(parents=True, exist_ok=True)

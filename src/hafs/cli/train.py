@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars
 from hafs.cli.options import Given, with_settings
-from hafs.cli.reading import ColumnsOption, Show, examples_from, preferences_from, prompts_from, show_rows
-from hafs.errors import HafsError, UsageError
+from hafs.cli.reading import ColumnsOption, Show, ValidateColumns, examples_from, preferences_from, show_rows
+from hafs.errors import UsageError
 from hafs.presets import PRESETS
 
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig
+    from hafs.store import Workspace
     from hafs.training import TrainResult
-    from hafs.types import PreferenceGroup, Prompt
+    from hafs.types import PreferenceGroup
 
 Output = Annotated[
     Path | None, typer.Option("--output-dir", help="Where the run and its model go.", show_default=False)
@@ -74,7 +74,9 @@ def dpo(
         help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
         " for N prompts of a pack's validation split.",
     ),
+    validate_columns: ValidateColumns = None,
     allow_uncalibrated: AllowUncalibrated = False,
+    allow_contaminated: AllowContaminated = False,
     online: bool = typer.Option(False, "--online", help="Sample and compare anew at every step; needs --scorer."),
     prompts: Path = typer.Option(None, help="With --online: prompts to sample answers to; else the workspace's."),
     scorer: str = typer.Option(None, help="With --online: what compares the answers: `asm`, `automatic`, reward:RUN."),
@@ -105,7 +107,9 @@ def dpo(
             scorer=scorer,
             output=output_dir,
             validate=validate,
+            validate_columns=validate_columns,
             flags={**flags, **more},
+            allow_contaminated=allow_contaminated,
             workspace=workspace,
             as_json=json,
         )
@@ -121,11 +125,13 @@ def dpo(
         workspace=workspace,
         as_json=json,
         validate=validate,
+        validate_columns=validate_columns,
         dry_run=dry_run,
         columns=columns,
         show=show,
         memory_limit=memory_limit,
         allow_uncalibrated=allow_uncalibrated,
+        allow_contaminated=allow_contaminated,
         flags=flags,
     )
 
@@ -165,18 +171,20 @@ def run_training(
     flags: dict[str, Any],
     winners_of: Path | None = None,
     validate: str | None = None,
+    validate_columns: str | None = None,
     dry_run: bool = False,
     memory_limit: str | None = None,
     allow_uncalibrated: bool = False,
+    allow_contaminated: bool = False,
     columns: str | None = None,
     show: int | None = None,
 ) -> None:
     """Train from files or from the workspace, print how it ended; SFT learns the winners of `winners_of`."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
-    from hafs.types import Prompt
+    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts
 
-    config, root = workspace_settings(workspace)
+    space, config, root = workspace_settings(workspace)
     section = override(getattr(config, kind), **with_alpha(flags))
     answers = getattr(section, "answers", 0)
     if winners_of is not None:
@@ -185,24 +193,24 @@ def run_training(
         groups = _winners(winners_of, answers, columns)
     else:
         groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
-    refuse_sealed_in(workspace, (Prompt(g.prompt, g.system) for g in groups))
     chosen = config.model.name if model is None else model
-    show_rows(groups, show or 0, chosen)
     directory = (output or root / "models" / kind).expanduser()
+    done = is_finished(directory)
+    asked = validation_prompts(validate, validate_columns, say=note)
+    if not done:
+        where = str(winners_of or data or "the workspace")
+        picks = {f"--validate {validate}": asked} if asked else {}
+        refuse_held_out(space, config, {where: groups}, picks, note, allowed=allow_contaminated)
+    show_rows(groups, show or 0, chosen)
     if dry_run:
         _plan(chosen, groups, section, memory_limit, as_json)
         return
     train: Any = {"sft": train_sft, "dpo": train_dpo, "reward": train_reward}[kind]
-    done = finished(directory)
     with ExitStack() as stack:
         hooks: dict[str, Any] = {"allow_uncalibrated": allow_uncalibrated}
-        if validate is not None and not done:
-            hooks["validate"] = check = pass_rate(config, chosen, validate)
-            refuse_sealed_in(workspace, check.prompts)
-            stack.enter_context(closing(check.scorer))
         progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
-        if "validate" in hooks:
-            hooks["validate"].progress = progress
+        if asked and not done:
+            hooks["validate"] = stack.enter_context(pass_rate(config, chosen, asked, progress))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
     if MAIN_PROCESS:
         report(kind, result, directory, done, as_json)
@@ -253,45 +261,21 @@ _FIGURES = ("pass_rate", "net_wins", "builds", "tokens", "loss", "rewards/accura
 """The validation figures that are printed; --json and the run's log have all."""
 
 
-def finished(run: Path) -> bool:
-    """Whether the directory holds a training run that has ended."""
-    try:
-        return bool(jsonlib.loads((run / "run.json").read_text(encoding="utf-8")).get("result"))
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
-
-
-def workspace_settings(workspace: Path | None) -> tuple[Config, Path]:
-    """The workspace's settings, or the defaults where there is no workspace: training needs only files."""
+def workspace_settings(workspace: Path | None) -> tuple[Workspace | None, Config, Path]:
+    """The workspace where there is one, its settings or the defaults, and its root: training needs only files."""
     from hafs.config import parse_config
     from hafs.store import workspace_or_none
 
     found = workspace_or_none(workspace)
-    return (parse_config({}), Path()) if found is None else (found.config, found.root)
-
-
-def refuse_sealed_in(workspace: Path | None, prompts: Iterable[Prompt]) -> None:
-    """Refuse prompts that are sealed in the workspace, where there is one."""
-    from hafs.evals.sealed import refuse_sealed
-    from hafs.store import workspace_or_none
-
-    if (space := workspace_or_none(workspace)) is not None:
-        with space.open_store() as store:
-            refuse_sealed(store, prompts)
+    return (None, parse_config({}), Path()) if found is None else (found, found.config, found.root)
 
 
 def _read(kind: str, data: Path, section: Any, columns: str | None) -> list[PreferenceGroup]:
     if kind != "sft":
         return preferences_from(data, columns=columns).groups
-    from hafs.data.examples import every_answer
+    from hafs.workflows.training import every_answer_of
 
-    found = examples_from(data, section.answers, columns)
-    if section.turns == "last" or not any(g.context for g in found):
-        return found
-    every = every_answer(found)
-    if len(every) > len(found):
-        note(f'{data}: {len(found)} rows have {len(every)} answers to learn (turns = "last" learns the last of each)')
-    return every
+    return every_answer_of(examples_from(data, section.answers, columns), section.turns, str(data), note)
 
 
 def _winners(data: Path, answers: int, columns: str | None) -> list[PreferenceGroup]:
@@ -340,24 +324,3 @@ def _plan(model: str, groups: Sequence[PreferenceGroup], config: TrainConfig, li
     emit(made.to_dict(), to_rich(made), as_json)
     if not made.fits:
         raise typer.Exit(1)
-
-
-def pass_rate(config: Config, model: str, spec: str) -> Any:
-    """A `PassRate` on the prompts that `spec` names."""
-    from hafs import tasks
-    from hafs.evals.evaluate import PassRate
-    from hafs.models.loading import load_tokenizer
-    from hafs.models.naming import resolve
-    from hafs.scorers.run import checkers, scorer_for, try_commands
-
-    pack, _, count = spec.partition(":")
-    if not (Path(spec).exists() or (count.isdecimal() and int(count))):
-        raise UsageError(f"--validate {spec}: there is no such file", "give a task file, or PACK:N such as asm:48")
-    prompts = prompts_from(Path(spec)) if Path(spec).exists() else tasks.generate(pack, "validation", int(count))
-    try:
-        scorer = scorer_for(config)
-        checkers(scorer, prompts)  # opens each, so that one that cannot work ends the run before the long work
-        try_commands(config, prompts)
-    except HafsError as e:
-        raise HafsError(f"--validate needs a scorer that works: {e.what}", e.fix) from e
-    return PassRate(load_tokenizer(resolve(model)), prompts, scorer, config.eval)

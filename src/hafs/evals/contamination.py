@@ -114,7 +114,7 @@ class Index:
             given.setdefault(text, where)
         known = self._known.with_more(given)
         for text, where in given.items():
-            found = shingles(text)
+            found = known.shingles_of(text)
             common = Counter(i for s in found for i in self._holding.get(s, ()))
             for i, n in common.items():
                 near = n / (self._sizes[i] + len(found) - n)
@@ -129,32 +129,48 @@ class _Known:
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._texts = list(dict.fromkeys(texts))
+        self._shingles = {text: shingles(text) for text in self._texts}
+        self._words: dict[str, frozenset[str]] = {}
         self._holding: dict[Shingle, list[int]] = defaultdict(list)
-        for i, text in enumerate(self._texts):
-            for s in shingles(text):
+        for i, found in enumerate(self._shingles.values()):
+            for s in found:
                 self._holding[s].append(i)
         self._template: dict[frozenset[Shingle], tuple[int, frozenset[str]]] = {}
 
     def with_more(self, texts: Iterable[str]) -> _Known:
         """The same with more prompts."""
-        mine = set(self._texts)
-        more = [text for text in texts if text not in mine]
+        more = [text for text in texts if text not in self._shingles]
         return _Known([*self._texts, *more]) if more else self
 
+    def shingles_of(self, text: str) -> frozenset[Shingle]:
+        """The shingles of one of these prompts."""
+        return self._shingles[text]
+
     def one_template(self, a: str, b: str, threshold: float) -> bool:
-        """Whether two similar prompts have in common what many others have, and differ in the rest."""
-        count, template = self._shared(shingles(a) & shingles(b))
+        """Whether two similar prompts have in common what many others have, and differ in the rest.
+
+        A word that stands where one of the template's is missing belongs to the template, so a copy is known although a
+        word of its template was changed, even where a single word is all that tells it from its family.
+        """
+        count, template = self._shared(self._shingles[a] & self._shingles[b])
         if count - 2 < SIBLINGS:  # the two themselves are counted
             return False
-        one, other = set(words(a)) - template, set(words(b)) - template
-        return bool(one | other) and len(one & other) / len(one | other) < threshold
+        words_a, words_b = self._words_of(a), self._words_of(b)
+        one, other = words_a - template, words_b - template
+        changed = min(len(one - other), len(template - words_a)) + min(len(other - one), len(template - words_b))
+        return bool(one | other) and len(one & other) < threshold * (len(one | other) - changed)
+
+    def _words_of(self, text: str) -> frozenset[str]:
+        if text not in self._words:
+            self._words[text] = frozenset(words(text))
+        return self._words[text]
 
     def _shared(self, common: frozenset[Shingle]) -> tuple[int, frozenset[str]]:
         """How many prompts hold nearly all of `common`, and the words that are in nearly all of these."""
         if common not in self._template:
             held = Counter(i for s in common for i in self._holding.get(s, ()))
             alike = [i for i, n in held.items() if n >= SHARED * len(common)]
-            seen = Counter(w for i in alike for w in set(words(self._texts[i])))
+            seen = Counter(w for i in alike for w in self._words_of(self._texts[i]))
             template = frozenset(w for w, n in seen.items() if n >= SHARED * len(alike))
             self._template[common] = len(alike), template
         return self._template[common]

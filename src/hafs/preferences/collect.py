@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,11 +98,16 @@ def _newest_build(store: Store) -> Run | None:
 
 
 def groups_from_people(
-    store: Store, config: PreferencesConfig, *, annotators: Sequence[str] | None = None, split: str | None = None
+    store: Store,
+    config: PreferencesConfig,
+    *,
+    annotators: Sequence[str] | None = None,
+    split: str | None = None,
+    only: Collection[str] | None = None,
 ) -> tuple[BuiltGroups, BuildReport]:
     """What people said of the workspace's candidates as preference groups; kept like those of `preference_groups`.
 
-    `annotators` are the people that count (all without it), `split` the prompts' split.
+    `annotators` are the people that count (all without it), `split` the prompts' split; with `only`, these prompts.
     """
     labels = read_labels(store, blind=False, annotators=annotators)
     report = BuildReport()
@@ -111,7 +116,8 @@ def groups_from_people(
         options["one_sided"] = True
 
     def made() -> Iterator[PreferenceGroup]:
-        for prompt in store.prompts(ids=list(labels.of.keys() | labels.ratings.keys()), split=split):
+        asked = labels.of.keys() | labels.ratings.keys()
+        for prompt in store.prompts(ids=sorted(asked if only is None else asked & set(only)), split=split):
             report.prompts += 1
             group = group_from_labels(prompt, store.candidates(prompt_ids=prompt.id), labels, **options)
             if group is None:
@@ -122,6 +128,8 @@ def groups_from_people(
             yield group
 
     about = {"scorer": "human", "annotators": sorted(annotators or ()), "split": split, **options}
+    if only is not None:
+        about["prompts"] = content_id(sorted(only))
     return keep_groups(store, made(), about, report.to_dict), report
 
 

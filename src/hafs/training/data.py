@@ -70,5 +70,6 @@ def record_data(output: Path, model: str, groups: Sequence[PreferenceGroup]) -> 
             "edges": len(g.edges),
         }
         for g in groups
+        if g.split != "test"  # which is left out
     ]
     write_jsonl(path, rows)

@@ -13,6 +13,7 @@ from hafs.training.packing import TokenGroup
 from hafs.types import PreferenceGroup
 
 FILE = "left_out.jsonl"
+OF_TESTS = "it is of the test split"
 
 
 @dataclass
@@ -20,12 +21,18 @@ class LeftOut:
     """Prompts, and answers of prompts that are kept, that are not trained on; `rows` has them all, with the reason."""
 
     max_length: int
+    tests: int = 0
     refused: int = 0
     long: int = 0
     answers: int = 0
     edges: int = 0
     longest: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def test(self, number: int, group: PreferenceGroup) -> None:
+        """Note a prompt of the test split, which nothing is trained on."""
+        self.tests += 1
+        self._row(number, group, OF_TESTS)
 
     def refuse(self, number: int, group: PreferenceGroup, why: str) -> None:
         """Note a prompt that the model's chat template does not take."""
@@ -56,6 +63,7 @@ class LeftOut:
         if groups and not kept:
             first = self.rows[0]["reason"] if self.rows else "there is no answer"
             fix = "see what the chat template takes" if self.refused else "raise max_length, or shorten the rows"
+            fix = "train on other prompts" if self.tests == groups else fix
             raise DataError(f"there is nothing to train on: all {groups} prompts are left out ({first})", fix)
 
     def write(self, output: Path) -> None:
@@ -66,8 +74,10 @@ class LeftOut:
     def notes(self, groups: int, output: Path | None = None) -> list[str]:
         """One line for each kind of what is left out."""
         found = []
+        if self.tests:
+            found.append(f"{self.tests} of {groups} prompts are of the test split and are left out")
         if self.refused:
-            example = next(r for r in self.rows if "max_length" not in r["reason"])
+            example = next(r for r in self.rows if "max_length" not in r["reason"] and r["reason"] != OF_TESTS)
             where = f"the first is row {example['row']}: {example['reason']}"
             found.append(f"{self.refused} of {groups} prompts are left out, refused by the chat template; {where}")
         if self.long:

@@ -20,7 +20,7 @@ from peft import get_peft_model
 
 from hafs import registry
 from hafs.config import DPOConfig, TrainConfig
-from hafs.errors import DataError, UsageError
+from hafs.errors import UsageError
 from hafs.files.fetch import cache_root
 from hafs.models.chat import TemplateRefuses, chat_notes, check_rows, template_hash, tokenizer_hash
 from hafs.models.loading import add_rows, load_model, load_tokenizer, pick_precision, touches_head, untie
@@ -348,18 +348,18 @@ def split(
     """Token groups for training and validation, split by prompt.
 
     Groups marked "validation" validate; where none are, a share of the prompts chosen by hash does. What the model's
-    chat template does not take, and what is too long, is left out and noted in `left`. Raises DataError when a group is
-    marked "test", and when nothing is left.
+    chat template does not take, what is too long, and what is of the test split is left out and noted in `left`. Raises
+    DataError when nothing is left.
     """
     left = left or LeftOut(config.max_length)
-    tests = sum(g.split == "test" for g in groups)
-    if tests:
-        raise DataError(f"{tests} of {len(groups)} prompts are of the test split", "train on other prompts")
     marked = any(g.split == "validation" for g in groups)
     limit = round(config.validation_share * 1000)
     train: list[TokenGroup] = []
     valid: list[TokenGroup] = []
     for number, group in enumerate(groups, 1):
+        if group.split == "test":
+            left.test(number, group)
+            continue
         try:
             whole = tokenize(tokenizer, group, config.thinking)
         except TemplateRefuses as e:

@@ -51,14 +51,22 @@ class MethodJob:
     scorer: str = "automatic"
     validate: str = ""
     minutes: float = 0.0
+    allow_contaminated: bool = False
+    columns: str = ""
+    prompt_columns: str = ""
+    validate_columns: str = ""
 
     def commands(self, method: str, seed: int) -> list[tuple[Path, list[str]]]:
         """(run directory, arguments of `hafs`) of each training of a method; the last one's model is the result."""
         home = self.directory / method / f"seed-{seed}"
         checked = ["--validate", self.validate] if self.validate else []
+        checked += _flag("--validate-columns", self.validate_columns)
         common = ["--sft-model", self.sft_model, "--seed", str(seed)]
-        roll = ["train", "ppo", *common, "--prompts", str(self.prompts), *checked, "--output-dir"]
-        data = ["--preference-data", str(self.preference_data), "--output-dir"]
+        allowed = ["--allow-contaminated"] if self.allow_contaminated else []
+        asked = ["--prompts", str(self.prompts), *_flag("--columns", self.prompt_columns), *allowed]
+        roll = ["train", "ppo", *common, *asked, *checked, "--output-dir"]
+        data = ["--preference-data", str(self.preference_data), *_flag("--columns", self.columns), *allowed]
+        data.append("--output-dir")
         if method == WINNERS:  # rejection sampling: the right winners of the very groups that DPO compares
             start = ["sft", "--model", self.sft_model, "--seed", str(seed)]
             return [(home / "sft", [*start, *checked, *data, str(home / "sft")])]
@@ -71,6 +79,10 @@ class MethodJob:
             ]
         advantage = ["--advantage", "rloo"] if method == "rloo" else []
         return [(home / "ppo", [*roll, str(home / "ppo"), "--scorer", self.scorer, *advantage])]
+
+
+def _flag(name: str, value: str) -> list[str]:
+    return [name, value] if value else []
 
 
 @dataclass(frozen=True)
