@@ -27,8 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).parent.parent
-sys.path.insert(0, str(TESTS))
+from catalogue import TESTS
 
 from run_hafs import SETTINGS
 
@@ -106,7 +105,7 @@ def watch(root: Path, reached: Act) -> None:
 
     def ours(path: object) -> bool:
         text = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
-        return bool(text) and os.path.abspath(text).startswith(base)
+        return bool(text) and str(Path(text).absolute()).startswith(base)
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
@@ -305,7 +304,6 @@ def _loop() -> int:
 def _begin(root: Path) -> None:
     """The folder that the path begins in: a workspace, a tiny model, prompts."""
     from conftest import byte_tokenizer, tiny_network
-
     from hafs.store import init_workspace
 
     init_workspace(root)
@@ -326,7 +324,9 @@ def _begin(root: Path) -> None:
     ]
     for name, kept in (("prompts", "train"), ("held", "test")):
         _write(root / f"{name}.jsonl", [r for r in rows if r["split"] == kept])
-    _write(root / "sft.jsonl", [{"prompt": f"say {i}", "completion": "one more " * i + f"number {i}"} for i in range(4)])
+    _write(
+        root / "sft.jsonl", [{"prompt": f"say {i}", "completion": "one more " * i + f"number {i}"} for i in range(4)]
+    )
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -365,11 +365,26 @@ class _Judge:
 
 SPENT = {"attempts", "asked", "input_tokens", "output_tokens", "from_ledger"}
 """What a judge cost: who was killed has asked some of it before."""
-PASSING = {"seconds", "started", "finished", "created", "time", "since", "pid", "eta", "when", "undone", "added", *SPENT}
+PASSING = {
+    "seconds",
+    "started",
+    "finished",
+    "created",
+    "time",
+    "since",
+    "pid",
+    "eta",
+    "when",
+    "undone",
+    "added",
+    *SPENT,
+}
 """Names of what differs from run to run although it may be equal by chance."""
 LEDGERS = {"judge_calls"}
 """Tables that count attempts: who was killed has made more of them."""
-NOT_STATE = re.compile(r"(^|/)(hafs\.db|tmp/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__")
+NOT_STATE = re.compile(
+    r"(^|/)(hafs\.db|tmp/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__"
+)
 
 
 def state_of(root: Path) -> dict[str, Any]:

@@ -4,7 +4,6 @@ leaves; a lease ends, is not lost to whoever holds it, and nobody's answer is ke
 from __future__ import annotations
 
 import random
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -77,9 +76,7 @@ def jumping(clock: Callable[[float, int], float], real: Callable[[], float] = ti
 
 def answering(name: str, jump: float) -> Outcome:
     """Ann takes a prompt, the clock jumps, Bob takes one, both answer, twice."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     from annotate_site import fill, graded
-
     from hafs.annotate.service import AnnotationService
     from hafs.config import AnnotateSettings
     from hafs.errors import HafsError

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import sys
 import tempfile
 import threading
 import time
@@ -15,8 +14,6 @@ from urllib.parse import urlsplit
 
 from boundaries import playing
 from catalogue import Fault, Outcome
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 KEY = "sk-this-must-not-come-out"
 PAGE, SERVE = "page", "serve"
@@ -127,6 +124,7 @@ SLOW = {
 NUMBER = 200
 POSTED = {PAGE: ("/submit", "/draft", "/enter", "/undo", "/check"), SERVE: ("/v1/chat/completions", "/v1/completions")}
 
+SHORT = 30
 FAULTS = [
     *(Fault(f"{to}: {name}", f"{to}|once|{name}") for to in (PAGE, SERVE) for name in COMMON),
     *(Fault(f"{to}: {name}", f"{to}|many|{name}") for to in (PAGE, SERVE) for name in SLOW),
@@ -144,10 +142,17 @@ def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
             replies = list(attacked(at[to], to, how, name))
             note = f"{[r[:60] for r in replies][:4]} in {time.monotonic() - before:.1f} s"
             alive = ask(at[to], head("GET", ABOUT[to][0], "connection: close"), 30.0)
-            lost = not alive.startswith((b"HTTP/1.1 200", b"HTTP/1.1 303", b"HTTP/1.1 403")) or any(b" 500 " in r[:20] for r in replies)
+            lost = not 200 <= status_of(alive) < 500 or any(status_of(r) == 500 for r in replies)
             leaked = any(b"root:x" in r or (KEY.encode() in r) for r in replies)
-            forged = name.startswith(("another host", "another origin", "cross-site", "no key", "a key of no", "an origin", "origin null")) and any(b" 200 " in r[:20] for r in replies)
+            forged = name.startswith(
+                ("another host", "another origin", "cross-site", "no key", "a key of no", "an origin", "origin null")
+            ) and 200 in map(status_of, replies)
             yield Outcome(fault.name, forged, leaked, lost, note + ("" if alive else "; it does not answer any more"))
+
+
+def status_of(reply: bytes) -> int:
+    """The status of a reply; 0 without one."""
+    return int(reply[9:12]) if reply.startswith(b"HTTP/1.1 ") else 0
 
 
 def attacked(server: str, to: str, how: str, name: str) -> Iterator[bytes]:
@@ -158,7 +163,11 @@ def attacked(server: str, to: str, how: str, name: str) -> Iterator[bytes]:
             yield ask(server, head("POST", path, AUTH, JSON, "connection: close", body=BODIES[name]), 60.0)
             continue
         if how == "form":
-            yield ask(server, head("POST", path, *_session(), f"origin: {server}", "connection: close", body=FORMS[name]), 60.0)
+            yield ask(
+                server,
+                head("POST", path, *_session(), f"origin: {server}", "connection: close", body=FORMS[name]),
+                60.0,
+            )
             continue
         wire = {**COMMON, **SLOW}[name].replace("ROOT", ABOUT[to][0]).replace("POSTED", path)
         if how == "once":
@@ -174,7 +183,6 @@ def attacked(server: str, to: str, how: str, name: str) -> Iterator[bytes]:
 def _session() -> tuple[str, ...]:
     """The headers of somebody who is in."""
     from annotate_site import TOKEN
-
     from hafs.annotate.web.security import Sessions
 
     sessions = Sessions(TOKEN)
@@ -216,7 +224,6 @@ def _send(s: socket.socket, data: bytes) -> None:
 def servers() -> Iterator[dict[str, str]]:
     """The page and `hafs serve`, each as it is served."""
     from annotate_site import TOKEN, fill, graded, served
-
     from hafs.annotate.service import AnnotationService
     from hafs.annotate.web.app import create_app
     from hafs.config import AnnotateSettings

@@ -38,7 +38,7 @@ def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
             if "small" in fault.name:
                 yield from small_disks(play, verb)
                 continue
-            most = 3 if quick else LOOP if verb.name == "loop" else None
+            most = 2 if quick else LOOP if verb.name == "loop" else None
             for at, what in places(quiet.passed, most):
                 if what.startswith("before"):
                     yield tried(play, verb, f"disk full {what}", play.run(verb, play.fresh(verb), at, fill))

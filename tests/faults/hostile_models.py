@@ -130,8 +130,20 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a template of another kind": write("chat_template.jinja", b"\xff\xfe\x00"),
     "a generation config of nonsense": write("generation_config.json", b'{"eos_token_id": "x", "max_length": []}'),
 }  # fmt: skip
-NAMES = ("a\\0b", "..", "models/sft/model/../../../nowhere", "-", "~nobody/x", "a" * 5000, "https://127.0.0.1:9/x", "owner/name/more", " ", "con\\n")
+NAMES = (
+    "a\\0b",
+    "..",
+    "models/sft/model/../../../nowhere",
+    "-",
+    "~nobody/x",
+    "a" * 5000,
+    "https://127.0.0.1:9/x",
+    "owner/name/more",
+    " ",
+    "con\\n",
+)
 
+SHORT = 12
 FAULTS = [
     *(Fault(f"template: {name}", f"template|{name}") for name in TEMPLATES),
     *(Fault(f"model: {name}", f"change|{name}") for name in CHANGES),

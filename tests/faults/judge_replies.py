@@ -7,7 +7,6 @@ is itself again, the same run ends with those of an undisturbed one. The key mus
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from catalogue import Fault, Outcome
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from hafs.errors import HafsError
 from hafs.servers import limits
@@ -76,6 +73,7 @@ SAYS = {
     "a key of ours": SECRET,
 }
 
+SHORT = 24
 FAULTS = [
     *(Fault(f"{api}, {when}: {name}", f"{api}|{when}|{name}") for name in HOW for api in ("openai", "anthropic") for when in ("once", "always")),
     *(Fault(f"openai says: {name}", f"openai|says|{name}") for name in SAYS),
@@ -131,12 +129,16 @@ def tried(fault: Fault, wanted: Verdicts) -> Outcome:
                 return Outcome(fault.name, lost=True, note=f"{type(e).__name__}: {e}")
         with JudgeServer(honest).running() as server:
             last = judged(where, api, server, timeout=20.0)
-        leaked = any(SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*")) and SECRET not in SAYS.get(name, "")
+        leaked = any(SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*")) and SECRET not in SAYS.get(
+            name, ""
+        )
     made = {k: v for k, v in first.items() if k[0] in ("prompt 0", "prompt 1") and decided(v)}
     forged = any(wanted.get(k) != v for k, v in made.items()) or (when == "always" and bool(made))
     others = {k: v for k, v in first.items() if decided(v)}
     settled = {k for k, v in first.items() if v[0] == "abstain"}  # who would not say is not asked again
-    lost = any(wanted[k] != v for k, v in others.items()) or any(last.get(k) != v for k, v in wanted.items() if k not in settled)
+    lost = any(wanted[k] != v for k, v in others.items()) or any(
+        last.get(k) != v for k, v in wanted.items() if k not in settled
+    )
     return Outcome(fault.name, forged, leaked, lost, f"made {made}; {len(first)} then {len(last)} of {len(wanted)}")
 
 

@@ -18,7 +18,7 @@ LOOP = 40
 FAULTS = [Fault(f"killed at a write: {verb.name}", verb.name) for verb in PATH] + [
     Fault(f"killed at a random moment: {verb.name}", verb.name) for verb in PATH if verb.long
 ]
-QUICK = ("generate", "sft", "build of preferences")
+QUICK = ("sft", "generate")
 
 
 def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
@@ -37,7 +37,7 @@ def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
                     moment = draw.uniform(0, quiet.seconds)
                     yield tried(play, verb, f"after {moment:.3f} s", play.run(verb, play.fresh(verb), after=moment))
                 continue
-            most = 3 if quick else LOOP if verb.name == "loop" else None
+            most = 2 if quick else LOOP if verb.name == "loop" else None
             for at, what in places(quiet.passed, most):
                 yield tried(play, verb, what, play.run(verb, play.fresh(verb), at))
 

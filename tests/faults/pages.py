@@ -4,15 +4,12 @@ the report and the comparison in a real Chromium. Nothing of it runs, nothing is
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from catalogue import Fault, Outcome
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 RUN = "window.ran=1"
 TEXTS = {
@@ -43,6 +40,7 @@ TEXTS = {
     "entities": f"&lt;script&gt;{RUN}&lt;/script&gt;&#x3c;img src=x onerror={RUN}&#x3e;",
 }
 
+SHORT = 25
 FAULTS = [Fault(f"{where}: {name}", f"{where}|{name}") for where in ("page", "report") for name in TEXTS]
 
 
@@ -93,18 +91,25 @@ def on_page(browser: Any, names: Sequence[str]) -> Iterator[Outcome]:
 
     for name in names:
         text = TEXTS[name]
-        with tempfile.TemporaryDirectory() as folder:
-            with site(Path(folder), [[text, f"other {text}"]], prompt=lambda i, t=text: f"{i} {t}") as of:
-                page, asked = watched(browser, of.address + LINK, of.address)
-                page.wait_for_selector(".card")
-                page.keyboard.press("r")
-                yield looked(page, asked, f"page: {name}")
-                page.close()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            site(Path(folder), [[text, f"other {text}"]], prompt=lambda i, t=text: f"{i} {t}") as of,
+        ):
+            page, asked = watched(browser, of.address + LINK, of.address)
+            page.wait_for_selector(".card")
+            page.keyboard.press("r")
+            yield looked(page, asked, f"page: {name}")
+            page.close()
 
 
 def in_report(browser: Any, names: Sequence[str]) -> Iterator[Outcome]:
-    """As prompts, answers, causes and names in a report of two evaluations, all at once; each has its outcome."""
-    from hafs.evals import EvalResult, compare, failures
-    from hafs.evals.results import Answer
-    from hafs.report import write_report  # noqa: F401
-    raise NotImplementedError
+    """As prompts, answers, causes, names and settings of a report."""
+    from hafs.report import write_report
+    from test_report import report
+
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            html, _ = write_report(report(TEXTS[name]), Path(folder, "report.html"))
+            page, asked = watched(browser, html.as_uri(), html.as_uri())
+            yield looked(page, asked, f"report: {name}")
+            page.close()

@@ -4,7 +4,6 @@ one alone leaves. Annotators besides, two at one queue: nobody's answer is lost,
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -49,9 +48,7 @@ def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
 
 def annotators(people: int, prompts: int = 24) -> Outcome:
     """Processes that each answer what the queue gives them until it gives nothing."""
-    sys.path.insert(0, str(Path(__file__).parent.parent))
     from annotate_site import fill, graded
-
     from hafs.annotate.service import AnnotationService
     from hafs.config import AnnotateSettings
     from hafs.store import open_store

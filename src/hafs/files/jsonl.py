@@ -59,11 +59,11 @@ def _part_of(path: Path) -> tuple[Path, int]:
 
 def _sweep(path: Path) -> None:
     """Remove the parts of `path` that nobody writes any more."""
-    for name in os.listdir(path.parent):
-        if name.startswith(f".{path.name}.") and name.endswith(".part"):
-            with suppress(OSError), (path.parent / name).open("rb") as left:
-                fcntl.flock(left, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (path.parent / name).unlink()
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.") and left.name.endswith(".part"):
+            with suppress(OSError), left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
