@@ -14,6 +14,7 @@ import catalogue
 import clocks
 import damaged_files
 import floods
+import fuzz
 import hostile_models
 import judge_replies
 import pages
@@ -36,3 +37,12 @@ def test_the_catalogue_is_as_long_as_it_says() -> None:
     for module in modules:
         names = [f.name for f in module.FAULTS]
         assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("target", fuzz.TARGETS)
+def test_a_parser_of_foreign_bytes_gives_a_result_or_an_error_for_people(target: str) -> None:
+    kept = list(fuzz.corpus(target))
+    assert len(kept) > 2
+    for data in kept:
+        fuzz.attempt(target, data)
+    fuzz.by_hypothesis(target, 30)

@@ -49,7 +49,17 @@ def generation_config(path: str | Path) -> Any:
     """The generation config in a model's directory, which may name more ends of an answer; None without one."""
     from transformers import GenerationConfig
 
-    return GenerationConfig.from_pretrained(str(path)) if (Path(path) / "generation_config.json").is_file() else None
+    file = Path(path) / "generation_config.json"
+    if not file.is_file():
+        return None
+    try:
+        found = GenerationConfig.from_pretrained(str(path))
+    except Exception as e:  # of files from elsewhere: it may be anything
+        raise UsageError(f"{file} cannot be read: {_first_line(e)}", _FIX) from e
+    ends = found.eos_token_id
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+        raise UsageError(f"{file}: eos_token_id is {ends!r}, no number of a token", "correct it or remove the file")
+    return found
 
 
 def load_model(
