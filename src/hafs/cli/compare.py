@@ -15,7 +15,7 @@ from hafs.errors import DataError, UsageError
 if TYPE_CHECKING:
     from hafs.evals import EvalResult, SampledResult
     from hafs.evals.tables import Table
-    from hafs.store import Run, Store
+    from hafs.store import Store
 
 
 def register(app: typer.Typer) -> None:
@@ -111,16 +111,13 @@ def evaluated(spec: str, workspace: Path | None, benchmarks: Sequence[str] | Non
 
 def _newest(name: str, workspace: Path | None) -> list[EvalResult]:
     """The newest result of each benchmark under a name."""
-    from hafs.evals import EvalResult
+    from hafs.evals.kept import newest_results
 
-    newest: dict[str, Run] = {}
     with workspace_at(workspace).open_store() as store:
-        for run in sorted(store.runs(kind="eval"), key=lambda run: run.finished or run.started):
-            if run.outputs and run.config["name"] == name:
-                newest[str(run.config["benchmark"])] = run
-    if not newest:
+        found = newest_results(store, name)
+    if not found:
         raise UsageError(f"nothing was evaluated under the name {name!r}", f"hafs eval --model MODEL --name {name}")
-    return [EvalResult.from_dict(run.outputs) for run in newest.values()]
+    return found
 
 
 def check_contamination(

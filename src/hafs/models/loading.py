@@ -56,10 +56,15 @@ def generation_config(path: str | Path) -> Any:
         found = GenerationConfig.from_pretrained(str(path))
     except Exception as e:  # of files from elsewhere: it may be anything
         raise UsageError(f"{file} cannot be read: {_first_line(e)}", _FIX) from e
-    ends = found.eos_token_id
-    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
-        raise UsageError(f"{file}: eos_token_id is {ends!r}, no number of a token", "correct it or remove the file")
+    _check_ends(path, found)
     return found
+
+
+def _check_ends(path: str | Path, config: Any) -> None:
+    """Raise UsageError unless the ends of an answer that a generation config names are numbers of tokens."""
+    ends = getattr(config, "eos_token_id", None)
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+        raise UsageError(f"the generation config of {path} ends answers with {ends!r}, no token's number", _FIX)
 
 
 def load_model(
@@ -82,6 +87,7 @@ def load_model(
                 raise UsageError(f"{path} is an adapter: it cannot be merged into a 4-bit base", "merge it first")
             return _load_adapter(Path(path), precision, device)
         net, info = _from_pretrained(path, precision, attention, quantize, device)
+        _check_ends(path, getattr(net, "generation_config", None))
     except pickle.UnpicklingError as e:
         raise UsageError(
             f"{path} holds its weights as a pickle (.bin), which can run code when it is read: hafs does not read it",
@@ -94,6 +100,21 @@ def load_model(
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
         raise UsageError(f"{path} lacks {len(missing)} weights that its config.json asks for, as {missing[0]}", _FIX)
     return (net if quantize != "none" else net.to(device)).eval()
+
+
+def load_shape(path: str | Path) -> Any:
+    """The model at `path` as a network that holds no weights, for what asks for its sizes alone; an adapter's base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    quiet()
+    while (Path(path) / "adapter_config.json").is_file():
+        path = base_of(Path(path))
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(path)))
+    except (OSError, ValueError) as e:
+        raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
 
 
 def _from_pretrained(path: str | Path, precision: str, attention: str, quantize: str, device: Any) -> Any:

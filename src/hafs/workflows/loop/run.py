@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs import tasks
+from hafs.cluster import Crew
 from hafs.config import Config, override
 from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
@@ -27,6 +28,7 @@ from hafs.evals.contamination import refuse_contaminated, side_by_side
 from hafs.evals.sealed import refuse_sealed
 from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
+from hafs.files.jsonl import atomic_write
 from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
@@ -49,6 +51,9 @@ from hafs.workflows.loop.decide import (
 )
 from hafs.workflows.loop.page import AskedFamilies, LoopReport, RoundReport, RoundScore, Winners, write_loop_report
 from hafs.workflows.stages import Say, Stages, check_scorer, no_groups
+
+STANDING = "loop.json"
+"""Where the loop stands, as data beside its page."""
 
 DECIDES = "decision"
 """The name under which the evaluations that decide are kept."""
@@ -80,7 +85,7 @@ class Loop:
 
     def to_dict(self) -> dict[str, Any]:
         """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
-        settings = self.config.model_dump(mode="json", exclude={"store", "model"})
+        settings = self.config.model_dump(mode="json", exclude={"store", "model", "cluster"})
         named = [self.config.loop.prompts, *self.config.eval.benchmarks]
         files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
         return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
@@ -152,8 +157,12 @@ class _State:
     rounds: list[RoundReport] = field(default_factory=list)
 
 
-def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> LoopOutcome:
+def run(
+    loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent, crew: Crew | None = None
+) -> LoopOutcome:
     """Run the loop in `workspace`, or finish it, or return its outcome at once when it is done.
+
+    With a `crew` its workers sample and score; training is done in this process.
 
     Raises UsageError for settings that cannot be followed, for sealed prompts and for held-out ones that the model was
     trained on, HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
@@ -175,7 +184,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
             say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
         try_commands(loop.config, [*held, *source.trainable()])
         with closing(scorer_for(loop.config)) as scorer:
-            stages = Stages({}, workspace.root, store, scorer, say, progress)
+            stages = Stages({}, workspace.root, store, scorer, say, progress, crew)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
         store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
@@ -477,7 +486,30 @@ class _Loop:
             rerun=self._rerun(state),
             notes=self._notes(state),
         )
+        self._standing(state, ruling, cost)
         return write_loop_report(report, self.s.root / "loop.html")
+
+    def _standing(self, state: _State, ruling: Ruling | None, cost: float | None) -> None:
+        """Write what the page says as data (`loop.json`), for whoever looks on while the loop runs."""
+        limits = self.limits.model_dump(
+            mode="json", include={"round_prompts", "max_rounds", "target", "price_per_hour"}
+        )
+        limits["candidates"] = self.config.generate.candidates
+        limits["more_candidates"] = self.limits.more_candidates or 2 * self.config.generate.candidates
+        said = {
+            "kept": state.kept.name,
+            "kept_hash": state.kept.hash,
+            "decides": DECIDES,
+            "families": list(self.source.families),
+            "scores": {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
+            "rounds": [_plain(x) for x in state.rounds],
+            "stop": vars(ruling) if ruling else None,
+            "seconds": {s.name: round(s.seconds, 1) for s in self.s.times()},
+            "cost": cost,
+            "limits": limits,
+        }
+        with atomic_write(self.s.root / STANDING) as f:
+            json.dump(said, f, default=list)
 
     def _rerun(self, state: _State) -> Rerun:
         """The command, the settings, and the hashes and versions that figures depend on."""
