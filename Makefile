@@ -8,11 +8,7 @@ ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extr
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-<<<<<<< HEAD
-.PHONY: demo setup assets test faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge clean
-=======
-.PHONY: demo setup assets test faults check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
->>>>>>> main
+.PHONY: demo setup assets test faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo

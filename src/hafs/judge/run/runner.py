@@ -118,10 +118,10 @@ def judge(
     """
     if judging.budget is not None:
         check_prices(clients, prices)
-<<<<<<< HEAD
     asked = sorted({c.model for c in clients if not isinstance(c, ReplayClient)})
-    with store.claimed(content_id("judge", asked)) if asked else nullcontext():  # two at once would pay for each twice
-        return asyncio.run(_judge(store, clients, prices, judging, progress))
+    alone = bool(asked) and elsewhere is None  # workers elsewhere have a claim of their own
+    with store.claimed(content_id("judge", asked)) if alone else nullcontext():  # two would pay for each question twice
+        return asyncio.run(_judge(store, clients, prices, judging, progress, elsewhere))
 
 
 async def _judge(
