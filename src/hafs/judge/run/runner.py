@@ -124,6 +124,18 @@ def judge(
         return asyncio.run(_judge(store, clients, prices, judging, progress, elsewhere))
 
 
+class Elsewhere(Protocol):
+    """Has the questions of a run asked by others, whose tallies it adds to those of the callers."""
+
+    def begin(self, store: Store, run_id: str) -> None:
+        """Make sure that nobody else is about this run."""
+        ...
+
+    async def ask(self, callers: Sequence[Caller], prices: Prices, judging: Judging, progress: Progress) -> None:
+        """Have everything asked that is left; what the callers spent counts towards the budget."""
+        ...
+
+
 async def _judge(
     store: Store,
     clients: Sequence[Client],
