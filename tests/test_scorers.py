@@ -128,7 +128,7 @@ def test_a_part_without_a_value_leaves_the_whole_without() -> None:
 
 def test_arguments_and_versions_of_parts_tell_scores_apart() -> None:
     with closing(open_scorer("text+text:min_words=3")) as a, closing(open_scorer("text+text:min_words=4")) as b:
-        assert a.arguments != b.arguments and a.arguments["parts"][0]["scorer"] == "text@2"
+        assert a.arguments != b.arguments and a.arguments["parts"][0]["scorer"] == "text@3"
 
 
 # ---- text
