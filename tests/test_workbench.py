@@ -210,7 +210,7 @@ def test_the_list_by_keys_alone(desk: Desk, visit: Callable[..., Page]) -> None:
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url("**/prompt?id=**")
-    assert page.locator(".said").count() == 4
+    assert page.locator(".answered").count() == 4
 
 
 def test_hostile_texts_are_shown_and_do_nothing(desk: Desk, visit: Callable[..., Page]) -> None:
@@ -220,7 +220,7 @@ def test_hostile_texts_are_shown_and_do_nothing(desk: Desk, visit: Callable[...,
     for prompt in desk.store.prompts():
         if "number" not in prompt.text:
             page.goto(desk.link(f"prompt?id={prompt.id}"))
-            assert page.locator(".said").count() == 4
+            assert page.locator(".answered").count() == 4
     page.goto(desk.link("prompts?family=%3Cscript%3E&text=%22%3E%3Csvg%20onload%3D1%3E"))
     assert "Nothing here is like that" in page.inner_text("main")
 
