@@ -76,6 +76,9 @@ class TrainConfig(_Section):
         default="keep",
         description="a model's thoughts: trained on (keep), left out (strip), or closed in the prompt (off)",
     )
+    router_weight: float = Field(
+        -1.0, description="of the router's balancing loss of a mixture of experts; below 0: the model's own; 0: none"
+    )
     resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
