@@ -68,6 +68,7 @@ def evaluate(
     from hafs.evals.leaks import refuse_trained_on
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
+    from hafs.models.naming import role
     from hafs.scorers.run import JUDGED, scorer_for, try_commands
     from hafs.tasks import benchmark_names
 
@@ -282,11 +283,3 @@ def benchmark_prompts(which: str, columns: str | None = None) -> list[Prompt]:
 
     path = task_file(which)
     return benchmark(which) if path is None else prompts_from(path, columns)
-
-
-def role(model: str) -> str:
-    """What a model is called in a comparison: its directory's name, of DIR/model that of DIR."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        path = path.resolve()
-    return path.parent.name if path.name == "model" and path.parent.name else path.name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
-from hafs.cli.evaluate import benchmark_prompts, role
+from hafs.cli.evaluate import benchmark_prompts
 from hafs.cli.serve import workspace_model
 from hafs.errors import UsageError
 
@@ -52,6 +52,7 @@ def export(
     from hafs.export import export_model
     from hafs.export.card import origin
     from hafs.export.write import checked
+    from hafs.models.naming import role
     from hafs.store import workspace_or_none
 
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
