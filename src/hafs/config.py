@@ -269,6 +269,7 @@ class LoopConfig(_Section):
     pack: str = Field("asm", description="the task pack that prompts come from")
     tags: list[str] = Field([], description="tags that the pack's families must have")
     prompts: str = Field("", description="a task file in place of the pack; its validation split decides")
+    columns: str = Field("", description="what the columns of that file are for, as prompt=question")
     baseline: bool = Field(True, description="evaluate the model that SFT starts from, too")
     attribution: bool = Field(
         True, description="beside DPO, SFT on the same right winners; kept where DPO is not proven better"

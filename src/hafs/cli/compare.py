@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit
+from hafs.cli.reading import ColumnsOption
 
 
 def register(app: typer.Typer) -> None:
@@ -24,6 +25,7 @@ def compare(
     training_data: list[Path] = typer.Option(
         None, help="Also look for benchmark prompts in this training file (JSON lines); may be repeated."
     ),
+    columns: ColumnsOption = None,
     allow_contaminated: bool = typer.Option(
         False, help="Compare although benchmark prompts are in the training data; the table says so."
     ),
@@ -53,6 +55,7 @@ def compare(
         level=level,
         strict=strict,
         training_data=training_data or (),
+        columns=columns,
         allowed=allow_contaminated,
     )
     extra, tries = pass_at_k_table(sampled, reference, level)

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, none_scored, note, progress_bars, workspace_at
-from hafs.cli.reading import ColumnsOption, prompts_from
+from hafs.cli.reading import ColumnsOption, Show, prompts_from, show_prompts
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
 
@@ -47,6 +47,7 @@ def evaluate(
     name: str = typer.Option(None, help="Its name in the comparison (baseline, sft, dpo); else the directory's."),
     benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a file of prompts; may be repeated."),
     columns: ColumnsOption = None,
+    show: Show = None,
     max_new_tokens: int = typer.Option(None),
     thinking: str = typer.Option(None, help="Whether the model thinks first: keep, strip, or off."),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
@@ -79,16 +80,19 @@ def evaluate(
     title = name or role(chosen)
     named = benchmark_names(benchmark or settings.benchmarks)
     asked = {name: benchmark_prompts(which, columns) for name, which in named.items()}
-    everything = [p for prompts in asked.values() for p in prompts]
-    for line in refuse_trained_on(space, {title: chosen}, everything, settings.near_copy, allowed=allow_contaminated):
-        note(f"warning: {line}")
+    for prompts in asked.values():
+        show_prompts(prompts, show, chosen, workspace)
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
+    everything = [p for prompts in asked.values() for p in prompts]
     with space.open_store() as store, progress_bars(quiet=json) as progress:
+        refuse_sealed(store, everything)
+        try_commands(space.config, everything)
+        near, models = settings.near_copy, {title: chosen}
+        for line in refuse_trained_on(space, models, everything, near, allowed=allow_contaminated):
+            note(f"warning: {line}")
         for which, prompts in asked.items():
-            refuse_sealed(store, prompts)
-            try_commands(space.config, prompts)
             with closing(scorer_for(space.config)) as scorer:
                 results.append(evaluate(store, scorer, chosen, title, which, prompts, settings, progress))
                 if sampling is not None:

@@ -7,7 +7,14 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars, workspace_at
-from hafs.cli.reading import ColumnsOption, PromptColumns, ValidateColumns, preferences_from, prompts_from
+from hafs.cli.reading import (
+    BenchmarkColumns,
+    ColumnsOption,
+    PromptColumns,
+    ValidateColumns,
+    preferences_from,
+    prompts_from,
+)
 from hafs.errors import UsageError
 
 
@@ -32,6 +39,7 @@ def compare(
     ),
     columns: ColumnsOption = None,
     prompt_columns: PromptColumns = None,
+    benchmark_columns: BenchmarkColumns = None,
     validate_columns: ValidateColumns = None,
     allow_contaminated: AllowContaminated = False,
     output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
@@ -67,7 +75,7 @@ def compare(
         prompt_columns or "",
         validate_columns or "",
     )
-    asked = benchmark_prompts(benchmark)
+    asked = benchmark_prompts(benchmark, benchmark_columns)
     picks = {f"--benchmark {benchmark}": asked}
     if validate:
         picks[f"--validate {validate}"] = validation_prompts(validate, validate_columns, say=note)

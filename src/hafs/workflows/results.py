@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hafs.data import read_prompts
+from hafs.data import parse_columns, read_prompts
 from hafs.errors import DataError, UsageError
 from hafs.evals import Comparison, EvalResult, SampledResult, compare, sampled_table
 from hafs.evals.compare import same_models
@@ -34,6 +34,7 @@ def compared(
     level: float = 0.95,
     strict: bool = False,
     training_data: Sequence[Path] = (),
+    columns: str | None = None,
     allowed: bool = False,
 ) -> tuple[Comparison, dict[str, list[SampledResult]]]:
     """Models that were evaluated, prompt by prompt against the `reference`, and what was sampled of them for pass@k.
@@ -43,7 +44,7 @@ def compared(
     that is `allowed`.
     """
     results = {name.partition("=")[0]: evaluated(name, space, benchmarks) for name in specs}
-    notes = check_contamination(results, space, training_data, allowed)
+    notes = check_contamination(results, space, training_data, allowed, columns)
     said: dict[str, Any] = {}
     sampled: dict[str, list[SampledResult]] = {}
     if space is not None:
@@ -113,7 +114,11 @@ def _of_file(file: Path) -> list[EvalResult]:
 
 
 def check_contamination(
-    results: Mapping[str, Sequence[EvalResult]], space: Workspace | None, files: Sequence[Path], allowed: bool
+    results: Mapping[str, Sequence[EvalResult]],
+    space: Workspace | None,
+    files: Sequence[Path],
+    allowed: bool,
+    columns: str | None = None,
 ) -> list[str]:
     """Look for the benchmarks' prompts in what the models were trained on; returns what the table should say.
 
@@ -126,19 +131,20 @@ def check_contamination(
         {name: {e.model for e in rows} for name, rows in results.items()},
         [space.root] if space else [],
         {e.model_path for rows in results.values() for e in rows if e.model_path},
-        more={str(file): _prompts_of(file) for file in files},
+        more={str(file): _prompts_of(file, columns) for file in files},
         allowed=allowed,
         threshold=space.config.eval.near_copy if space else THRESHOLD,
     )
 
 
-def _prompts_of(file: Path) -> list[str]:
+def _prompts_of(file: Path, columns: str | None) -> list[str]:
     """What is asked in a training file of any kind: the last turn of the user in each row."""
 
+    mapped = parse_columns(columns) if columns else None
     try:
-        return [p.text for p in read_prompts(file).rows]
+        return [p.text for p in read_prompts(file, mapped).rows]
     except DataError:
-        return [g.prompt for g in read_preferences(file).groups]
+        return [g.prompt for g in read_preferences(file, columns=mapped).groups]
 
 
 def opinions(
