@@ -4,11 +4,11 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEVELOP := .venv/.develop
 USE := --extra asm --extra gguf
-ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra export --extra serve --extra code --extra formats --extra text --extra postgres --extra dev
+ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra export --extra serve --extra code --extra formats --extra text --extra postgres --extra cluster --extra dev
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test faults check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge clean
+.PHONY: demo setup assets test faults check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -38,7 +38,11 @@ assets: $(READY)
 
 test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster" $(PYTEST)
+
+test-cluster: assets $(DEVELOP)  ## three Ray nodes on this machine, PostgreSQL, and what kills them
+	@(ls /usr/lib/postgresql/*/bin/initdb || (apt-get update && apt-get install -y postgresql)) >/dev/null 2>&1 || true
+	@$(BIN)/python -m pytest -n 0 -m cluster tests/test_cluster.py $(PYTEST)
 
 faults: assets $(DEVELOP)        ## every fault of tests/faults; ends with one RESULT line
 	@PYTHONPATH=tests/faults $(BIN)/python -m catalogue
@@ -73,6 +77,9 @@ bench-rlhf: assets $(DEVELOP)
 
 bench-judge: $(DEVELOP)
 	@$(BIN)/python benchmarks/judge.py
+
+bench-cluster: $(DEVELOP)
+	@PYTHONPATH=tests $(BIN)/python benchmarks/cluster.py
 
 clean:
 	rm -rf .venv demo

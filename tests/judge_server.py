@@ -118,7 +118,9 @@ class JudgeServer:
         ignores_schema: bool = False,
         usage: Callable[[dict[str, Any]], tuple[int, int]] | None = None,
         drip: float = 0.05,
+        host: str = "127.0.0.1",
     ) -> None:
+        self.host = host
         self.judge, self.misbehave, self.latency, self.drip = judge, misbehave, latency, drip
         self.refuses, self.ignores_schema = refuses, ignores_schema
         self.usage = usage or (lambda body: (len(json.dumps(body)) // 4, 60))
@@ -137,14 +139,14 @@ class JudgeServer:
 
     async def serve(self, port: int = 0) -> asyncio.Server:
         """Listen; the port is in `self.port`."""
-        server = await asyncio.start_server(self._connection, "127.0.0.1", port, limit=1 << 26)
+        server = await asyncio.start_server(self._connection, self.host, port, limit=1 << 26)
         self.port = server.sockets[0].getsockname()[1]
         return server
 
     @property
     def url(self) -> str:
         """The root, as the Anthropic SDK wants it."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def v1(self) -> str:

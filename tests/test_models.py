@@ -238,3 +238,21 @@ def test_pulling_keeps_the_logits_of_the_loader(tmp_path: Path, monkeypatch: pyt
         got = model(ids).logits
     assert model.dtype == torch.float32 and not getattr(model, "is_quantized", False)
     assert (got - expected).abs().max() <= 1e-5
+
+
+def test_a_model_behind_an_address_is_fetched_once_and_again_when_it_changes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    there = tmp_path / "there"
+    shutil.copytree(tiny_model, there)
+    url = f"file://{there}"
+    first = models.resolve(url)
+    assert first.is_relative_to(tmp_path / "cache") and models.model_hash(url) == models.model_hash(tiny_model)
+    assert models.resolve(url) == first
+    (there / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    assert models.resolve(url) != first and models.model_hash(url) != models.model_hash(tiny_model)
+    with pytest.raises(UsageError, match="nothing lies at"):
+        models.resolve(f"{url}-not")
+    with pytest.raises(UsageError, match="cannot be opened"):
+        models.resolve("nosuch://bucket/model")

@@ -293,6 +293,14 @@ class LoopConfig(_Section):
     )
 
 
+class ClusterConfig(_Section):
+    """Where sampling, scoring and judging are done: on the workers of a Ray cluster, or in this process."""
+
+    address: str = Field("", description="ray://HOST:10001, a head's HOST:6379, or local; empty: this process")
+    workers: int = Field(0, ge=0, description="workers of a stage; 0: one an accelerator, or as many as have cores")
+    cores: int = Field(1, ge=1, description="processor cores that a worker takes")
+
+
 class Config(_Section):
     """The whole of `hafs.toml`."""
 
@@ -309,6 +317,7 @@ class Config(_Section):
     eval: EvalConfig = EvalConfig()  # type: ignore[call-arg]
     annotate: AnnotateSettings = AnnotateSettings()  # type: ignore[call-arg]
     loop: LoopConfig = LoopConfig()  # type: ignore[call-arg]
+    cluster: ClusterConfig = ClusterConfig()  # type: ignore[call-arg]
 
     @model_validator(mode="before")
     @classmethod

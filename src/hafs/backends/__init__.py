@@ -157,6 +157,11 @@ def open_backend(model: str, kind: str = "", **options: object) -> Backend:
     return backend
 
 
+def open_planner(model: str) -> Backend:
+    """The backend that serves `model` where others generate: weights are not loaded."""
+    return open_backend(model, weights=False) if is_local(model) else open_backend(model)
+
+
 def split_name(model: str) -> tuple[str, str]:
     """(backend, the model's name there): of `ollama:hafs-coder:14b` ("ollama", "hafs-coder:14b").
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from hafs.store import Workspace
+    from hafs.cluster import Crew
+    from hafs.store import Store, Workspace
     from hafs.types import Progress
 
 Preset = Annotated[
@@ -25,6 +26,29 @@ WorkspaceDir = Annotated[
     Path | None,
     typer.Option("--workspace", "-w", help="The workspace; by default the one you are in.", show_default=False),
 ]
+
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Work on a Ray cluster (extra `cluster`): ray://HOST:10001, HOST:6379, or local; needs PostgreSQL.",
+        show_default=False,
+    ),
+]
+
+
+@contextmanager
+def crew_at(space: Workspace, store: Store, address: str | None) -> Iterator[Crew | None]:
+    """The workers of the cluster named by flag or by [cluster] in hafs.toml; None where none is."""
+    from hafs.cluster import open_crew
+    from hafs.config import override
+
+    config = override(space.config.cluster, address=address)
+    if not config.address:
+        yield None
+        return
+    with open_crew(config, store.url) as crew:
+        yield crew
 
 
 AllowContaminated = Annotated[

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, none_scored, note, progress_bars, workspace_at
+from hafs.cli.common import (
+    AllowContaminated,
+    Cluster,
+    Json,
+    WorkspaceDir,
+    crew_at,
+    emit,
+    none_scored,
+    note,
+    progress_bars,
+    workspace_at,
+)
 from hafs.cli.reading import ColumnsOption, Show, prompts_from, show_prompts
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
@@ -57,6 +68,7 @@ def evaluate(
     perplexity: bool = typer.Option(False, help="Also the perplexity of the reference answers under the model."),
     allow_contaminated: AllowContaminated = False,
     output: Path = typer.Option(None, help="Also write the greedy results here (JSON)."),
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -86,7 +98,7 @@ def evaluate(
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
     everything = [p for prompts in asked.values() for p in prompts]
-    with space.open_store() as store, progress_bars(quiet=json) as progress:
+    with space.open_store() as store, progress_bars(quiet=json) as progress, crew_at(space, store, cluster) as crew:
         refuse_sealed(store, everything)
         try_commands(space.config, everything)
         near, models = settings.near_copy, {title: chosen}
@@ -94,9 +106,10 @@ def evaluate(
             note(f"warning: {line}")
         for which, prompts in asked.items():
             with closing(scorer_for(space.config)) as scorer:
-                results.append(evaluate(store, scorer, chosen, title, which, prompts, settings, progress))
+                about = (store, scorer, chosen, title, which, prompts)
+                results.append(evaluate(*about, settings, progress, crew))
                 if sampling is not None:
-                    sampled.append(evaluate_sampled(store, scorer, chosen, title, which, prompts, sampling, progress))
+                    sampled.append(evaluate_sampled(*about, sampling, progress, crew))
             if perplexity:
                 likely[which] = _perplexity(chosen, prompts, settings.level, progress)
     if output is not None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hafs.cli.common import (
+    Cluster,
     Json,
     Preset,
     WorkspaceDir,
+    crew_at,
     emit,
     note,
     progress_bars,
@@ -65,12 +67,13 @@ def generate(
     split: Split = "train",
     preset: Preset = None,
     output: Path = typer.Option(None, help="Also write the candidates here (JSON lines)."),
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
     settings: Given,
 ) -> None:
     """Sample several answers to each prompt into the workspace; what is there is not generated again."""
-    from hafs.backends import open_backend
+    from hafs.backends import open_backend, open_planner
     from hafs.config import override
     from hafs.files.jsonl import write_jsonl
     from hafs.generation.candidates import generate_candidates
@@ -85,8 +88,10 @@ def generate(
         show_prompts(chosen, show, space.config.model.name if model is None else model, workspace)
         if own := [p for p in chosen if p.checker == "code"]:
             try_commands(space.config, own, "code")
-        backend = open_backend(space.config.model.name if model is None else model)
-        made = generate_candidates(store, backend, chosen, sampling, progress)
+        named = space.config.model.name if model is None else model
+        with crew_at(space, store, cluster) as crew:
+            backend = open_planner(named) if crew else open_backend(named)
+            made = generate_candidates(store, backend, chosen, sampling, progress, crew)
     if output is not None:
         write_jsonl(output, made.candidates)
     data = {

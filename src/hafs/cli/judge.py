@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hafs.cli import judge_calibrate
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, note, progress_bars, workspace_at
 from hafs.cli.generate import NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.reading import ColumnsOption
 from hafs.errors import UsageError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hafs.judge.estimate import CostEstimate
-    from hafs.judge.run.runner import JudgeResult, Judging
+    from hafs.judge.run.runner import Elsewhere, JudgeResult, Judging
     from hafs.servers.client import Client
     from hafs.store import Store, Workspace
 
@@ -62,6 +62,7 @@ def run(
     timeout: float = typer.Option(120.0, min=0.1, help="Seconds for one call."),
     max_tokens: int = typer.Option(1024, min=16, help="Tokens of one reply at most, a model's thinking included."),
     replay: Replay = False,
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -71,6 +72,7 @@ def run(
     """
     from hafs.judge.protocols import open_protocol
     from hafs.judge.run.calling import Manner
+    from hafs.judge.run.elsewhere import CrewOfJudges
     from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
     from hafs.models.naming import model_hash, resolve
@@ -89,15 +91,24 @@ def run(
         if estimate:
             _estimate(space, store, judge, base_url, asked, which, manner, batch, json)
             return
-        clients = open_clients(judge, base_url, replay)
-        results = ask(space, store, clients, Judging(asked, which, manner, budget, batch, poll), quiet=json)
+        if batch and cluster:
+            raise UsageError("a batch is one file for the vendor: there is nothing to share out", "without --cluster")
+        judging = Judging(asked, which, manner, budget, batch, poll)
+        with crew_at(space, store, "" if replay or batch else cluster) as crew:
+            clients = open_clients(judge, base_url, replay)
+            results = ask(space, store, clients, judging, json, crew and CrewOfJudges(crew, judge, base_url))
     emit({"judges": [r.to_dict() for r in results]}, said(results), json)
     if name_problems(results):
         raise typer.Exit(1)
 
 
 def ask(
-    space: Workspace, store: Store, clients: Sequence[Client], judging: Judging, quiet: bool = False
+    space: Workspace,
+    store: Store,
+    clients: Sequence[Client],
+    judging: Judging,
+    quiet: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> list[JudgeResult]:
     """Ask judges what is left to ask, with the workspace's prices and progress shown; the clients are closed."""
     from hafs.judge.prices import load_prices
@@ -107,7 +118,7 @@ def ask(
     if judging.budget is not None:
         check_prices(clients, prices)
     with progress_bars(quiet=quiet) as progress:
-        return judge(store, clients, prices, judging, progress)
+        return judge(store, clients, prices, judging, progress, elsewhere)
 
 
 def probe(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars, workspace_at
+from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, note, progress_bars, workspace_at
 from hafs.cli.reading import ColumnsOption
 from hafs.errors import UsageError
 
@@ -37,6 +37,7 @@ def run(
     max_minutes: float = typer.Option(None, help="Begin no round that would take it past this."),
     budget: float = typer.Option(None, help="The same in US dollars; needs price_per_hour under [loop]."),
     open_page: bool = typer.Option(False, "--open", help="Open the report in a browser at the end."),
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -62,9 +63,9 @@ def run(
     config = space.config.model_copy(update={"loop": limits})
     chosen = sft_model or model or config.model.name
     command = shlex.join(["hafs", *sys.argv[1:]])
-    with progress_bars(quiet=json) as progress:
+    with progress_bars(quiet=json) as progress, space.open_store() as store, crew_at(space, store, cluster) as crew:
         loop = Loop(config, chosen, taught=sft_model is not None, command=command)
-        outcome = run_loop(loop, space, say=(lambda _: None) if json else note, progress=progress)
+        outcome = run_loop(loop, space, say=(lambda _: None) if json else note, progress=progress, crew=crew)
     emit(outcome.to_dict(), closing(outcome), json)
     if open_page:
         from hafs.cli.report import show

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import Json, WorkspaceDir, emit, none_scored, progress_bars, workspace_at
+from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, none_scored, progress_bars, workspace_at
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def score(
     rescore: bool = typer.Option(False, "--rescore", help="Score again what has a score; the new value replaces it."),
     output: Path = typer.Option(None, help="Also write the scores here (JSON lines); a judge's verdicts."),
     budget: Budget = None,
+    cluster: Cluster = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -57,13 +58,14 @@ def score(
 
     space = workspace_at(workspace)
     if named := judge_of(scorer_name(space.config, scorer)):
-        _have_judged(space, named, split, output, budget, json)
+        _have_judged(space, named, split, output, budget, cluster, json)
         return
     no_judge(budget)
     with space.open_store() as store, closing(scorer_for(space.config, scorer)) as judge:
         with progress_bars(quiet=json) as progress:
             try_commands(space.config, list(store.prompts(split=split)), scorer)
-            done = score_candidates(store, judge, progress, rescore, split=split)
+            with crew_at(space, store, cluster) as crew:
+                done = score_candidates(store, judge, progress, rescore, crew, split=split)
         used = [s for s, _ in checkers(judge, store.prompts(split=split))]
         if output is not None:
             store.export_jsonl("scores", output, scorer=[s.name for s in used])
@@ -85,17 +87,25 @@ def score(
 
 
 def _have_judged(
-    space: Workspace, named: str, split: str | None, output: Path | None, budget: float | None, as_json: bool
+    space: Workspace,
+    named: str,
+    split: str | None,
+    output: Path | None,
+    budget: float | None,
+    cluster: str | None,
+    as_json: bool,
 ) -> None:
     """`hafs judge run` about the workspace's candidates."""
     from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.judge.run.elsewhere import CrewOfJudges
     from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
 
     with space.open_store() as store:
-        clients = open_clients([named], None, False)
         judging = Judging(the_protocol(), Selection([p.id for p in store.prompts(split=split)]), budget=budget)
-        results = ask(space, store, clients, judging, quiet=as_json)
+        with crew_at(space, store, cluster) as crew:
+            clients = open_clients([named], None, False)
+            results = ask(space, store, clients, judging, as_json, crew and CrewOfJudges(crew, [named]))
         if output is not None:
             store.export_jsonl("verdicts", output, judge=clients[0].model, protocol=judging.protocol.id)
     emit({"judges": [r.to_dict() for r in results]}, said(results), as_json)

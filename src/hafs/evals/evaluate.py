@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hafs.backends import Request, answers, is_local, open_backend
+from hafs.backends import Request, answers, is_local, open_backend, open_planner
+from hafs.cluster import Crew
 from hafs.config import EvalConfig, GenerateConfig
 from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult, SampledResult, eval_result, sampled_result
@@ -45,12 +46,13 @@ def evaluate(
     prompts: Sequence[Prompt],
     config: EvalConfig,
     progress: Progress = silent,
+    crew: Crew | None = None,
 ) -> EvalResult:
     """Answer a benchmark greedily and check the answers; what the store has is not done again.
 
     `scorer` checks all prompts, or for "automatic" each prompt's own checker does. The result is kept as a run of kind
     "eval", and comes from there when it is complete; one with unscored prompts is a failed run, and what is missing is
-    tried again next time.
+    tried again next time. With a `crew` its workers answer and check.
     """
     if not prompts:
         raise UsageError(f"the benchmark {benchmark} has no prompts", "check the file")
@@ -71,9 +73,9 @@ def evaluate(
         store.finish_run(run, "finished", known.metrics, known.outputs, known.model)  # now the newest of its name
         return EvalResult.from_dict(known.outputs)
     started = time.monotonic()
-    backend = backend or open_backend(model)
-    made = generate_candidates(store, backend, _held_out(prompts), decoding, progress).candidates
-    scores = _scores(store, scorer, prompts, made, backend.model, progress)
+    backend = backend or (open_backend(model) if crew is None else open_planner(model))
+    made = generate_candidates(store, backend, _held_out(prompts), decoding, progress, crew).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress, crew)
     result = eval_result(
         name,
         backend.model,
@@ -104,6 +106,7 @@ def evaluate_sampled(
     prompts: Sequence[Prompt],
     sampling: GenerateConfig,
     progress: Progress = silent,
+    crew: Crew | None = None,
 ) -> SampledResult:
     """Sample `sampling.candidates` answers to each prompt of a benchmark and check them, as `evaluate` does.
 
@@ -124,9 +127,9 @@ def evaluate_sampled(
         store.finish_run(run, "finished", known.metrics, known.outputs, known.model)
         return SampledResult.from_dict(known.outputs)
     started = time.monotonic()
-    backend = open_backend(model)
-    made = generate_candidates(store, backend, _held_out(prompts), sampling, progress).candidates
-    scores = _scores(store, scorer, prompts, made, backend.model, progress)
+    backend = open_backend(model) if crew is None else open_planner(model)
+    made = generate_candidates(store, backend, _held_out(prompts), sampling, progress, crew).candidates
+    scores = _scores(store, scorer, prompts, made, backend.model, progress, crew)
     result = sampled_result(
         name,
         backend.model,
@@ -149,17 +152,29 @@ def _held_out(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def _scores(
-    store: Store, scorer: Scorer, prompts: Sequence[Prompt], made: Sequence[Candidate], model: str, progress: Progress
+    store: Store,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    made: Sequence[Candidate],
+    model: str,
+    progress: Progress,
+    crew: Crew | None,
 ) -> list[Score]:
     """The scores of `made`, computed where the store has none, with the checks of `prompts` as they are given."""
     found: list[Score] = []
     for checker, mine in checkers(scorer, prompts):
-        found += _scores_of(store, checker, mine, made, model, progress)
+        found += _scores_of(store, checker, mine, made, model, progress, crew)
     return found
 
 
 def _scores_of(
-    store: Store, scorer: Scorer, prompts: Sequence[Prompt], made: Sequence[Candidate], model: str, progress: Progress
+    store: Store,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    made: Sequence[Candidate],
+    model: str,
+    progress: Progress,
+    crew: Crew | None,
 ) -> list[Score]:
     """The scores of the answers to `prompts` by one checker."""
     by_id = {p.id: p for p in prompts}
@@ -171,7 +186,8 @@ def _scores_of(
         return {s.candidate_id: s for s in same}
 
     scored = {id for id, s in known().items() if s.value is not None}
-    score_all(store, scorer, [(by_id[c.prompt_id], c) for id, c in mine.items() if id not in scored], progress)
+    todo = [(by_id[c.prompt_id], c) for id, c in mine.items() if id not in scored]
+    score_all(store, scorer, todo, progress, crew=crew, given=prompts)
     return list(known().values())
 
 

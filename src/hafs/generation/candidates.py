@@ -8,14 +8,16 @@ with the answers that are missing.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from hafs.backends import Answer, Backend, Request, Unanswered
+from hafs.backends import Answer, Backend, Request, Unanswered, is_local, open_backend
+from hafs.cluster import Crew
 from hafs.config import GenerateConfig
 from hafs.errors import HafsError
-from hafs.store import Store
+from hafs.store import Store, open_store
 from hafs.types import Candidate, Progress, Prompt, content_id, silent
 
 
@@ -33,38 +35,43 @@ class Generated:
 
 
 def generate_candidates(
-    store: Store, backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig, progress: Progress = silent
+    store: Store,
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    config: GenerateConfig,
+    progress: Progress = silent,
+    crew: Crew | None = None,
 ) -> Generated:
     """`config.candidates` answers for each different prompt, from the store where it has them, else from the backend.
 
     With `config.greedy` the likeliest answer of each comes after them. Adds the prompts to the store. Raises HafsError
-    when the backend can go on no more; the answers that it gave before are kept.
+    when the backend can go on no more; the answers that it gave before are kept. With a `crew` its workers sample, each
+    with the backend of this name, and `backend` only plans.
     """
     if config.greedy:
-        return _with_greedy(store, backend, prompts, config, progress)
+        return _with_greedy(store, backend, prompts, config, progress, crew)
     unique = {p.id: p for p in prompts}
     store.add_prompts(unique.values())
-    sampling = sampling_of(config)
-    known: dict[str, dict[int, Candidate]] = defaultdict(dict)
-    _look(store, backend, list(unique), config, sampling, known)
-    claim = content_id("generate", backend.model, config.seed, sampling)
+    sampler = Sampler(store, backend, config)
+    sampler.look(list(unique))
+    known = sampler.known
     plan = backend.plan(_requests(backend, unique, known, config), config)
-    new, failed = 0, Counter[str]()
-    for done, batch in enumerate(plan, 1):
-        if not _missing(batch, known):
-            progress("generating", done, len(plan), {})
-            continue
-        with store.claimed(claim):  # one process samples these at a time, and looks first at what the others made
-            _look(store, backend, [r.key for r in batch], config, sampling, known)
-            missing = _missing(batch, known)
-            if backend.capabilities.batch and missing:
-                missing = batch
-            made, stopped = _answers(backend, missing, config) if missing else ([], None)
-            new += _keep(store, made, backend, config, sampling, known)
-        if stopped is not None:
-            failed.update(stopped.failed)
-            _go_on_or_raise(stopped, sum(map(len, known.values())), len(unique) * config.candidates)
+    todo = [batch for batch in plan if sampler.missing(batch)]
+    new, done, failed = 0, len(plan) - len(todo), Counter[str]()
+    stop: SampledBatch | None = None
+    if done:
         progress("generating", done, len(plan), {})
+    for sampled in _sampled(sampler, todo, crew):
+        new += sampled.new
+        done += 1
+        failed.update(sampled.failed)
+        stop = stop or (sampled if sampled.error else None)
+        progress("generating", done, len(plan), {})
+    if crew is not None:
+        sampler.look(list(unique))
+    if stop is not None:
+        have, total = sum(map(len, known.values())), len(unique) * config.candidates
+        raise HafsError(f"{stop.error}; {have} of {total} answers are in the workspace", stop.fix)
     if failed and not any(known.values()):
         reason = failed.most_common(1)[0][0]
         raise HafsError(f"none of {len(unique)} prompts could be answered: {reason}", "correct the prompts")
@@ -73,13 +80,134 @@ def generate_candidates(
     return Generated(found, new, sum(c.finish == "length" for c in found), dict(failed))
 
 
+def _sampled(sampler: Sampler, todo: Sequence[list[Request]], crew: Crew | None) -> Iterator[SampledBatch]:
+    """Each batch as it is done, here or by the workers of a cluster; none is begun after one that says to stop."""
+    if crew is None:
+        for batch in todo:
+            with sampler.store.claimed(sampler.claim):  # one at a time, who looks first at what the others made
+                sampled = sampler(batch)
+            yield sampled
+            if sampled.error:
+                return
+        return
+    stopped = False
+    config = sampler.config
+    share = max(1, config.concurrency // crew.room(is_local(sampler.backend.name)))
+    job = Sampling(sampler.store.url, sampler.backend.name, config.model_copy(update={"concurrency": share}))
+    crew.claim(sampler.claim, lambda: sampler.store.claimed(sampler.claim, workers=True))
+    for _, sampled in crew.map(job, (b for b in todo if not stopped), len(todo)):
+        stopped = stopped or bool(sampled.error)
+        yield sampled
+
+
+@dataclass(frozen=True)
+class SampledBatch:
+    """What came of a batch: how many candidates are new, how many answers failed by reason.
+
+    Where asking on is of no use `error` says why, and `fix` what to do.
+    """
+
+    new: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+    error: str = ""
+    fix: str = ""
+
+
+class Sampler:
+    """Does planned batches, one at a time: looks for what is there, samples what is missing, keeps it."""
+
+    def __init__(self, store: Store, backend: Backend, config: GenerateConfig) -> None:
+        self.store, self.backend, self.config = store, backend, config
+        self._sampling = sampling_of(config)
+        self.claim = content_id("generate", backend.model, config.seed, self._sampling)
+        self.known: dict[str, dict[int, Candidate]] = defaultdict(dict)
+
+    def __call__(self, batch: Sequence[Request]) -> SampledBatch:
+        """One planned batch, under the claim."""
+        self.look([r.key for r in batch])
+        missing = self.missing(batch)
+        if not missing:
+            return SampledBatch()
+        made, stopped = _answers(self.backend, batch if self.backend.capabilities.batch else missing, self.config)
+        new = self._keep(made)
+        if stopped is None:
+            return SampledBatch(new)
+        useless = stopped.fatal or not (stopped.answers or stopped.refused)
+        return SampledBatch(new, stopped.failed, stopped.what if useless else "", stopped.fix)
+
+    def look(self, prompt_ids: list[str]) -> None:
+        """Add to `known` the answers that the store has by now."""
+        found = self.store.candidates(model=self.backend.model, prompt_ids=prompt_ids, source="generate")
+        for candidate in found:
+            if candidate.seed == self.config.seed and dict(candidate.sampling) == self._sampling:
+                self.known[candidate.prompt_id].setdefault(candidate.index, candidate)
+
+    def missing(self, batch: Sequence[Request]) -> list[Request]:
+        """The requests of a batch that have an answer without a candidate."""
+        return [r for r in batch if not set(range(r.index, r.index + r.n)) <= self.known[r.key].keys()]
+
+    def _keep(self, made: Sequence[Answer]) -> int:
+        """Write answers with their exact token ids, none for a number that has one; returns how many are new."""
+        rows = [(self._candidate(a), a) for a in made if a.index not in self.known[a.key]]
+        for candidate, _ in rows:
+            self.known[candidate.prompt_id][candidate.index] = candidate
+        return self.store.add_candidates([c for c, _ in rows], {c.id: a.token_ids for c, a in rows})
+
+    def _candidate(self, answer: Answer) -> Candidate:
+        return Candidate(
+            prompt_id=answer.key,
+            text=answer.text,
+            model=self.backend.model,
+            model_name=self.backend.name,
+            seed=self.config.seed,
+            index=answer.index,
+            sampling=self._sampling,
+            logprob=answer.logprob,
+            n_tokens=answer.length,
+            finish=answer.finish,
+            thought=answer.thought,
+        )
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A worker's part in sampling: the database that it opens, the model that it loads, the settings."""
+
+    database: str
+    model: str
+    config: GenerateConfig
+
+    @property
+    def accelerated(self) -> bool:
+        """Weights of its own want an accelerator; a server has them."""
+        return is_local(self.model)
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Sequence[Request]], SampledBatch]]:
+        """Load the model and join the claim; yields what does a planned batch."""
+        with open_store(self.database) as store:
+            sampler = Sampler(store, open_backend(self.model), self.config)
+
+            def sample(batch: Sequence[Request]) -> SampledBatch:
+                sampler.known.clear()  # a worker does many batches, each once
+                return sampler(batch)
+
+            with store.joined(sampler.claim):
+                yield sample
+
+
 def _with_greedy(
-    store: Store, backend: Backend, prompts: Sequence[Prompt], config: GenerateConfig, progress: Progress
+    store: Store,
+    backend: Backend,
+    prompts: Sequence[Prompt],
+    config: GenerateConfig,
+    progress: Progress,
+    crew: Crew | None,
 ) -> Generated:
     """The sampled answers, then the likeliest one of each prompt, which is a candidate like them."""
-    sampled = generate_candidates(store, backend, prompts, config.model_copy(update={"greedy": False}), progress)
+    sampled = generate_candidates(store, backend, prompts, config.model_copy(update={"greedy": False}), progress, crew)
     likeliest = {"greedy": False, "candidates": 1, "temperature": 0.0, "top_p": 1.0}
-    one = generate_candidates(store, backend, prompts, config.model_copy(update=likeliest), progress)
+    one = generate_candidates(store, backend, prompts, config.model_copy(update=likeliest), progress, crew)
     failed = Counter(sampled.failed) + Counter(one.failed)
     return Generated([*sampled.candidates, *one.candidates], sampled.new + one.new, sampled.cut + one.cut, dict(failed))
 
@@ -89,25 +217,6 @@ def sampling_of(config: GenerateConfig) -> dict[str, Any]:
     names = ("batch_size", "candidates", "max_new_tokens", "temperature", "top_p")
     thinking = {} if config.thinking == "keep" else {"thinking": config.thinking}
     return {name: getattr(config, name) for name in names} | thinking
-
-
-def _look(
-    store: Store,
-    backend: Backend,
-    prompt_ids: list[str],
-    config: GenerateConfig,
-    sampling: dict[str, Any],
-    known: dict[str, dict[int, Candidate]],
-) -> None:
-    """Add to `known` the answers that the store has by now."""
-    for candidate in store.candidates(model=backend.model, prompt_ids=prompt_ids, source="generate"):
-        if candidate.seed == config.seed and dict(candidate.sampling) == sampling:
-            known[candidate.prompt_id].setdefault(candidate.index, candidate)
-
-
-def _missing(batch: Sequence[Request], known: Mapping[str, Mapping[int, Candidate]]) -> list[Request]:
-    """The requests of a batch that have an answer without a candidate."""
-    return [r for r in batch if not set(range(r.index, r.index + r.n)) <= known[r.key].keys()]
 
 
 def _requests(
@@ -134,40 +243,3 @@ def _answers(
         return backend.generate(batch, config), None
     except Unanswered as e:
         return e.answers, e
-
-
-def _keep(
-    store: Store,
-    made: Sequence[Answer],
-    backend: Backend,
-    config: GenerateConfig,
-    sampling: dict[str, Any],
-    known: dict[str, dict[int, Candidate]],
-) -> int:
-    """Write answers with their exact token ids, none for a number that has one; returns how many are new."""
-    rows = [(_candidate(a, backend, config, sampling), a) for a in made if a.index not in known[a.key]]
-    for candidate, _ in rows:
-        known[candidate.prompt_id][candidate.index] = candidate
-    return store.add_candidates([c for c, _ in rows], {c.id: a.token_ids for c, a in rows})
-
-
-def _go_on_or_raise(stopped: Unanswered, have: int, total: int) -> None:
-    """Raise where asking on is of no use: the server is gone, or the batch got no answer at all."""
-    if stopped.fatal or not (stopped.answers or stopped.refused):
-        raise HafsError(f"{stopped.what}; {have} of {total} answers are in the workspace", stopped.fix) from stopped
-
-
-def _candidate(answer: Answer, backend: Backend, config: GenerateConfig, sampling: dict[str, Any]) -> Candidate:
-    return Candidate(
-        prompt_id=answer.key,
-        text=answer.text,
-        model=backend.model,
-        model_name=backend.name,
-        seed=config.seed,
-        index=answer.index,
-        sampling=sampling,
-        logprob=answer.logprob,
-        n_tokens=answer.length,
-        finish=answer.finish,
-        thought=answer.thought,
-    )

@@ -21,7 +21,7 @@ from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
 from hafs.models.chat import TemplateRefuses, check_rows, encode_messages, read_answer, stop_ids
-from hafs.models.loading import load_model, load_tokenizer
+from hafs.models.loading import load_model, load_shape, load_tokenizer
 from hafs.models.naming import model_hash, resolve
 from hafs.types import content_id
 
@@ -31,11 +31,12 @@ class TransformersBackend:
 
     capabilities = Capabilities(n=True, logprobs=True, seed=True, batch=True)
 
-    def __init__(self, name: str, precision: str = "auto") -> None:
+    def __init__(self, name: str, precision: str = "auto", weights: bool = True) -> None:
+        """Load the model called `name`; without `weights` it only plans, and others generate."""
         path = resolve(name)
         self.name, self.model = name, model_hash(path)
         self.tokenizer: Any = load_tokenizer(path)
-        self._net: Any = load_model(path, precision)
+        self._net: Any = load_model(path, precision) if weights else load_shape(path)
         self._net.eval()
         self._adapters: list[str] = []
         self._refusals: dict[Request, TemplateRefuses] = {}

@@ -85,6 +85,21 @@ def load_model(
     return (net if quantize != "none" else net.to(device)).eval()
 
 
+def load_shape(path: str | Path) -> Any:
+    """The model at `path` as a network that holds no weights, for what asks for its sizes alone; an adapter's base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    quiet()
+    while (Path(path) / "adapter_config.json").is_file():
+        path = base_of(Path(path))
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(path)))
+    except (OSError, ValueError) as e:
+        raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
+
+
 def _from_pretrained(path: str | Path, precision: str, attention: str, quantize: str, device: Any) -> Any:
     """(model, loading info)."""
     import torch

@@ -21,6 +21,7 @@ from typing import Any
 from hafs.errors import HafsError, MissingTool, UsageError
 from hafs.files.fetch import Wheel, cache_root, fetch_wheel, file_sha256, locked, new_folder
 from hafs.files.jsonl import atomic_write
+from hafs.files.remote import fetch_folder
 from hafs.types import Progress, silent
 
 __all__ = ["DEFAULT_NAMES", "model_hash", "pull", "resolve"]
@@ -54,16 +55,20 @@ HASHED = (
 
 
 def resolve(name: str | Path) -> Path:
-    """The directory of the model called `name`: the embedded model, a local directory, a hub id ("owner/name").
+    """The directory of the model called `name`: the embedded model, a local directory, a hub id ("owner/name"), or an
+    address that fsspec opens ("s3://bucket/model").
 
-    A hub id is downloaded into the hub's own cache on first use. Raises MissingTool when the embedded model is
-    not there yet, UsageError when there is no such model, HafsError when the hub cannot be reached.
+    A hub id is downloaded into the hub's own cache on first use, an address into that of hafs. Raises MissingTool when
+    the embedded model is not there yet, UsageError when there is no such model, HafsError when the hub cannot be
+    reached.
     """
     if str(name) in DEFAULT_NAMES:
         folder = cache_root() / "models" / FOLDER
         if not (folder / "config.json").is_file():
             raise MissingTool("the embedded model (SmolLM2-135M-Instruct) is not in the cache", "hafs models pull")
         return folder
+    if "://" in str(name):
+        return fetch_folder(str(name), cache_root() / "models" / "fetched")
     folder = Path(name).expanduser()
     if folder.is_dir():
         if any((folder / file).is_file() for file in ("config.json", "adapter_config.json")):

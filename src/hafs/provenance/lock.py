@@ -91,7 +91,7 @@ def lock(workspace: Workspace, store: Store, name: str = "") -> dict[str, Any]:
         "model": _model(work.model),
         "data": {what: _hash(prompts) for what, prompts in kind.prompts(work).items()},
         "seeds": {s: getattr(work.config, s).seed for s in _SEEDS},
-        "config": content_id(work.config.model_dump(mode="json")),
+        "config": content_id(work.config.model_dump(mode="json", exclude={"cluster"})),
         "environment": environment(),
         "models": _models(workspace),
         "answers": _answers(store, kind.evaluated(done)),

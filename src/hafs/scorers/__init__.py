@@ -8,12 +8,14 @@ A scorer is named by an expression: `asm`, `text:min_words=20`, `python*0.7+text
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hafs import registry
+from hafs.errors import UsageError
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["Scorer", "open_scorer", "prepare"]
+__all__ = ["Opened", "Scorer", "open_scorer", "opened_as", "prepare"]
 
 
 class Scorer(Protocol):
@@ -54,9 +56,30 @@ def open_scorer(spec: str, **options: Any) -> Scorer:
         return opened
 
     tree = parse(spec)
-    if len(tree) == 1 and len(tree[0]) == 1:
-        return _answers_alone(one(tree[0][0].name, tree[0][0].argument))
-    return _answers_alone(Composite(tree, one))
+    single = len(tree) == 1 and len(tree[0]) == 1
+    scorer = _answers_alone(one(tree[0][0].name, tree[0][0].argument) if single else Composite(tree, one))
+    scorer.opened = Opened(spec, tuple(sorted(options.items())))  # type: ignore[attr-defined]
+    return scorer
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How a scorer was opened, by which another process opens the same."""
+
+    expression: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def open(self, **other: Any) -> Scorer:
+        """Open it here, with `other` options put over its own."""
+        return open_scorer(self.expression, **{**dict(self.options), **other})
+
+
+def opened_as(scorer: Scorer) -> Opened:
+    """How `scorer` was opened; raises UsageError when it was not by `open_scorer`."""
+    found: Opened | None = getattr(scorer, "opened", None)
+    if found is None:
+        raise UsageError(f"the scorer {scorer.name} has no name that other machines know", "open it with `open_scorer`")
+    return found
 
 
 UNFINISHED = "unfinished"

@@ -102,6 +102,11 @@ class Composite:
             ]
         }
 
+    @property
+    def accelerated(self) -> bool:
+        """Whether a part is a model, which wants an accelerator."""
+        return any(getattr(s, "accelerated", False) for level in self._scorers for s in level)
+
     def prepare(self, prompts: Iterable[Prompt]) -> None:
         """Have the parts take into their arguments what the checks of `prompts` name; see `hafs.scorers.prepare`."""
         known = list(prompts)

@@ -24,6 +24,8 @@ class RewardScorer:
 
     name = "reward"
     version = "1"
+    accelerated = True
+    """It is a model: a worker takes an accelerator for it where there are any."""
 
     def __init__(self, argument: str = "", **_: Any) -> None:
         """`argument` is its path. Raises UsageError when no sequence-classification model with one output is there."""

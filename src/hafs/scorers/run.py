@@ -1,24 +1,26 @@
-"""The checkers that a set of prompts needs, and the scoring of what a workspace holds.
+"""The checkers that a set of prompts needs, and the scoring of what a workspace holds, here or by workers elsewhere.
 
 What has a score already is not scored again, so every function here can be killed and repeated.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from hafs.cluster import Crew
 from hafs.config import Config
-from hafs.errors import SandboxUnavailable, UsageError
+from hafs.errors import HafsError, SandboxUnavailable, UsageError
 from hafs.judge.clients import judge_of
 from hafs.sandbox import open_sandbox
-from hafs.scorers import Scorer, open_scorer, prepare
+from hafs.scorers import Opened, Scorer, open_scorer, opened_as, prepare
 from hafs.scorers.compose import parse
-from hafs.store import Answers, Store
+from hafs.store import Answers, Store, open_store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
 SCORE_CHUNK = 64
@@ -217,21 +219,26 @@ def stored_answers(store: Store, scorer: Scorer, prompts: Sequence[Prompt], **fi
 
 
 def score_candidates(
-    store: Store, scorer: Scorer, progress: Progress = silent, again: bool = False, **filters: Any
+    store: Store,
+    scorer: Scorer,
+    progress: Progress = silent,
+    again: bool = False,
+    crew: Crew | None = None,
+    **filters: Any,
 ) -> Scored:
     """Score what has no value yet, new or unscored before; with `again` what has one, too. `filters` are those of
-    `Store.to_score`.
+    `Store.to_score`. With a `crew` its workers score, each with scorers of these names.
     """
     prepare(scorer, store.prompts())
     if not isinstance(scorer, AutomaticScorer):
         todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters))
-        return score_all(store, scorer, todo, progress, again)
+        return score_all(store, scorer, todo, progress, again, crew)
     prompts = list(store.prompts(**of_prompts(filters)))
     done = Scored(0, {})
     without = [p for p in prompts if scorer.checker(p) is None]
     for checker, which in checkers_with_filters(scorer, prompts, filters):
         todo = list(store.to_score(checker.name, checker.version, checker.arguments, everything=again, **which))
-        done += score_all(store, checker, todo, progress, again)
+        done += score_all(store, checker, todo, progress, again, crew)
     if without:
         which = {**filters, "prompt_ids": [p.id for p in without]}
         reasons = Counter(
@@ -247,8 +254,15 @@ def score_all(
     todo: Sequence[tuple[Prompt, Candidate]],
     progress: Progress = silent,
     again: bool = False,
+    crew: Crew | None = None,
+    given: Sequence[Prompt] = (),
 ) -> Scored:
-    """Score `todo` and keep the scores, a chunk at a time; with `again` a value replaces the one that is there."""
+    """Score `todo` and keep the scores, a chunk at a time; with `again` a value replaces the one that is there.
+
+    With a `crew` its workers do it. They read the prompts from the store, where they are not `given`.
+    """
+    if crew is not None:
+        return _score_elsewhere(crew, store, scorer, [c.id for _, c in todo], progress, again, given)
     scored, unscored = 0, dict[str, int]()
     chunk: list[Score] = []
     for done, score in enumerate(scorer.score(todo), 1):
@@ -262,6 +276,78 @@ def score_all(
             chunk = []
         progress("scoring", done, len(todo), {})
     return Scored(scored, unscored)
+
+
+def _score_elsewhere(
+    crew: Crew,
+    store: Store,
+    scorer: Scorer,
+    ids: Sequence[str],
+    progress: Progress,
+    again: bool,
+    given: Sequence[Prompt],
+) -> Scored:
+    """`score_all` by the workers of a cluster, who are told the candidates' ids."""
+    total, finished = Scored(0, {}), 0
+    if not ids:
+        return total
+    accelerated = bool(getattr(scorer, "accelerated", False))
+    job = Scoring(store.url, opened_as(scorer), _arguments(scorer), crew.cores, again, tuple(given), accelerated)
+    chunks = [ids[i : i + SCORE_CHUNK] for i in range(0, len(ids), SCORE_CHUNK)]
+    for chunk, scored in crew.map(job, chunks, len(chunks)):
+        total += scored
+        finished += len(chunk)
+        progress("scoring", finished, len(ids), {})
+    return total
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """A worker's part in scoring: the database, the scorer and what its `arguments` must be (as JSON).
+
+    The prompts are read from the database where they are not `given`.
+    """
+
+    database: str
+    scorer: Opened
+    arguments: str
+    cores: int
+    again: bool
+    given: tuple[Prompt, ...] = ()
+    accelerated: bool = False
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Sequence[str]], Scored]]:
+        """Open the scorer; yields what scores the candidates of these ids.
+
+        Raises HafsError where this machine's scorer would say something else than the one that was asked for.
+        """
+        with open_store(self.database) as store, closing(self.scorer.open(workers=self.cores)) as scorer:
+            for prompts in (self.given or store.prompts(), _checked_by(store, self.scorer.expression)):
+                if _arguments(scorer) != self.arguments:
+                    prepare(scorer, prompts)
+            if (here := _arguments(scorer)) != self.arguments:
+                raise HafsError(
+                    f"the scorer {scorer.name} is another one here: {here}, and {self.arguments} was asked for",
+                    "install the same tools, models and scripts on every node",
+                )
+            by_id = {p.id: p for p in self.given}
+
+            def score(ids: Sequence[str]) -> Scored:
+                found = list(store.candidates(ids=list(ids)))
+                known = by_id or {p.id: p for p in store.prompts(ids=list({c.prompt_id for c in found}))}
+                return score_all(store, scorer, [(known[c.prompt_id], c) for c in found], again=self.again)
+
+            yield score
+
+
+def _arguments(scorer: Scorer) -> str:
+    return json.dumps(dict(scorer.arguments), sort_keys=True)
+
+
+def _checked_by(store: Store, expression: str) -> Iterator[Prompt]:
+    """The prompts of a workspace that are checked by this scorer as their own checker."""
+    return (p for p in store.prompts() if checker_of(p) in ("", expression))
 
 
 NONSENSE = "zqxj 7 )( plugh"

@@ -25,7 +25,7 @@ from hafs.data import Columns
 from hafs.errors import DataError, UsageError
 from hafs.files.jsonl import write_jsonl
 from hafs.store import schema
-from hafs.store.claims import claimed
+from hafs.store.claims import claimed, joined
 from hafs.store.desk import Desk
 from hafs.store.engine import connect, database_url, transaction
 from hafs.store.files import Imported, Parent, read_rows, value_problem
@@ -77,9 +77,16 @@ class Store(Reader):
         """Close every connection."""
         self._engine.dispose()
 
-    def claimed(self, what: str) -> AbstractContextManager[None]:
-        """Hold the claim on a piece of work by its name, waiting for another process that has it."""
-        return claimed(self._engine, self.where, what)
+    def claimed(self, what: str, workers: bool = False) -> AbstractContextManager[None]:
+        """Hold the claim on a piece of work by its name, waiting for another process that has it.
+
+        With `workers` others do the work: each has `joined` it.
+        """
+        return claimed(self._engine, self.where, what, workers)
+
+    def joined(self, what: str) -> AbstractContextManager[None]:
+        """Be a worker of the process that holds the claim on a piece of work."""
+        return joined(self._engine, self.where, what)
 
     # ---- adding
 

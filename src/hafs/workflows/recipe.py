@@ -49,7 +49,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON, for the record of the run."""
-        return {**asdict(self), "config": self.config.model_dump(mode="json", exclude={"loop"})}
+        return {**asdict(self), "config": self.config.model_dump(mode="json", exclude={"loop", "cluster"})}
 
 
 @dataclass

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hafs.cluster import Crew
 from hafs.config import Config, GenerateConfig, PreferencesConfig, override
 from hafs.errors import HafsError, UsageError
 from hafs.evals import EvalResult
@@ -32,7 +33,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Stages:
-    """A running path: the open store and scorer, where things go, and the seconds of each stage so far.
+    """A running path: the open store and scorer, where things go, the workers of a cluster, and the seconds so far.
 
     `about` is what the path is, by content: with a stage's name it names the stage's record.
     """
@@ -43,6 +44,7 @@ class Stages:
     scorer: Scorer
     say: Say
     progress: Progress
+    crew: Crew | None = None
     seconds: dict[str, float] = field(default_factory=dict)
 
     def stage(self, name: str, work: Callable[[], Any], label: str = "", once: bool = False) -> Any:
@@ -71,7 +73,7 @@ class Stages:
     ) -> list[EvalResult]:
         """The model on each set of prompts, one greedy answer a prompt."""
         return [
-            evaluate(self.store, self.scorer, str(model), name, which, prompts, config.eval, self.progress)
+            evaluate(self.store, self.scorer, str(model), name, which, prompts, config.eval, self.progress, self.crew)
             for which, prompts in sets.items()
         ]
 
@@ -85,14 +87,14 @@ class Stages:
 
     def answered(self, model: str | Path, asked: Sequence[tuple[Sequence[Prompt], GenerateConfig]]) -> None:
         """Candidates for prompts, each batch of them sampled in its own way, and their scores."""
-        from hafs.backends import open_backend
+        from hafs.backends import open_backend, open_planner
         from hafs.generation.candidates import generate_candidates
 
-        backend = open_backend(str(model))
+        backend = (open_backend if self.crew is None else open_planner)(str(model))
         for prompts, config in asked:
-            generate_candidates(self.store, backend, prompts, config, self.progress)
+            generate_candidates(self.store, backend, prompts, config, self.progress, self.crew)
         ids = [p.id for prompts, _ in asked for p in prompts]
-        score_candidates(self.store, self.scorer, self.progress, prompt_ids=ids, model=backend.model)
+        score_candidates(self.store, self.scorer, self.progress, crew=self.crew, prompt_ids=ids, model=backend.model)
 
     def groups(
         self, model: str | Path, prompts: Sequence[Prompt], config: PreferencesConfig

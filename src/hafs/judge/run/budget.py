@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+from hafs.cluster import Shared
 from hafs.errors import HafsError
 
 
@@ -55,3 +56,43 @@ class Budget:
             self.reserved = max(0.0, self.reserved - worst) if self._flying else 0.0
             self.spent += cost
             self._changed.notify_all()
+
+
+class Treasurer:
+    """The one budget of a run that several machines ask for; it knows what each of them, by its name, has set aside."""
+
+    def __init__(self, limit: float, spent: float) -> None:
+        self._budget = Budget(limit, spent)
+        self._held: dict[str, list[float]] = {}
+
+    async def reserve(self, who: str, worst: float) -> None:
+        """See `Budget.reserve`."""
+        await self._budget.reserve(worst)
+        self._held.setdefault(who, []).append(worst)
+
+    async def settle(self, who: str, worst: float, cost: float) -> None:
+        """See `Budget.settle`."""
+        if worst in (held := self._held.get(who, [])):  # not where it was written off meanwhile
+            held.remove(worst)
+            await self._budget.settle(worst, cost)
+
+    async def write_off(self, who: str) -> None:
+        """Count as spent what a machine that died had set aside, as the ledger does with calls that have no end."""
+        for worst in self._held.pop(who, []):
+            await self._budget.settle(worst, worst)
+
+
+class SharedBudget(Budget):
+    """A worker's hand on the treasurer's budget."""
+
+    def __init__(self, treasurer: Shared, who: str) -> None:
+        super().__init__()
+        self._treasurer, self._who = treasurer, who
+
+    async def reserve(self, worst: float) -> None:
+        """See `Budget.reserve`."""
+        await self._treasurer.ask("reserve", self._who, worst)
+
+    async def settle(self, worst: float, cost: float) -> None:
+        """See `Budget.settle`."""
+        await self._treasurer.ask("settle", self._who, worst, cost)

@@ -60,6 +60,14 @@ class Tally:
         """As JSON writes it."""
         return {**vars(self), "failed": dict(self.failed), "trouble": dict(self.trouble)}
 
+    def add(self, part: Tally) -> None:
+        """Count a part of the run that was done elsewhere; attempts and their cost are the ledger's to say."""
+        for name in ("asked", "decided", "from_ledger", "skipped", "unasked"):
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.failed += part.failed
+        self.trouble += part.trouble
+        self.stopped = self.stopped or part.stopped
+
 
 LINGER = 0.05
 """Seconds that what cost nothing waits for company before it is written: a commit costs more than its rows."""
@@ -185,7 +193,7 @@ class Caller:
     ) -> None:
         self.client, self.price, self.budget, self.writer = client, price, budget, writer
         self.run_id, self.manner = run_id, manner
-        self.tally = Tally(priced=price is not None, free=price == FREE)
+        self.tally = self.new_tally()
         self.limiter = Limiter(manner.concurrency)
         self.breaker = Breaker(client.endpoint, max(10, 2 * manner.concurrency))
         self.stop: HafsError | None = None
@@ -194,6 +202,10 @@ class Caller:
     def judge(self) -> str:
         """The judge's name in verdicts."""
         return self.client.model
+
+    def new_tally(self) -> Tally:
+        """A tally in which nothing is counted yet."""
+        return Tally(priced=self.price is not None, free=self.price == FREE)
 
     async def ask(self, ask: Ask) -> Verdict | None:
         """The verdict on a question; None when no reply came. Raises Stopped once the run is over."""

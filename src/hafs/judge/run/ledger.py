@@ -126,6 +126,15 @@ class Ledger:
             held = select(func.sum(b.reserved)).where(b.run_id == run_id, b.status != "done")
             return float(calls or 0.0) + float(conn.execute(held).scalar() or 0.0)
 
+    def totals(self, run_id: str, judge: str) -> tuple[int, int, int, float]:
+        """A judge's part of a run so far: attempts, tokens in, tokens out, dollars."""
+        t = judge_calls.c
+        sums = (func.count(), func.sum(t.input_tokens), func.sum(t.output_tokens), func.sum(t.cost))
+        with self._store.connection() as conn:
+            found = conn.execute(select(*sums).where(t.run_id == run_id, t.judge == judge)).one()
+        attempts, tokens_in, tokens_out, cost = (x or 0 for x in found)
+        return int(attempts), int(tokens_in), int(tokens_out), float(cost)
+
     def means(self, judge: str, protocol: str) -> Means | None:
         """The averages of a judge's answered calls under a protocol; None below `ENOUGH` with a token count."""
         t = judge_calls.c

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 from hafs.errors import HafsError, UsageError
+from hafs.judge import protocols
 from hafs.judge.clients import ReplayClient
 from hafs.judge.consistency import Reliability
 from hafs.judge.prices import FREE, Price, Prices
 from hafs.judge.probe import set_up
-from hafs.judge.protocols import Ask, Protocol
+from hafs.judge.protocols import Ask
 from hafs.judge.run import batches
 from hafs.judge.run.budget import Budget
 from hafs.judge.run.calling import Caller, Manner, Stopped, Tally, VerdictWriter
@@ -93,7 +94,7 @@ def check_prices(clients: Sequence[Client], prices: Prices) -> None:
 class Judging:
     """A run: the protocol, which candidates, how; `batch` sends batches at half price, polled every `poll` seconds."""
 
-    protocol: Protocol
+    protocol: protocols.Protocol
     selection: Selection
     manner: Manner = field(default_factory=Manner)
     budget: float | None = None
@@ -102,20 +103,43 @@ class Judging:
 
 
 def judge(
-    store: Store, clients: Sequence[Client], prices: Prices, judging: Judging, progress: Progress = silent
+    store: Store,
+    clients: Sequence[Client],
+    prices: Prices,
+    judging: Judging,
+    progress: Progress = silent,
+    elsewhere: Elsewhere | None = None,
 ) -> list[JudgeResult]:
-    """Ask every judge what is left to ask and store the verdicts; the clients are closed.
+    """Ask every judge what is left to ask and store the verdicts; the clients are closed. The asking may be done
+    `elsewhere`, by workers that open clients of their own.
 
     Raises UsageError for a budget with an unpriced judge. An endpoint that is down or a budget that is used does not
     raise: the result says in `stopped` why, and everything answered is kept.
     """
     if judging.budget is not None:
         check_prices(clients, prices)
-    return asyncio.run(_judge(store, clients, prices, judging, progress))
+    return asyncio.run(_judge(store, clients, prices, judging, progress, elsewhere))
+
+
+class Elsewhere(Protocol):
+    """Has the questions of a run asked by others, whose tallies it adds to those of the callers."""
+
+    def begin(self, store: Store, run_id: str) -> None:
+        """Make sure that nobody else is about this run."""
+        ...
+
+    async def ask(self, callers: Sequence[Caller], prices: Prices, judging: Judging, progress: Progress) -> None:
+        """Have everything asked that is left; what the callers spent counts towards the budget."""
+        ...
 
 
 async def _judge(
-    store: Store, clients: Sequence[Client], prices: Prices, judging: Judging, progress: Progress
+    store: Store,
+    clients: Sequence[Client],
+    prices: Prices,
+    judging: Judging,
+    progress: Progress,
+    elsewhere: Elsewhere | None,
 ) -> list[JudgeResult]:
     ledger = Ledger(store)
     names = [c.model for c in clients]
@@ -126,15 +150,20 @@ async def _judge(
         "shuffles": judging.protocol.shuffles,
     }
     run_id = store.start_run("judge", what, {"prompts": sorted(judging.selection.prompt_ids)})
+    if elsewhere is not None:
+        elsewhere.begin(store, run_id)
     budget = Budget(judging.budget, ledger.spent(run_id) if judging.budget is not None else 0.0)
     writer = VerdictWriter(store, ledger)
     callers = [Caller(c, price_of(c, prices), budget, writer, run_id, judging.manner) for c in clients]
     try:
-        runs = [
-            _Run(caller, JudgeWork(store, ledger, caller.judge, judging.protocol, judging.selection), judging, progress)
-            for caller in callers
-        ]
-        await _together(run.all() for run in runs)
+        runs = [JudgeRun(caller, store, ledger, judging, progress) for caller in callers]
+        if elsewhere is None:
+            await together(run.all() for run in runs)
+        else:  # here the endpoints are asked only what they take
+            nothing = replace(judging, selection=replace(judging.selection, prompt_ids=()))
+            await together(JudgeRun(caller, store, ledger, nothing, silent).all() for caller in callers)
+            await writer.flush()
+            await elsewhere.ask(callers, prices, judging, progress)
     finally:
         try:
             await writer.close()
@@ -148,7 +177,7 @@ async def _judge(
     return results
 
 
-async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all at once; the first failure ends the others and is raised."""
     tasks = [asyncio.ensure_future(w) for w in work]
     try:
@@ -159,11 +188,14 @@ async def _together(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Run:
+class JudgeRun:
     """The run of one judge."""
 
-    def __init__(self, caller: Caller, work: JudgeWork, judging: Judging, progress: Progress) -> None:
-        self.caller, self.work, self.judging, self.progress = caller, work, judging, progress
+    def __init__(
+        self, caller: Caller, store: Store, ledger: Ledger, judging: Judging, progress: Progress = silent
+    ) -> None:
+        self.caller, self.judging, self.progress = caller, judging, progress
+        self.work = JudgeWork(store, ledger, caller.judge, judging.protocol, judging.selection)
         self.tally = caller.tally
         self._queue: asyncio.Queue[Ask | None] = asyncio.Queue(4 * judging.manner.concurrency)
         self._left: dict[str, int] = {}
@@ -192,7 +224,7 @@ class _Run:
             )
         await set_up(self.caller, self.work.ledger)
         workers = [self._worker() for _ in range(self.judging.manner.concurrency)]
-        await _together([self._produce(), *workers])
+        await together([self._produce(), *workers])
 
     async def _produce(self) -> None:
         pages = self.work.pages()

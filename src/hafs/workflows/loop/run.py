@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs import tasks
+from hafs.cluster import Crew
 from hafs.config import Config, override
 from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
@@ -80,7 +81,7 @@ class Loop:
 
     def to_dict(self) -> dict[str, Any]:
         """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
-        settings = self.config.model_dump(mode="json", exclude={"store", "model"})
+        settings = self.config.model_dump(mode="json", exclude={"store", "model", "cluster"})
         named = [self.config.loop.prompts, *self.config.eval.benchmarks]
         files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
         return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
@@ -152,8 +153,12 @@ class _State:
     rounds: list[RoundReport] = field(default_factory=list)
 
 
-def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent) -> LoopOutcome:
+def run(
+    loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: Progress = silent, crew: Crew | None = None
+) -> LoopOutcome:
     """Run the loop in `workspace`, or finish it, or return its outcome at once when it is done.
+
+    With a `crew` its workers sample and score; training is done in this process.
 
     Raises UsageError for settings that cannot be followed, for sealed prompts and for held-out ones that the model was
     trained on, HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
@@ -177,7 +182,7 @@ def run(loop: Loop, workspace: Workspace, say: Say = lambda _: None, progress: P
             say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
         try_commands(loop.config, [*held, *source.trainable()])
         with closing(scorer_for(loop.config)) as scorer:
-            stages = Stages({}, workspace.root, store, scorer, say, progress)
+            stages = Stages({}, workspace.root, store, scorer, say, progress, crew)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
         store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
