@@ -23,9 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    sft_model: str = typer.Option(None, help="The model that every method starts from."),
-    preference_data: Path = typer.Option(None, help="Preference groups or pairs, for DPO and the reward model."),
-    prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file)."),
+    sft_model: str = typer.Option(None, help="The model that every method starts from. [required]"),
+    preference_data: Path = typer.Option(None, help="Preference data, for DPO and the reward model. [required]"),
+    prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file). [required]"),
     benchmark: str = typer.Option("asm", help="What the results are measured on: a benchmark or a task file."),
     methods: str = typer.Option(
         "sft-winners,dpo,reward+ppo,ppo,rloo", help="Which, comma-separated; sft-winners always."

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 )
 def dpo(
     *,
-    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
+    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference. [required]"),
     preference_data: Path = typer.Option(
         None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
     ),
