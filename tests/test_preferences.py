@@ -281,6 +281,7 @@ def test_the_report_accounts_for_every_prompt() -> None:
         "equal": 1,
         "reference_groups": 0,
         "wrong_over_wrong": 0,
+        "left_out": 0,
         "skipped": {
             "all candidates tie": 1,
             "no candidate is scored": 1,

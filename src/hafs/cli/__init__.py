@@ -31,6 +31,7 @@ from hafs.cli import (
     lock,
     loop,
     methods,
+    open,
     preferences,
     renamed,
     report,
@@ -45,7 +46,7 @@ from hafs.cli.options import expanded
 from hafs.errors import HafsError
 
 VERBS = {
-    "Start": (demo, init, doctor, install, config),
+    "Start": (demo, init, open, doctor, install, config),
     "Data": (tasks, data, generate, score, preferences),
     "Judges and people": (annotate, judge),
     "Training": (sft, train, rlhf),

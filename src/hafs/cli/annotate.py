@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json as jsonlib
-import os
-import secrets
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -18,8 +15,9 @@ import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
 from hafs.cli.generate import choose_prompts
+from hafs.cli.page import listen, page_token, page_tools, write_private
 from hafs.cli.reading import ColumnsOption
-from hafs.errors import HafsError, MissingTool, UsageError
+from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
     from hafs.annotate.service import AnnotateSettings, AnnotationService
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ACCOUNTS = "annotators.json"
-TOKEN = ".annotate-token"
 
 Models = Annotated[
     list[str] | None,
@@ -174,11 +171,11 @@ def account(
         if known.pop(name, None) is None:
             raise UsageError(f"there is no account {name!r}", f"there are: {', '.join(known) or 'none'}")
     else:
-        _page_tools()
+        page_tools()
         from hafs.annotate.web.security import hash_password
 
         known[name] = hash_password(_new_password())
-    _write_private(path, jsonlib.dumps(known, indent=1) + "\n")
+    write_private(path, jsonlib.dumps(known, indent=1) + "\n")
     did = "removed" if remove else "can log in"
     emit(
         {"name": name, "accounts": sorted(known)}, f"{name} {did}; accounts: {', '.join(sorted(known)) or 'none'}", json
@@ -326,14 +323,14 @@ def _on_page(
     as_json: bool,
 ) -> dict[str, Any]:
     """Serve the page until Ctrl-C."""
-    _page_tools()
+    page_tools()
     from hafs.annotate.web.app import create_app
     from hafs.annotate.web.gate import server_of
 
-    token = _token(root)
+    token = page_token(root)
     hosts = [*("[::1]" if h == "::1" else h for h in LOOPBACK), *allow_hosts, *([host] if accounts else [])]
     app = create_app(service, token=token, accounts=accounts, allowed_hosts=hosts, login=getpass.getuser())
-    with closing(_listen(host, port)) as sock:
+    with closing(listen(host, port)) as sock:
         where = f"[{host}]" if ":" in host else host
         link = f"http://{where}:{sock.getsockname()[1]}/"
         if accounts is None:
@@ -358,37 +355,6 @@ def _so_far(service: AnnotationService) -> dict[str, Any]:
         "prompts": found["prompts"],
         "annotators": {name: row["answers"] for name, row in found["annotators"].items()},
     }
-
-
-def _page_tools() -> None:
-    from importlib.util import find_spec
-
-    if missing := [
-        m for m in ("fastapi", "uvicorn", "nh3", "markdown_it", "pygments", "argon2") if find_spec(m) is None
-    ]:
-        raise MissingTool(f"the page needs {', '.join(missing)}", "pip install 'hafs[annotate]', or use --terminal")
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; raises UsageError when it cannot."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-        sock.listen(128)  # from here on the link works: a browser waits until the server answers
-    except OSError as e:
-        sock.close()
-        raise UsageError(f"cannot listen on {host}:{port}: {e.strerror or e}", "--port 0 takes a free one") from e
-    return sock
-
-
-def _token(root: Path) -> str:
-    """The secret of the workspace's page, made once, so that sessions outlive the server."""
-    path = root / TOKEN
-    if not path.is_file():
-        _write_private(path, secrets.token_urlsafe(24) + "\n")
-    return path.read_text().strip()
 
 
 # accounts
@@ -433,18 +399,6 @@ def _new_password() -> str:
     if len(password) < 8:
         raise UsageError("a password has at least 8 characters", "choose a longer one")
     return password
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, all of it or nothing."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as f:
-        f.write(text)
-    new.replace(path)
-
-
-# results
 
 
 def _write_groups(space: Workspace, store: Store, output: Path, prompts: Sequence[str]) -> dict[str, int]:

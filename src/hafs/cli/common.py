@@ -60,7 +60,32 @@ def workspace_at(directory: Path | None) -> Workspace:
     """The workspace named by flag, by $HAFS_WORKSPACE, or the one around the current directory."""
     from hafs.store import find_workspace, open_workspace
 
-    return open_workspace(directory) if directory else find_workspace()
+    found = open_workspace(directory) if directory else find_workspace()
+    noted_at(found.root)
+    return found
+
+
+def noted_at(root: Path) -> None:
+    """Note long work in the workspace at `root`."""
+    _AT["root"] = root
+
+
+_AT: dict[str, Path] = {}
+"""The workspace that this process has opened."""
+
+
+def _root() -> Path | None:
+    """The workspace that long work is noted in: the one that was opened, else the one around the current directory."""
+    if "root" in _AT:
+        return _AT["root"]
+    from hafs.errors import HafsError
+    from hafs.store import workspace_or_none
+
+    try:
+        found = workspace_or_none()
+    except HafsError:  # its settings cannot be read: the verb that needs them says so
+        return None
+    return found.root if found else None
 
 
 def emit(data: Mapping[str, Any], text: Any, as_json: bool) -> None:
@@ -102,7 +127,22 @@ def none_scored(scored: int, unscored: Mapping[str, int]) -> None:
 
 @contextmanager
 def progress_bars(quiet: bool = False) -> Iterator[Progress]:
-    """Yields a `Progress`: bars with time left on a terminal, a line every ten seconds elsewhere."""
+    """Yields a `Progress`: bars with time left on a terminal, a line every ten seconds elsewhere; what is done is also
+    noted in the workspace, where `hafs open` sees it."""
+    from hafs.files.activity import record_progress, recorded
+
+    with _shown_progress(quiet) as show, recorded(_root()):
+
+        def report(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            show(what, done, total, figures)
+            record_progress(what, done, total, figures)
+
+        yield report
+
+
+@contextmanager
+def _shown_progress(quiet: bool) -> Iterator[Progress]:
+    """What the person at the terminal sees of it."""
     if quiet:
         yield lambda what, done, total, figures: None
         return

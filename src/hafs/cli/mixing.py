@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -284,42 +284,15 @@ def _draw(found: Stats, output: Path) -> None:
         f.write(drawn)
 
 
-class _Chart(NamedTuple):
-    """Bars with a title; of each its name, its length and what it says."""
-
-    title: str
-    rows: list[tuple[str, float, str]]
-
-
-def _head(found: Stats) -> str:
-    return (
-        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
-        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
-    )
-
-
-def _charts(found: Stats) -> list[_Chart]:
-    kinds = found.kinds().items()
-    weights = [(k, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges") for k, row in kinds]
-    charts = [_Chart("weight by source", weights)]
-    named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
-    charts.append(_Chart(f"groups by family ({len(found.families)} in all)", named))
-    if any(found.margins):
-        margins = [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)]
-        charts.append(_Chart("margin of edges", margins))
-    lengths = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
-    told = found.longer_wins + found.shorter_wins
-    share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""
-    return [*charts, _Chart(f"winner's length by loser's{share}", [row for row in lengths if row[1]])]
-
-
 def _picture(found: Stats) -> Any:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[Any] = [Text(_head(found))]
-    for chart in _charts(found):
+    from hafs.preferences.stats import charts_of_stats, headline_of
+
+    parts: list[Any] = [Text(headline_of(found))]
+    for chart in charts_of_stats(found):
         table = Table(title=chart.title, box=None, show_header=False, title_justify="left", title_style="bold")
         most = max((n for _, n, _ in chart.rows), default=0) or 1
         for name, n, words in chart.rows:
@@ -331,14 +304,15 @@ def _picture(found: Stats) -> Any:
 def _page(found: Stats) -> str:
     """The charts as a page that looks like the reports."""
     from hafs.evals.tables import Cell, Table
+    from hafs.preferences.stats import charts_of_stats, headline_of
     from hafs.report.blocks import Bar, BarGroup, Bars, ReportPage, Section
     from hafs.report.html import page_to_html
 
     sections = []
-    for number, chart in enumerate(_charts(found)):
+    for number, chart in enumerate(charts_of_stats(found)):
         most = max((n for _, n, _ in chart.rows), default=0) or 1
         groups = tuple(BarGroup(name, (Bar(name, n / most, words, "new"),)) for name, n, words in chart.rows)
         table = Table(chart.title, ("", "Count"), tuple((Cell(name), Cell(words)) for name, _, words in chart.rows))
         title = chart.title[:1].upper() + chart.title[1:]
         sections.append(Section(f"chart{number}", title, (Bars(title, groups, (), table),)))
-    return page_to_html(ReportPage("Preferences", _head(found), None, "", (), tuple(sections)))
+    return page_to_html(ReportPage("Preferences", headline_of(found), None, "", (), tuple(sections)))

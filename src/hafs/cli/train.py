@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars
+from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, noted_at, progress_bars
 from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, Show, ValidateColumns, examples_from, preferences_from, show_rows
 from hafs.errors import UsageError
@@ -194,6 +194,7 @@ def run_training(
         groups = _winners(winners_of, answers, columns)
     else:
         groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
+    groups = _allowed(space, groups)
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     done = is_finished(directory)
@@ -270,7 +271,25 @@ def workspace_settings(workspace: Path | None) -> tuple[Workspace | None, Config
     from hafs.store import workspace_or_none
 
     found = workspace_or_none(workspace)
+    if found is not None:
+        noted_at(found.root)
     return (None, parse_config({}), Path()) if found is None else (found, found.config, found.root)
+
+
+def _allowed(space: Workspace | None, groups: list[PreferenceGroup]) -> list[PreferenceGroup]:
+    """The groups without what people left out of training in the workspace; how much that was is said."""
+    if space is None:
+        return groups
+    from hafs.store.marks import Exclusions
+
+    with space.open_store() as store:
+        excluded = Exclusions.of(store)
+    kept = list(excluded.groups(groups))
+    if said := str(excluded):
+        note(f"note: {said}")
+    if groups and not kept:
+        raise UsageError("all of the data are left out of training by marks", "take marks back: `hafs open`")
+    return kept
 
 
 def _read(kind: str, data: Path, section: Any, columns: str | None) -> list[PreferenceGroup]:

@@ -30,6 +30,7 @@ from hafs.types import (
     Score,
 )
 
+LEFT_OUT_BY_PERSON = "left out of training by a person's mark"
 REFERENCES = ("never", "when-needed", "always")
 Answered = tuple[Prompt, Sequence[tuple[Candidate, Score | None]]]
 Asked = tuple[Prompt, Sequence[RatedAnswer], str]  # the last is the source of the edges
@@ -75,7 +76,7 @@ class BuildReport:
 
     `candidates` counts samples, `unscored` those without a value, `equal` those merged into one of the same
     text, `reference_groups` the groups with an edge from a reference, `wrong_over_wrong` the pairs of two wrong answers
-    that were not made into edges.
+    that were not made into edges, `left_out` the answers that a person's mark keeps out of training.
     """
 
     prompts: int = 0
@@ -87,6 +88,7 @@ class BuildReport:
     reference_groups: int = 0
     wrong_over_wrong: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
 
     @property
     def coverage(self) -> float | None:
@@ -112,6 +114,8 @@ class BuildReport:
             lines.append(
                 f"{self.wrong_over_wrong} pairs of two wrong answers were left out (wrong_over_wrong = true takes them)"
             )
+        if self.left_out:
+            lines.append(f"{self.left_out} answers are {LEFT_OUT_BY_PERSON}")
         lines += [f"{n} prompts skipped: {why}" for why, n in self.skipped.most_common()]
         return "\n".join(lines)
 

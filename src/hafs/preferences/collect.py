@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Run, Store
+from hafs.store.marks import Exclusions
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
 
@@ -61,14 +63,20 @@ def preference_groups(
 def keep_groups(
     store: Store, groups: Iterable[PreferenceGroup], about: Mapping[str, Any], metrics: Callable[[], Mapping[str, Any]]
 ) -> BuiltGroups:
-    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory."""
-    stats = Stats()
+    """Put groups into the store as those of a run of kind "preferences", with their statistics; never all in memory.
+
+    What people left out of training is not among them, and how much that was is said and kept with the metrics.
+    """
+    stats, excluded = Stats(), Exclusions.of(store)
     ids: list[str] = []
     with few_cycles():
-        for rows in store.encoded("groups", stats.counted(groups)):
+        for rows in store.encoded("groups", stats.counted(excluded.groups(groups))):
             store.add_encoded("groups", rows)
             ids += [row["id"] for row in rows]
-    return _noted(store, ids, about, metrics(), stats)
+    left = {"prompts": excluded.prompts, "candidates": excluded.candidates}
+    if said := str(excluded):
+        logging.getLogger(__name__).warning("%s", said)
+    return _noted(store, ids, about, {**metrics(), **({"left_out": left} if said else {})}, stats)
 
 
 def _noted(

@@ -20,8 +20,10 @@ from typing import Any, cast
 
 from hafs.errors import HafsError
 from hafs.preferences import BuildReport, Stats, groups_of_scorer
+from hafs.preferences.build import LEFT_OUT_BY_PERSON
 from hafs.store import Store, open_store
-from hafs.types import Progress, silent
+from hafs.store.marks import Exclusions
+from hafs.types import Progress, Prompt, RatedAnswer, silent
 
 MANY = 20_000
 """Prompts of a share at least: a process takes a second or two to start."""
@@ -91,7 +93,19 @@ Made = tuple[int, list[dict[str, Any]], tuple[BuildReport, Stats]]
 
 def _here(store: Store, work: Build, share: Share, number: int = 0) -> Iterator[Made]:
     stored = store.ranked_answers(work.scorer, work.version, work.arguments, between=share, **work.filters)
-    made, report = groups_of_scorer(stored, f"{work.scorer}@{work.version}", **work.pairing)
+    excluded = Exclusions.of(store)
+
+    def allowed() -> Iterator[tuple[Prompt, list[RatedAnswer]]]:
+        for prompt, answers in stored:
+            if prompt.id in excluded.whole:
+                report.prompts += 1
+                report.skipped[LEFT_OUT_BY_PERSON] += 1
+            else:
+                kept = excluded.answers(answers)
+                report.left_out += len(answers) - len(kept)
+                yield prompt, kept
+
+    made, report = groups_of_scorer(allowed(), f"{work.scorer}@{work.version}", **work.pairing)
     stats = Stats()
     for rows in store.encoded("groups", stats.counted(made)):
         yield number, rows, (report, stats)

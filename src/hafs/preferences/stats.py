@@ -6,12 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hafs.preferences.mix import kind_of
 from hafs.types import PreferenceGroup
 
-__all__ = ["Stats"]
+__all__ = ["Stats", "StatsChart", "charts_of_stats", "headline_of"]
 
 BINS = 20
 
@@ -106,3 +106,34 @@ class Stats:
         """The counts that `to_dict` wrote."""
         sizes = Counter({int(k): v for k, v in row["sizes"].items()})
         return cls(**{**row, "families": Counter(row["families"]), "splits": Counter(row["splits"]), "sizes": sizes})
+
+
+class StatsChart(NamedTuple):
+    """Bars with a title; of each its name, its length and what it says."""
+
+    title: str
+    rows: list[tuple[str, float, str]]
+
+
+def headline_of(found: Stats) -> str:
+    """The counts in one sentence."""
+    return (
+        f"{found.groups:,} groups, {found.edges:,} edges, {found.candidates:,} candidates"
+        f" ({found.off_policy:,} off policy); {found.soft:,} edges are uncertain"
+    )
+
+
+def charts_of_stats(found: Stats) -> list[StatsChart]:
+    """The counts as bars: sources, families, margins, lengths."""
+    kinds = found.kinds().items()
+    weights = [(k, row["weight"], f"{row['weight']:,.0f} in {row['edges']:,.0f} edges") for k, row in kinds]
+    charts = [StatsChart("weight by source", weights)]
+    named = [(name or "(none)", float(n), f"{n:,}") for name, n in found.families.most_common(12)]
+    charts.append(StatsChart(f"groups by family ({len(found.families)} in all)", named))
+    if any(found.margins):
+        margins = [(f"{i / 20:.2f}", float(n), f"{n:,}") for i, n in enumerate(found.margins)]
+        charts.append(StatsChart("margin of edges", margins))
+    lengths = [(f"{2 ** (i * 0.4 - 4):.2f}×", float(n), f"{n:,}") for i, n in enumerate(found.lengths)]
+    told = found.longer_wins + found.shorter_wins
+    share = f", the longer one wins {found.longer_wins / told:.0%}" if told else ""
+    return [*charts, StatsChart(f"winner's length by loser's{share}", [row for row in lengths if row[1]])]

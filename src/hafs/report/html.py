@@ -8,7 +8,7 @@ from functools import cache
 from itertools import groupby
 from operator import attrgetter
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 from hafs.report.blocks import ReportPage
 from hafs.report.charts import line_chart
@@ -27,7 +27,13 @@ def page_to_html(page: ReportPage) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=PackageLoader("hafs.report", "templates"),
+        loader=ChoiceLoader(
+            [
+                PackageLoader("hafs.report", "templates"),
+                PackageLoader("hafs.report", "static"),
+                PackageLoader("hafs.annotate.web", "static"),  # the colours and types of every page
+            ]
+        ),
         autoescape=True,  # the texts come from models: they are hostile input
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -327,6 +327,19 @@ judge_endpoints = Table(
     Column("probed", Double),
 )
 
+marks = Table(
+    "marks",
+    _metadata,
+    Column("id", String, primary_key=True),
+    Column("prompt_id", String, ForeignKey("prompts.id")),
+    Column("candidate_id", String),
+    Column("kind", String),
+    Column("reason", AnyText),
+    Column("who", AnyText),
+    Column("made", Double),
+    Column("undone", Double),
+)
+
 MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (
         1,
@@ -439,6 +452,22 @@ MIGRATIONS: tuple[tuple[int, tuple[str, ...]], ...] = (
             "ALTER TABLE prompts ADD COLUMN context TEXT NOT NULL DEFAULT '[]'",
             "ALTER TABLE prompts ADD COLUMN tools TEXT NOT NULL DEFAULT '[]'",
             "ALTER TABLE candidates ADD COLUMN thought TEXT NOT NULL DEFAULT ''",
+        ),
+    ),
+    (
+        11,
+        (
+            """CREATE TABLE marks (
+            id TEXT PRIMARY KEY, prompt_id TEXT NOT NULL REFERENCES prompts (id), candidate_id TEXT NOT NULL,
+            kind TEXT NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL, made DOUBLE PRECISION NOT NULL,
+            undone DOUBLE PRECISION)""",
+            "CREATE INDEX marks_by_kind ON marks (kind, prompt_id, candidate_id)",
+            "CREATE INDEX candidates_for_browsing ON candidates (prompt_id, id, model, length(text))",
+            "CREATE INDEX candidates_by_added ON candidates (added, id)",
+            "CREATE INDEX candidates_by_model ON candidates (model, model_name)",
+            "CREATE INDEX scores_by_outcome ON scores (passed, cause, candidate_id) WHERE value IS NOT NULL",
+            "CREATE INDEX scored_candidates ON scores (candidate_id, passed, cause) WHERE value IS NOT NULL",
+            "CREATE INDEX prompts_for_browsing ON prompts (family, split, id)",
         ),
     ),
 )

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hafs.errors import HafsError, UsageError
+from hafs.files.activity import record_folder
 from hafs.files.jsonl import atomic_write
 
 _LOCK, _HOLDER = ".lock", ".holder.json"
@@ -70,6 +71,7 @@ class RunDirectory:
             about = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time(), "command": sys.argv}
             with atomic_write(self.path / _HOLDER) as f:
                 json.dump(about, f)
+            record_folder(self.path)
             yield
         finally:
             (self.path / _HOLDER).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from hafs.evals import Comparison, EvalResult, SampledResult, compare, sampled_t
 from hafs.evals.compare import same_models
 from hafs.evals.contamination import THRESHOLD, refuse_contaminated
 from hafs.evals.human import human_preference
+from hafs.evals.kept import newest_results
 from hafs.evals.sealed import sealed_notes
 from hafs.evals.tables import Table
 from hafs.judge.winrate import judge_preference
@@ -21,7 +22,7 @@ from hafs.preferences import read_preferences
 from hafs.preferences.collect import newest_groups
 from hafs.report import Rerun, write_report
 from hafs.report.gather import facts, gather_report
-from hafs.store import Run, Store, Workspace, find_workspace
+from hafs.store import Store, Workspace, find_workspace
 from hafs.tasks import benchmark_name
 
 
@@ -84,15 +85,11 @@ def evaluated(spec: str, workspace: Workspace | None, benchmarks: Sequence[str] 
 
 def _newest(name: str, workspace: Workspace | None) -> list[EvalResult]:
     """The newest result of each benchmark under a name."""
-
-    newest: dict[str, Run] = {}
     with (workspace or find_workspace()).open_store() as store:
-        for run in sorted(store.runs(kind="eval"), key=lambda run: run.finished or run.started):
-            if run.outputs and run.config["name"] == name:
-                newest[str(run.config["benchmark"])] = run
-    if not newest:
+        found = newest_results(store, name)
+    if not found:
         raise UsageError(f"nothing was evaluated under the name {name!r}", f"hafs eval --model MODEL --name {name}")
-    return [EvalResult.from_dict(run.outputs) for run in newest.values()]
+    return found
 
 
 def _of_file(file: Path) -> list[EvalResult]:

@@ -6,14 +6,11 @@ ranking that a person is making. `render.py` makes candidates safe to show, `sec
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
-from urllib.parse import parse_qs
+from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -23,8 +20,9 @@ from hafs.annotate.items import Card, Item
 from hafs.annotate.service import AnnotationService
 from hafs.annotate.visible import visible
 from hafs.annotate.web import render
+from hafs.annotate.web.door import Form, Person, Reader, Sender, SignedOut, person, signed
 from hafs.annotate.web.gate import Gate
-from hafs.annotate.web.security import SESSION_SECONDS, Busy, Logins, Sessions
+from hafs.annotate.web.security import Busy, Logins, Sessions
 from hafs.errors import HafsError
 from hafs.types import Annotation
 
@@ -60,50 +58,6 @@ class Sent(DraftForm):
     confidence: str = Field("", max_length=20)
 
 
-@dataclass(frozen=True)
-class Person:
-    """Somebody with a session."""
-
-    name: str
-    csrf: str
-
-
-class SignedOut(Exception):
-    """The request has no session: the answer is the page that asks for one."""
-
-
-async def form(request: Request) -> dict[str, str]:
-    """The fields of a form, each once."""
-    body = (await request.body()).decode("utf-8", "replace")
-    try:
-        fields = parse_qs(body, keep_blank_values=True, max_num_fields=20)
-    except ValueError as error:
-        raise HTTPException(422, "The form cannot be read.") from error
-    return {key: values[-1] for key, values in fields.items()}
-
-
-def person(request: Request) -> Person:
-    """Whose request it is; raises SignedOut."""
-    sessions, logins = request.app.state.sessions, request.app.state.logins
-    cookie = request.cookies.get(sessions.cookie)
-    name = sessions.name(cookie)
-    if not name or cookie is None or (logins is not None and not logins.knows(name)):
-        raise SignedOut
-    return Person(name, sessions.csrf(cookie))
-
-
-def sender(request: Request, who: Annotated[Person, Depends(person)]) -> Person:
-    """Whose request it is, when it came from our page: requests that change something carry the CSRF token."""
-    if not hmac.compare_digest(request.headers.get("x-csrf-token", "").encode(), who.csrf.encode()):
-        raise HTTPException(403, "The page is out of date. Load it again.")
-    return who
-
-
-Form = Annotated[dict[str, str], Depends(form)]
-Reader = Annotated[Person, Depends(person)]
-Sender = Annotated[Person, Depends(sender)]
-
-
 def create_app(
     service: AnnotationService,
     *,
@@ -125,17 +79,6 @@ def create_app(
     sessions, logins = Sessions(token), Logins(accounts) if accounts is not None else None
     app.state.sessions, app.state.logins = sessions, logins
     pages = _Pages(service)
-
-    def signed(answer: Response, request: Request, name: str) -> Response:
-        answer.set_cookie(
-            sessions.cookie,
-            sessions.open(name),
-            max_age=SESSION_SECONDS,
-            httponly=True,
-            samesite="strict",
-            secure=request.url.scheme == "https",
-        )
-        return answer
 
     def entered(request: Request, name: str) -> Response:
         """The session's cookie with a page of our own that goes on: a redirect would still count as cross-site."""

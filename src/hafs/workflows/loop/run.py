@@ -28,6 +28,7 @@ from hafs.evals.contamination import refuse_contaminated, side_by_side
 from hafs.evals.sealed import refuse_sealed
 from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
+from hafs.files.jsonl import atomic_write
 from hafs.models.naming import model_hash, resolve
 from hafs.preferences import BuildReport
 from hafs.report import Rerun, differing_examples, failures_by_cause
@@ -50,6 +51,9 @@ from hafs.workflows.loop.decide import (
 )
 from hafs.workflows.loop.page import AskedFamilies, LoopReport, RoundReport, RoundScore, Winners, write_loop_report
 from hafs.workflows.stages import Say, Stages, check_scorer, no_groups
+
+STANDING = "loop.json"
+"""Where the loop stands, as data beside its page."""
 
 DECIDES = "decision"
 """The name under which the evaluations that decide are kept."""
@@ -484,7 +488,30 @@ class _Loop:
             rerun=self._rerun(state),
             notes=self._notes(state),
         )
+        self._standing(state, ruling, cost)
         return write_loop_report(report, self.s.root / "loop.html")
+
+    def _standing(self, state: _State, ruling: Ruling | None, cost: float | None) -> None:
+        """Write what the page says as data (`loop.json`), for whoever looks on while the loop runs."""
+        limits = self.limits.model_dump(
+            mode="json", include={"round_prompts", "max_rounds", "target", "price_per_hour"}
+        )
+        limits["candidates"] = self.config.generate.candidates
+        limits["more_candidates"] = self.limits.more_candidates or 2 * self.config.generate.candidates
+        said = {
+            "kept": state.kept.name,
+            "kept_hash": state.kept.hash,
+            "decides": DECIDES,
+            "families": list(self.source.families),
+            "scores": {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
+            "rounds": [_plain(x) for x in state.rounds],
+            "stop": vars(ruling) if ruling else None,
+            "seconds": {s.name: round(s.seconds, 1) for s in self.s.times()},
+            "cost": cost,
+            "limits": limits,
+        }
+        with atomic_write(self.s.root / STANDING) as f:
+            json.dump(said, f, default=list)
 
     def _rerun(self, state: _State) -> Rerun:
         """The command, the settings, and the hashes and versions that figures depend on."""
