@@ -175,16 +175,22 @@ def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: fl
     sample = [groups[0], max(groups, key=lambda g: tokens_of([g]))]  # the longest may exceed a window
     truth = torch.stack([_plain(model.net, g.prompt, c) for g in sample for c in g.candidates])
     lengths = truth.new_tensor([len(c) for g in sample for c in g.candidates])
-    gap = float("inf")
+    gap, trouble = float("inf"), ""
     for shared, own in dict.fromkeys([(model.shared, False), (False, False), (False, True)]):
         model.shared, model.own_head = shared, own
         try:
             row = model.row(sample)
             gap = float(((row.sums(model(row)) - truth).abs() / lengths).max())
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as e:
+            trouble = f"{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''}"
             continue  # a layout, or a head, that this model does not take
         if gap <= tolerance:
             return model.shared
+    if gap == float("inf") and trouble:
+        raise UsageError(
+            f"{model.config.model_type} computes no batch of answers here ({trouble})",
+            "train another model, or a newer transformers with it",
+        )
     raise UsageError(
         f"{model.config.model_type} computes other log-probabilities in a batch than alone ({gap:.2g} nats a token"
         " apart): what would be trained is not the model",
