@@ -52,8 +52,6 @@ SIZES: dict[str, Any] = {
 ATTENTION = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "kv_lora_rank": 16, "q_lora_rank": 16}
 ATTENTION |= {"num_key_value_heads": 4, "head_dim": 8}
 LATENT = "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 youtu axk1 axk2 glm4_moe_lite glm_moe_dsa kimi_linear"
-    "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 youtu axk1 axk2 glm4_moe_lite glm_moe_dsa kimi_linear longcat_flash"
-)
 SECOND = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
 PECULIAR: dict[str, dict[str, Any]] = {
     **dict.fromkeys(LATENT.split(), ATTENTION),
