@@ -10,6 +10,7 @@ import argparse
 import os
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -107,9 +108,15 @@ def driver(server: str, n: int) -> dict[str, float]:
         with closing(open_scorer("text:min_words=1")) as scorer:
             warm = seconds(lambda: score_candidates(store, scorer, crew=crew, prompt_ids=[asked[0].id]))
             scored = seconds(lambda: score_candidates(store, scorer, crew=crew))
+        tracemalloc.start()
+        held = list(store.candidates())
+        size = tracemalloc.get_traced_memory()[0] / len(held)
+        tracemalloc.stop()
     print(f"{n} rows: kept {n / kept:.0f}/s by one sampling process, through the driver {n / passed:.0f}/s,")
     print(f"  scored by one worker at no cost {n / scored:.0f}/s (its start took {warm:.1f} s)")
-    return {"rows_per_s_driver": n / passed, "rows_per_s_sampled": n / kept, "rows_per_s_scored": n / scored}
+    print(f"  a candidate takes {size:.0f} bytes in the driver's memory")
+    rates = {"rows_per_s_driver": n / passed, "rows_per_s_sampled": n / kept, "rows_per_s_scored": n / scored}
+    return {**rates, "bytes_a_candidate": size}
 
 
 CHECK = "import sys\nn = 0\nfor i in range({loops}):\n    n += i * i % 7\nsys.exit(n % 2)\n"

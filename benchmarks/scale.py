@@ -21,8 +21,10 @@ import psutil
 
 from hafs.store import init_workspace
 from hafs.types import Candidate, Prompt, Score
+from hafs_snes.scorer import AsmScorer
 
 ANSWERS, BATCH = 4, 5000
+VERSION = AsmScorer.version
 WORDS = "LDA STA AND ORA EOR ADC SBC INC DEC ASL LSR ROL ROR BEQ BNE BCC BCS RTS PHA PLA TAX TAY"
 
 
@@ -37,14 +39,16 @@ def rows(n: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         prompts, candidates, scores = [], [], []
         for i in range(first, min(first + BATCH, n // ANSWERS)):
             p = Prompt(f"Write routine {i}: {texts[i % 10_000]}", family=f"family_{i % 124}", checker="asm")
-            prompts.append((p.id, p.text, "", p.family, "memory", "train", "asm", "asm", "{}", "[]", "[]", now))
+            about = (p.family, "memory", "train", "asm", "asm", "{}", "[]", "[]", now, "[]", "[]")
+            prompts.append((p.id, p.text, "", *about))
             for k in range(ANSWERS):
                 c = Candidate(p.id, f"```asm\n{texts[r.randrange(10_000)]}\n; {i}\n```", "model", "model", 0, k)
-                candidates.append((c.id, p.id, c.text, "model", "model", 0, k, "{}", None, None, "", "generate", now))
+                made_by = ("model", "model", 0, k, "{}", None, None, "", "generate", now, "")
+                candidates.append((c.id, p.id, c.text, *made_by))
                 value = r.randrange(11) / 10
-                s = Score(c.id, "asm", "1", value=value)
+                s = Score(c.id, "asm", VERSION, value=value)
                 key = json.dumps([1.0, 1.0, value, 0.0, -float(r.randrange(40)), -float(r.randrange(400))])
-                scores.append((s.id, c.id, "asm", "1", "{}", value, "", key, 40.0, value == 1, "", details, now))
+                scores.append((s.id, c.id, "asm", VERSION, "{}", value, "", key, 40.0, value == 1, "", details, now))
         yield from (("prompts", prompts), ("candidates", candidates), ("scores", scores))
 
 

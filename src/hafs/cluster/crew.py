@@ -27,6 +27,7 @@ AHEAD = 2
 PATIENCE = 60.0
 """Seconds without any news after which it is said what is waited for."""
 LOCAL = "local"
+TASKS_EACH = 8
 CALLERS = 10_000
 """Calls to a shared object that may wait at the same time."""
 
@@ -136,10 +137,14 @@ class Crew:
             )
         return min(most, self._config.workers or most)
 
+    def share_of(self, work: int, most: int, accelerated: bool) -> int:
+        """How much of so much work a task is: `most`, or less, so that all workers end at about one time."""
+        return max(1, min(most, -(-work // (TASKS_EACH * self.room(accelerated)))))
+
     def share(self, kind: type, *arguments: Any) -> Shared:
         """An object of `kind`, made beside this command, that workers can ask; it ends with the crew."""
         here = self._ray.get_runtime_context().get_node_id()
-        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=True)
+        near = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         actor = self._ray.remote(kind).options(num_cpus=0, max_concurrency=CALLERS, scheduling_strategy=near)
         made = actor.remote(*arguments)
         self._shared.append(made)

@@ -231,14 +231,12 @@ def score_candidates(
     """
     prepare(scorer, store.prompts())
     if not isinstance(scorer, AutomaticScorer):
-        todo = list(store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters))
-        return score_all(store, scorer, todo, progress, again, crew)
+        return _score_left(store, scorer, progress, again, crew, filters)
     prompts = list(store.prompts(**of_prompts(filters)))
     done = Scored(0, {})
     without = [p for p in prompts if scorer.checker(p) is None]
     for checker, which in checkers_with_filters(scorer, prompts, filters):
-        todo = list(store.to_score(checker.name, checker.version, checker.arguments, everything=again, **which))
-        done += score_all(store, checker, todo, progress, again, crew)
+        done += _score_left(store, checker, progress, again, crew, which)
     if without:
         which = {**filters, "prompt_ids": [p.id for p in without]}
         reasons = Counter(
@@ -246,6 +244,16 @@ def score_candidates(
         )
         done += Scored(0, reasons)
     return done
+
+
+def _score_left(
+    store: Store, scorer: Scorer, progress: Progress, again: bool, crew: Crew | None, filters: Mapping[str, Any]
+) -> Scored:
+    """Score what this scorer has given no value; of what a crew scores only ids are held here."""
+    left = store.to_score(scorer.name, scorer.version, scorer.arguments, everything=again, **filters)
+    if crew is None:
+        return score_all(store, scorer, list(left), progress, again)
+    return _score_elsewhere(crew, store, scorer, [c.id for _, c in left], progress, again, ())
 
 
 def score_all(
@@ -293,7 +301,8 @@ def _score_elsewhere(
         return total
     accelerated = bool(getattr(scorer, "accelerated", False))
     job = Scoring(store.url, opened_as(scorer), _arguments(scorer), crew.cores, again, tuple(given), accelerated)
-    chunks = [ids[i : i + SCORE_CHUNK] for i in range(0, len(ids), SCORE_CHUNK)]
+    size = crew.share_of(len(ids), SCORE_CHUNK, accelerated)
+    chunks = [ids[i : i + size] for i in range(0, len(ids), size)]
     for chunk, scored in crew.map(job, chunks, len(chunks)):
         total += scored
         finished += len(chunk)

@@ -24,9 +24,6 @@ from hafs.judge.work import PAGE
 from hafs.store import Store, open_store
 from hafs.types import Progress
 
-PARTS = 8
-"""Parts for each worker, where there are prompts enough: the last one to end keeps the others waiting for little."""
-
 
 class CrewOfJudges:
     """Has a run's questions asked by a crew; `specs` and `base_url` are the judges as they were named."""
@@ -69,7 +66,7 @@ class CrewOfJudges:
         assert self._store is not None
         ids = sorted(judging.selection.prompt_ids)
         workers = min(self._crew.room(accelerated=False), judging.manner.concurrency)
-        size = max(1, min(PAGE, -(-len(ids) // (PARTS * workers))))
+        size = self._crew.share_of(len(ids), PAGE, accelerated=False)
         parts = [ids[i : i + size] for i in range(0, len(ids), size)]
         treasurer = None
         if judging.budget is not None:
