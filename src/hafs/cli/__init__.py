@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.models import CommandInfo
 
+from hafs import __version__
 from hafs.cli import (
     annotate,
     compare,
@@ -90,6 +91,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
             "token_normalize_func": lambda flag: flag.replace("_", "-"),
         },
     )
+    app.callback(invoke_without_command=True)(_root)
     order = _Panels.commands_in_order = []
     for panel, modules in VERBS.items():
         for module in modules:
@@ -108,6 +110,12 @@ def build_app(verb: str | None = None) -> typer.Typer:
                 app.registered_groups.append(group)
                 order.append(group.name or "")
     return app
+
+
+def _root(version: bool = typer.Option(False, "--version", is_eager=True, help="Say which hafs this is.")) -> None:
+    if version:
+        print(f"hafs {__version__}")
+        raise typer.Exit
 
 
 def _expand(command: CommandInfo, flags: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -15,6 +16,7 @@ from hafs.store.marks import MARKS, marks
 from hafs.types import PreferenceGroup
 from hafs.workbench.view import Bench, Query, Sheet, View
 
+FRESH = 20.0
 FILTERS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text", "shortest", "longest", "disagree")
 
 
@@ -29,7 +31,7 @@ def prompts(bench: Bench, query: Query) -> View:
         for r in page.rows
     )
     header = ("id", "prompt_id", "family", "split", "model", "outcome", "cause", "characters", "prompt", "answer")
-    choices = browse.choices(bench.store) | {
+    choices = _choices(bench) | {
         "outcome": [(o, o) for o in browse.OUTCOMES],
         "mark": [(m, m) for m in MARKS],
         "disagree": [("any", "somebody disagrees")],
@@ -50,6 +52,18 @@ def prompts(bench: Bench, query: Query) -> View:
         values=values,
         template="list.html",
     )
+
+
+_OFFERED: dict[str, tuple[float, dict[str, list[tuple[str, str]]]]] = {}
+
+
+def _choices(bench: Bench) -> dict[str, list[tuple[str, str]]]:
+    """What the filters can be set to, looked up at most every `FRESH` seconds: it asks of every row."""
+    when, found = _OFFERED.get(bench.store.url, (0.0, {}))
+    if time.monotonic() - when > FRESH or not found:
+        found = browse.choices(bench.store)
+        _OFFERED[bench.store.url] = time.monotonic(), found
+    return found
 
 
 def read_query(bench: Bench, query: Query) -> CandidateQuery:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hafs.evals.tables import Table
     from hafs.report.blocks import Section
 
+WIDEST = 60
+"""Characters of a cell in a terminal; --json has the whole."""
+
 Query = Mapping[str, str]
 """What stands behind the ? of a link."""
 
@@ -123,10 +126,10 @@ def to_text(view: View) -> str:
             if block.kind == "verdicts":
                 lines += [f"{v.label}: {v.decided}. {v.reason}" for v in block.verdicts]
     for table in view.tables():
-        widths = [max(len(r[i]) for r in (table.header, *table.rows)) for i in range(len(table.header))]
-        lines += ["", table.title] if table.title else [""]
-        for row in (table.header, *table.rows):
-            lines.append("  ".join(c.ljust(w) for c, w in zip(row, (min(n, 48) for n in widths), strict=True)))
+        rows = [[" ".join(cell.split())[:WIDEST] for cell in row] for row in (table.header, *table.rows)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+        lines += ["", *([table.title] if table.title else [])]
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
