@@ -329,3 +329,12 @@ def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path,
         assert not box.box(bench, fields).values["blind"]
         with pytest.raises(UsageError, match="vote"):
             box.vote(bench, {**fields, "vote": "C"})
+
+
+def test_every_style_sheet_is_whole() -> None:
+    """One that is not closed takes the next into its last block where reports put them behind each other."""
+    import hafs
+
+    sheets = list(Path(hafs.__file__).parent.rglob("*.css"))
+    assert len(sheets) >= 6
+    assert [s.name for s in sheets if s.read_text().count("{") != s.read_text().count("}")] == []
