@@ -134,6 +134,11 @@ def main() -> None:
     except HafsError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
+    except RecursionError:
+        print(
+            "error: what was read is nested too deep\n  fix: look at the files that the command reads", file=sys.stderr
+        )
+        sys.exit(1)
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
         print(

@@ -26,7 +26,7 @@ from hafs.training.packing import PackedRow, Piece, StepRows, TokenGroup
 from hafs.training.reference import ReferenceCache
 from hafs.training.router import token_weights
 from hafs.training.runner import Runner, Validate, found_in, seed_of
-from hafs.training.sharding import whole
+from hafs.training.sharding import is_sharded, whole
 from hafs.types import Progress, silent
 
 
@@ -105,7 +105,16 @@ class Trainer(Runner):
             return loss
         by_answer = (row.sums(values) if len(values) == len(row.labels) else values).detach().tolist()
         bad = found_in(by_answer, [len(g.candidates) for g in row.groups])
-        raise self.unsound(f"the loss is {value}, from {self._named([row.groups[i] for i in bad] or row.groups)}")
+        groups = [row.groups[i] for i in bad] or row.groups
+        raise self.unsound(f"the loss is {value}, from {self._named(self._alone(groups) or groups)}")
+
+    @torch.no_grad()
+    def _alone(self, groups: Sequence[TokenGroup]) -> list[TokenGroup]:
+        """Those of `groups` that give no numbers by themselves: in a row, one may spoil its neighbours."""
+        if len(groups) == 1 or is_sharded(self.parameters.values()):  # the other processes would have to compute along
+            return list(groups)
+        with autocast(self.network, self.config.precision):
+            return [g for g in groups if not self.network(self.network.row([g])).isfinite().all()]
 
     def _named(self, groups: Sequence[TokenGroup]) -> str:
         """Groups in words: their place in the data (1 is the first) and what they are about; four of them at most."""
