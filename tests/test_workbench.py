@@ -307,3 +307,34 @@ def test_a_real_training_is_seen_at_work_with_its_log(tmp_path: Path, tiny_model
         process.kill()
         process.wait()
     assert activities(space.root) == []
+
+
+def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path, monkeypatch: Any) -> None:
+    from hafs.workbench import box
+
+    space = filled_workspace(tmp_path, 2, 2)
+    hashes = {"one": "0" * 20, "two": "1" * 20}
+    monkeypatch.setattr(box, "known_models", lambda root: {name: name for name in hashes})
+    monkeypatch.setattr(box, "resolve", lambda name: name)
+    monkeypatch.setattr(box, "model_hash", hashes.__getitem__)
+    with space.open_store() as store:
+        bench = Bench(space, store, "eve")
+        fields = {"prompt": next(store.prompts()).id, "one": "one", "other": "two"}
+        view = box.box(bench, fields)
+        assert view.values["blind"] and not any("sft" in cell for t in view.tables() for row in t.rows for cell in row)
+        for said in ("A", "B"):
+            box.vote(bench, {**fields, "vote": said})
+        (kept,) = store.annotations(annotator="eve")
+        assert (kept.mode, kept.tiers[0]) == ("ab", (kept.shown[1],))
+        assert not box.box(bench, fields).values["blind"]
+        with pytest.raises(UsageError, match="vote"):
+            box.vote(bench, {**fields, "vote": "C"})
+
+
+def test_every_style_sheet_is_whole() -> None:
+    """One that is not closed takes the next into its last block where reports put them behind each other."""
+    import hafs
+
+    sheets = list(Path(hafs.__file__).parent.rglob("*.css"))
+    assert len(sheets) >= 6
+    assert [s.name for s in sheets if s.read_text().count("{") != s.read_text().count("}")] == []

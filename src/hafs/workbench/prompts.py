@@ -17,7 +17,8 @@ from hafs.types import PreferenceGroup
 from hafs.workbench.view import Bench, Query, Sheet, View
 
 FRESH = 20.0
-FILTERS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text", "shortest", "longest", "disagree")
+WORDS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text")
+FILTERS = (*WORDS, "shortest", "longest", "disagree", "benchmark")
 
 
 def prompts(bench: Bench, query: Query) -> View:
@@ -62,23 +63,36 @@ def _choices(bench: Bench) -> dict[str, list[tuple[str, str]]]:
     when, found = _OFFERED.get(bench.store.url, (0.0, {}))
     if time.monotonic() - when > FRESH or not found:
         found = browse.choices(bench.store)
+        found["benchmark"] = [(name, name) for name in sorted(_benchmarks(bench))]
         _OFFERED[bench.store.url] = time.monotonic(), found
+    return found
+
+
+def _benchmarks(bench: Bench) -> dict[str, set[str]]:
+    """The prompts of each benchmark that a model was evaluated on here."""
+    if next(bench.store.runs(kind="eval"), None) is None:
+        return {}
+    from hafs.evals.kept import newest_results
+
+    found: dict[str, set[str]] = {}
+    for result in newest_results(bench.store):
+        found.setdefault(result.benchmark, set()).update(r.prompt_id for r in result.results)
     return found
 
 
 def read_query(bench: Bench, query: Query) -> CandidateQuery:
     """The filters of a link. Raises UsageError for a length that is no number."""
-    numbers = {}
+    lengths = {}
     for name in ("shortest", "longest"):
         text = query.get(name, "").strip()
         if text and not text.isdigit():
             raise UsageError(f"{name} is a number of characters, not {text!r}", "write it in digits")
-        numbers[name] = int(text or 0)
-    words = {
-        k: query.get(k, "").strip() for k in ("family", "split", "source", "model", "outcome", "cause", "text", "mark")
-    }
-    asked = CandidateQuery(**words, **numbers, after=query.get("after", ""))
-    return replace(asked, prompt_ids=disagreed(bench)) if query.get("disagree") else asked
+        lengths[name] = int(text or 0)
+    given: dict[str, Any] = {**{k: query.get(k, "").strip() for k in WORDS}, **lengths}
+    asked = CandidateQuery(**given, after=query.get("after", ""))
+    bounds = [set(disagreed(bench))] if query.get("disagree") else []
+    bounds += [_benchmarks(bench).get(name, set())] if (name := query.get("benchmark", "")) else []
+    return replace(asked, prompt_ids=sorted(set.intersection(*bounds))) if bounds else asked
 
 
 def disagreed(bench: Bench) -> list[str]:
