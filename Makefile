@@ -8,7 +8,7 @@ ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extr
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test faults check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
+.PHONY: demo setup assets test faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -46,6 +46,10 @@ test-cluster: assets $(DEVELOP)  ## three Ray nodes on this machine, PostgreSQL,
 
 faults: assets $(DEVELOP)        ## every fault of tests/faults; ends with one RESULT line
 	@PYTHONPATH=tests/faults $(BIN)/python -m catalogue
+
+fuzz: assets $(DEVELOP)          ## every parser of foreign bytes, a minute each; atheris leads it where it is installed
+	@for target in prompts examples preferences rows answers assembly replies runs settings; do \
+	  PYTHONPATH=tests/faults $(BIN)/python tests/faults/fuzz.py $$target -max_total_time=60 || exit 1; done
 
 check: $(DEVELOP)       ## lint, types, import rules, generated docs
 	@$(BIN)/ruff check .

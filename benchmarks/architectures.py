@@ -49,6 +49,21 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
     "is_decoder": True,
 }
+ATTENTION = {"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16, "kv_lora_rank": 16, "q_lora_rank": 16}
+ATTENTION |= {"num_key_value_heads": 4, "head_dim": 8}
+LATENT = "deepseek_v2 deepseek_v3 deepseek_v32 minicpm3 youtu axk1 axk2 glm4_moe_lite glm_moe_dsa kimi_linear"
+SECOND = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+PECULIAR: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(LATENT.split(), ATTENTION),
+    "gptj": {"rotary_dim": 8},
+    "codegen": {"rotary_dim": 8},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "jamba": SECOND,
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16},
+    "mamba2": {"num_heads": 8, "head_dim": 16, "state_size": 16, "n_groups": 1},
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"], "mamba_n_heads": 8, "mamba_d_head": 16},
+}
+"""What a family's sizes need beside the usual ones, so that they fit each other."""
 TOLERANCE = 1e-5
 
 
@@ -61,8 +76,9 @@ def tiny(model_type: str) -> Any:
     known = AutoConfig.for_model(model_type).to_dict()
     sizes = {k: v for k, v in SIZES.items() if k in known or k in ("vocab_size", "is_decoder")}
     if isinstance(known.get("layer_types"), list):
-        sizes["layer_types"] = known["layer_types"][:2]
-    config = AutoConfig.for_model(model_type, **sizes)
+        kinds = list(dict.fromkeys(known["layer_types"]))  # one layer of each kind, two of a single one
+        sizes["layer_types"] = kinds[-2:] if len(kinds) > 1 else known["layer_types"][:2]
+    config = AutoConfig.for_model(model_type, **sizes | PECULIAR.get(model_type, {}))
     if hasattr(config, "get_text_config") and config.get_text_config() is not config:
         raise ValueError("its text model is a part of it")
     net = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()

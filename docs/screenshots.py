@@ -13,12 +13,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import uvicorn
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from hafs.annotate.service import AnnotationService, Queued
 from hafs.annotate.web.app import create_app
+from hafs.annotate.web.gate import server_of
 from hafs.config import AnnotateSettings
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt
@@ -65,11 +66,11 @@ def fill(store: Store) -> list[Prompt]:
 
 
 @contextmanager
-def served(service: AnnotationService, token: str = "token") -> Iterator[str]:
-    """The page of a service on a free port; gives its address."""
+def served(app: Any) -> Iterator[str]:
+    """An application on a free port; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server = uvicorn.Server(uvicorn.Config(create_app(service, token=token), log_level="warning", lifespan="off"))
+        server = server_of(app, lifespan="off", timeout_graceful_shutdown=2)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:
@@ -91,7 +92,7 @@ def annotate(browser: Browser) -> None:
     """The annotation page: light, dark, on a phone, a comparison, the end."""
     with tempfile.TemporaryDirectory() as folder, open_store(Path(folder) / "store.sqlite") as store:
         service = AnnotationService(store, SETTINGS, queued=[Queued(prompt.id) for prompt in fill(store)])
-        with served(service) as address:
+        with served(create_app(service, token="token")) as address:
             page = browser.new_page(viewport=DESKTOP, color_scheme="light")
             page.goto(f"{address}/?token=token&name=ann")
             page.wait_for_selector("#item")
@@ -123,12 +124,98 @@ def annotate(browser: Browser) -> None:
             save(page, "done")
 
 
+WORK = """
+import json, math, random, sys, time
+from pathlib import Path
+from hafs.files.activity import record_folder, record_progress, recorded
+root = Path(sys.argv[1])
+sys.argv = ["hafs", "loop", "run", "--sft_model", "models/sft/model", "--max-rounds", "3", "--target", "asm=0.85"]
+drawn = random.Random(2)
+def row(step, slow):
+    rise = 1 - math.exp(-step / slow)
+    right = min(1, 0.5 + 0.36 * rise + drawn.gauss(0, 0.03))
+    loss, margin = 0.69 - 0.4 * rise + drawn.gauss(0, 0.03), 3.4 * rise + drawn.gauss(0, 0.2)
+    return {"step": step, "loss": loss, "rewards/margins": margin, "rewards/accuracies": right}
+def training(name, rows, parent, result):
+    folder = root / "models" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"kind": "dpo", "model": parent * 20, "data": parent * 20, "settings": {"beta": 0.1}}
+    (folder / "run.json").write_text(json.dumps({"identity": about, "result": result}))
+    (folder / "log.jsonl").write_text("".join(json.dumps(r) + chr(10) for r in rows))
+    return folder
+training("dpo-1", [row(s, 60) for s in range(1, 181)], "0", {"best_step": 180, "best": {}})
+rows = [row(s, 40) for s in range(1, 113)]
+with recorded(root):
+    record_folder(training("dpo-2", rows, "1", None))
+    record_progress("generating", 96, 96, {})
+    record_progress("scoring", 768, 768, {})
+    record_progress("building", 96, 96, {})
+    record_progress("training", 112, 180, {**rows[-1], "seconds_left": 412.0})
+    time.sleep(600)
+"""
+"""A loop that stands still in the middle of a training: its figures are made up, as the answers are."""
+
+
+def bench(browser: Browser) -> None:
+    """The workbench over a made-up workspace, with a loop that runs."""
+    import subprocess
+
+    from hafs.store import init_workspace
+    from hafs.types import Score
+    from hafs.workbench.app import create_workbench
+
+    with tempfile.TemporaryDirectory() as folder:
+        space = init_workspace(Path(folder) / "snes")
+        with space.open_store() as store:
+            families = ("load and mask", "clear a buffer", "wait for the beam")
+            prompts = [Prompt(t, system=SYSTEM, family=f, split="train") for t, f in zip(ASKED, families, strict=True)]
+            made = [
+                Candidate(p.id, text, model=f"{i % 2}" * 20, model_name=("sft", "dpo-1")[i % 2], index=i, n_tokens=40)
+                for p, answers in zip(prompts, ASKED.values(), strict=True)
+                for i, text in enumerate(answers)
+            ]
+            store.add_prompts(prompts)
+            store.add_candidates(made)
+            cause = ("", "", "wrong result", "does not assemble")
+            store.add_scores(
+                Score(c.id, "asm", "2", value=1.0 - c.index / 4, passed=c.index < 2, cause=cause[c.index]) for c in made
+            )
+            app = create_workbench(space, store, token="pictures")
+            with served(app) as address:
+                work = subprocess.Popen([sys.executable, "-c", WORK, str(space.root)])
+                try:
+                    for look, scheme in (("", "light"), ("-dark", "dark")):
+                        pictures(browser, address, prompts[0].id, look, scheme)
+                finally:
+                    work.kill()
+                    work.wait()
+
+
+def pictures(browser: Browser, address: str, prompt: str, look: str, scheme: Any) -> None:
+    """The pages that the docs show, in one light."""
+    with browser.new_context(viewport=DESKTOP, color_scheme=scheme) as context:
+        page = context.new_page()
+        page.goto(f"{address}/?token=pictures&name=ann")
+        page.wait_for_selector(".stages .current:has-text('training')")
+        page.wait_for_selector(".chart")
+        part = {"x": 0, "y": 0, "width": 1360, "height": 960}
+        page.screenshot(path=IMAGES / f"open-now{look}.png", clip=part, full_page=True)
+        if look:
+            return
+        for name, path in (("prompts", "prompts"), ("prompt", f"prompt?id={prompt}")):
+            page.goto(f"{address}/{path}")
+            page.screenshot(path=IMAGES / f"open-{name}.png")
+        page.set_viewport_size(PHONE)
+        page.goto(f"{address}/now")
+        page.screenshot(path=IMAGES / "open-phone.png")
+
+
 def main() -> None:
     """Make the pictures of the pages named on the command line."""
     chromium = shutil.which("chromium")
     if chromium is None:
         sys.exit("chromium is missing: apt-get install chromium")
-    pages = {"annotate": annotate}
+    pages = {"annotate": annotate, "open": bench}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         for name in sys.argv[1:] or pages:

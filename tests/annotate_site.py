@@ -75,7 +75,7 @@ class Site:
 def served(app: Any) -> Iterator[str]:
     """An application on a free port; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = server_of(app, lifespan="off", timeout_graceful_shutdown=1)
+        server = server_of(app, lifespan="off", timeout_graceful_shutdown=3)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         try:

@@ -225,3 +225,19 @@ def test_what_stands_after_a_thought_is_the_answer(text: str, thought: str, answ
 def test_text_inside_a_thought_that_the_prompt_opened() -> None:
     assert tuple(split_thought("Hm.\n</think>\n\n4", opened=True)) == ("Hm.", "4", True)
     assert tuple(split_thought("It is 4", opened=True)) == ("It is 4", "", False)
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize("template", [LOOP, "{{ 'a' * 10**11 }}", "{{ 'a' * 10**8 }}"])
+def test_a_template_without_an_end_is_stopped(template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from conftest import byte_tokenizer
+    from hafs.models import greedy
+    from hafs.models.chat import encode_prompt
+
+    monkeypatch.setattr(greedy, "SECONDS", 1.0)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    with pytest.raises(greedy.TemplateTooGreedy, match="takes more than"):
+        encode_prompt(tokenizer, "hi", "be kind")

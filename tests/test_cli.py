@@ -314,6 +314,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("failures", "failures", "dpo", "--before", "sft", "--html", "failures.html")
         do("explain", "explain", "models/dpo/model")
         do("report", "report", "baseline", "sft", "dpo")
+        do("open", "open", "--show", "models")
         do("export", "export", "dpo", "--output", "exported")
         do("preferences import", "preferences", "import", "openai.jsonl")
         do("data export", "data", "export", "prompts", "prompts.jsonl")

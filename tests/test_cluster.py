@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -357,6 +358,32 @@ def test_a_benchmark_and_groups_are_those_of_one_machine(place: Place, tiny_mode
         for result in table["results"]:
             result.pop("seconds", None)
         found.append((table, built.out.replace(str(where), ""), (where / "groups.jsonl").read_text()))
+    assert found[0] == found[1]
+
+
+@on_nodes
+def test_a_loop_ends_as_on_one_machine(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    from hafs.store import init_workspace
+    from hafs.workflows.loop.run import Loop, run
+    from loop_toy import toy_config, write_tasks
+
+    for name in [k for k in os.environ if k.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    for path in write_tasks(tmp_path):  # workers do not know the toy's own scorer
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**r, "checker": "exact", "check": {}}) + "\n" for r in rows))
+    config = toy_config(tmp_path, max_rounds=1)
+    config = config.model_copy(update={"score": config.score.model_copy(update={"scorer": "automatic"})})
+    found = []
+    for name in ("alone", "local"):
+        space = init_workspace(tmp_path / name)
+        with ExitStack() as stack:
+            store = stack.enter_context(space.open_store())
+            crew = stack.enter_context(open_crew(_at(name), store.url)) if name == "local" else None
+            outcome = run(Loop(config, str(tiny_model)), space, crew=crew).to_dict()
+        found.append({k: v for k, v in outcome.items() if k not in ("seconds", "report", "kept_path")})
     assert found[0] == found[1]
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from hafs import __version__, doctor
 from hafs.doctor import Check, checks
+from run_hafs import hafs
 
 
 @pytest.fixture
@@ -91,3 +93,16 @@ def test_a_machine_that_is_set_up_is_well() -> None:
     assert missing == []
     assert "Asar 1.91" in found["assembler"].detail
     assert "bsnes-mercury v094 (Balanced)" in found["emulator"].detail
+
+
+def test_extras_are_listed_with_what_they_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_here", lambda needed: needed.name != "trl")
+    (found,) = doctor._extras()
+    assert found.status == "warn" and "trl lacks trl" in found.detail and found.fix == "pip install 'hafs[trl]'"
+    assert {"judge", "serve", "quant"} <= set(found.detail.split("; ")[0].split(", ")) and "dev" not in found.detail
+
+
+def test_the_version_and_what_help_says() -> None:
+    assert hafs("--version").ok().out == f"hafs {__version__}\n"
+    assert "[required]" in hafs("train", "dpo", "--help").ok().out
+    assert "--install-completion" in hafs("--help").ok().out

@@ -100,3 +100,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert f"could not write {file}" in done.stdout and "fix: free space" in done.stdout
     assert load(file, dict).rows == [{"n": 1}]
     assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    left = tmp_path / ".rows.jsonl.abc.part"
+    left.write_text("half")
+    with atomic_write(tmp_path / "rows.jsonl") as f:
+        f.write("one")
+        write_jsonl(tmp_path / "rows.jsonl", [{"two": 2}])  # by another, meanwhile
+    assert [p.name for p in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert (tmp_path / "rows.jsonl").read_text() == "one"

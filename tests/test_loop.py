@@ -453,7 +453,7 @@ def test_a_browser_shows_it_without_a_complaint_or_a_request(
     assert said == [] and asked == [done[2].report.as_uri()]
     assert (wide, narrow) == (0, 0), "nothing sticks out to the side"
     assert (dots, hollow) == (8, 2), "four models on two sets of prompts, one of them rolled back"
-    assert paper["light"] == "rgb(253, 252, 250)" and paper["dark"] == "rgb(23, 22, 21)" and len(shot) > 10_000
+    assert paper["light"] == "rgb(253, 252, 250)" and paper["dark"] == "rgb(22, 21, 20)" and len(shot) > 10_000
 
 
 def test_a_round_stands_beside_sft_on_its_right_winners(tiny_model: Path, tmp_path: Path) -> None:

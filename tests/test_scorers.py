@@ -128,7 +128,7 @@ def test_a_part_without_a_value_leaves_the_whole_without() -> None:
 
 def test_arguments_and_versions_of_parts_tell_scores_apart() -> None:
     with closing(open_scorer("text+text:min_words=3")) as a, closing(open_scorer("text+text:min_words=4")) as b:
-        assert a.arguments != b.arguments and a.arguments["parts"][0]["scorer"] == "text@2"
+        assert a.arguments != b.arguments and a.arguments["parts"][0]["scorer"] == "text@3"
 
 
 # ---- text
@@ -169,12 +169,12 @@ def test_a_pattern_that_would_never_end_leaves_the_answer_unscored() -> None:
         (r"x_{i}", "x_", False),
         (r"(?:ab){e<=1}", "ac", False),
         (r"[{]a\{2}$", "say {a{2}", True),
-        (r"^b{2,3}$", "a\nbb", True),
+        (r"(?m)^b{2,3}$", "a\nbb", True),
         (r"\N{LATIN SMALL LETTER A}{,2}b", "aab", True),
     ],
 )
 def test_a_pattern_means_what_it_means_to_re(pattern: str, text: str, there: bool) -> None:
-    assert found(pattern, text) is bool(re.search(pattern, text, re.M)) is there
+    assert found(pattern, text) is bool(re.search(pattern, text)) is there
 
 
 def test_a_json_schema_of_the_prompt() -> None:
@@ -365,3 +365,37 @@ def test_the_summary_is_of_the_arguments_that_were_asked_for(tmp_path: Path, mon
     for spec, passed in (("text:min_words=1", 2), ("text:min_words=2", 1), ("text:min_words=1", 2)):
         (total,) = hafs("score", "--scorer", spec, "--json").ok().json["totals"]
         assert (total["scored"], total["passed"], total["unscored"]) == (2, passed, 0), spec
+
+
+def test_what_looks_like_a_number_is_not_another_one() -> None:
+    from hafs.scorers.exact import normalised
+
+    for wrong, right in (("10²", "102"), (".5", "5"), (",5", "5"), ("5!", "5"), ("½", "1⁄2")):
+        assert normalised(wrong) != normalised(right), (wrong, right)
+    assert normalised(" (5). ") == "5" and normalised('"Paris!"') == "paris"
+
+
+def test_a_pattern_holds_the_whole_answer_and_not_one_of_its_lines() -> None:
+    from hafs.scorers.text.measures import found
+
+    every = "\n".join(map(str, range(1000)))
+    assert found("^42$", "42") and not found("^42$", every) and found("(?m)^42$", every)
+
+
+def test_code_in_a_text_is_not_simpler_than_the_same_code() -> None:
+    import ast
+
+    from hafs.scorers.python.harness import measure
+
+    plain = "def f(x):\n    if x:\n        return 1\n    return 2\n"
+    size, complexity = measure(ast.parse(plain))
+    for hidden in (
+        f"exec({plain!r})",
+        f"__builtins__['ex' + 'ec']({plain!r})",
+        f"import builtins as b\nb.exec({plain!r})",
+    ):
+        assert measure(ast.parse(hidden))[1] > complexity + 100
+    table = f"T = {'x' * 4000!r}\ndef f(x): return T[x]"
+    assert measure(ast.parse(table))[0] > 250
+    noted = plain.replace("def f(x):\n", f"def f(x):\n    {'a word ' * 90!r}\n")
+    assert measure(ast.parse(noted))[0] - size < 5

@@ -122,7 +122,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_group(
     model = poisoned(tmp_path / "nan")
     data = [*examples(6), *[g.__class__(f"say ~{i}", g.candidates, ()) for i, g in enumerate(examples(1))]]
     config = SFTConfig(**{**QUICK, "validation_share": 0.0, "save_steps": 1})
-    with pytest.raises(HafsError, match=r"stopped at step \d: the loss is nan, from .*group 7 .*say ~0") as said:
+    with pytest.raises(
+        HafsError, match=r"stopped at step \d: the loss is nan, from group 7 \(\D*~0\D*\)[^,]*:"
+    ) as said:
         train_sft(str(model), data, config, tmp_path / "run")
     assert said.value.exit_code == 1 and "is kept" in said.value.what
     assert RunDirectory(tmp_path / "run").steps() and not (tmp_path / "run" / "model").exists()

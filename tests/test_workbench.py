@@ -210,7 +210,7 @@ def test_the_list_by_keys_alone(desk: Desk, visit: Callable[..., Page]) -> None:
     page.keyboard.press("j")
     page.keyboard.press("Enter")
     page.wait_for_url("**/prompt?id=**")
-    assert page.locator(".said").count() == 4
+    assert page.locator(".answered").count() == 4
 
 
 def test_hostile_texts_are_shown_and_do_nothing(desk: Desk, visit: Callable[..., Page]) -> None:
@@ -220,7 +220,7 @@ def test_hostile_texts_are_shown_and_do_nothing(desk: Desk, visit: Callable[...,
     for prompt in desk.store.prompts():
         if "number" not in prompt.text:
             page.goto(desk.link(f"prompt?id={prompt.id}"))
-            assert page.locator(".said").count() == 4
+            assert page.locator(".answered").count() == 4
     page.goto(desk.link("prompts?family=%3Cscript%3E&text=%22%3E%3Csvg%20onload%3D1%3E"))
     assert "Nothing here is like that" in page.inner_text("main")
 
@@ -278,3 +278,63 @@ def test_the_server_may_be_killed_and_started(tmp_path: Path, visit: Callable[..
         server.kill()
         server.wait()
         store.close()
+
+
+def test_a_real_training_is_seen_at_work_with_its_log(tmp_path: Path, tiny_model: Path) -> None:
+    space = filled_workspace(tmp_path / "space", 2)
+    rows = [{"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(8)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command = [sys.executable, "-m", "hafs", "train", "dpo", "--sft_model", str(tiny_model), "--batch_size", "2"]
+    command += ["--preference_data", str(tmp_path / "pairs.jsonl"), "--output_dir", str(space.root / "models" / "dpo")]
+    command += ["--num_epochs", "500", "--workspace", str(space.root), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        stages = {"training", "validated"}
+        until(
+            lambda: (
+                process.poll() is not None or any(s.what in stages for a in activities(space.root) for s in a.stages)
+            )
+        )
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        (about,) = activities(space.root)
+        assert about.pid == process.pid and about.folder == str(space.root / "models" / "dpo")
+        with space.open_store() as store:
+            view = view_of(Bench(space, store, "ann"), "now")
+        assert "dpo" in to_text(view) and view.pictures()[0].title == "Loss"
+        stop(space.root, about.id)
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert activities(space.root) == []
+
+
+def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path, monkeypatch: Any) -> None:
+    from hafs.workbench import box
+
+    space = filled_workspace(tmp_path, 2, 2)
+    hashes = {"one": "0" * 20, "two": "1" * 20}
+    monkeypatch.setattr(box, "known_models", lambda root: {name: name for name in hashes})
+    monkeypatch.setattr(box, "resolve", lambda name: name)
+    monkeypatch.setattr(box, "model_hash", hashes.__getitem__)
+    with space.open_store() as store:
+        bench = Bench(space, store, "eve")
+        fields = {"prompt": next(store.prompts()).id, "one": "one", "other": "two"}
+        view = box.box(bench, fields)
+        assert view.values["blind"] and not any("sft" in cell for t in view.tables() for row in t.rows for cell in row)
+        for said in ("A", "B"):
+            box.vote(bench, {**fields, "vote": said})
+        (kept,) = store.annotations(annotator="eve")
+        assert (kept.mode, kept.tiers[0]) == ("ab", (kept.shown[1],))
+        assert not box.box(bench, fields).values["blind"]
+        with pytest.raises(UsageError, match="vote"):
+            box.vote(bench, {**fields, "vote": "C"})
+
+
+def test_every_style_sheet_is_whole() -> None:
+    """One that is not closed takes the next into its last block where reports put them behind each other."""
+    import hafs
+
+    sheets = list(Path(hafs.__file__).parent.rglob("*.css"))
+    assert len(sheets) >= 6
+    assert [s.name for s in sheets if s.read_text().count("{") != s.read_text().count("}")] == []

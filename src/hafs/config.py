@@ -76,6 +76,9 @@ class TrainConfig(_Section):
         default="keep",
         description="a model's thoughts: trained on (keep), left out (strip), or closed in the prompt (off)",
     )
+    router_weight: float = Field(
+        -1.0, description="of the router's balancing loss of a mixture of experts; below 0: the model's own; 0: none"
+    )
     resize_vocab: bool = Field(False, description="give tokens that the model has no embedding for one, and train it")
     method: Literal["lora", "dora", "full"] = Field("lora", description="full: every weight is trained, no adapter")
     quantize: Literal["none", "nf4"] = Field("none", description="nf4: the frozen base in 4 bits (extra `quant`)")
@@ -266,6 +269,7 @@ class LoopConfig(_Section):
     pack: str = Field("asm", description="the task pack that prompts come from")
     tags: list[str] = Field([], description="tags that the pack's families must have")
     prompts: str = Field("", description="a task file in place of the pack; its validation split decides")
+    columns: str = Field("", description="what the columns of that file are for, as prompt=question")
     baseline: bool = Field(True, description="evaluate the model that SFT starts from, too")
     attribution: bool = Field(
         True, description="beside DPO, SFT on the same right winners; kept where DPO is not proven better"

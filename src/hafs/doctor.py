@@ -14,8 +14,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from hafs import sandbox
 from hafs.errors import MissingTool
@@ -53,6 +55,7 @@ def checks(device: bool = False) -> list[Check]:
     every: list[Callable[[], list[Check]]] = [
         _python,
         _packages,
+        _extras,
         _torch_device if device else _device,
         _sandbox,
         *(domain.checks for domain in domains()),
@@ -79,6 +82,33 @@ def _packages() -> list[Check]:
         except PackageNotFoundError:
             found.append(Check(name, "missing", "not installed", f"pip install {name}"))
     return found
+
+
+def _extras() -> list[Check]:
+    """The extras of hafs that are installed, and of each other one what it lacks."""
+    lacking: dict[str, list[str]] = {}
+    for name in metadata("hafs").get_all("Provides-Extra") or ():
+        if name not in ("dev", "all"):
+            lacking[name] = [r.name for r in _needed(name) if not _here(r)]
+    if not lacking:
+        return []
+    here = ", ".join(name for name, gone in lacking.items() if not gone)
+    gone = "; ".join(f"{name} lacks {', '.join(dict.fromkeys(found))}" for name, found in lacking.items() if found)
+    fix = f"pip install 'hafs[{','.join(name for name, found in lacking.items() if found)}]'" if gone else ""
+    return [Check("extras", "warn" if gone else "ok", "; ".join(filter(None, (here, gone))), fix)]
+
+
+def _needed(extra: str) -> list[Requirement]:
+    """What an extra asks for on this machine."""
+    marked = [(r, r.marker) for r in map(Requirement, requires("hafs") or ()) if r.marker]
+    return [r for r, m in marked if m.evaluate({"extra": extra}) and not m.evaluate({"extra": ""})]
+
+
+def _here(needed: Requirement) -> bool:
+    try:
+        return needed.specifier.contains(version(needed.name), prereleases=True)
+    except PackageNotFoundError:
+        return False
 
 
 def _device() -> list[Check]:

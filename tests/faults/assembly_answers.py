@@ -140,7 +140,7 @@ for name, code in {
     add(f"assembler: {name}", code)
 
 
-def outcomes(faults: Sequence[Fault]) -> Iterator[Outcome]:
+def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
     """Every routine, beside an honest one whose clocks are known."""
     box = open_sandbox()
     places = load_harness(Assembler(tools.asar(), box), cache_root()).symbols

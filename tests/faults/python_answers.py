@@ -303,7 +303,7 @@ FAULTS = [
 ]
 
 
-def outcomes(faults: Sequence[Fault]) -> Iterator[Outcome]:
+def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
     """Every fault against cases and, for the first twelve, against tests as code."""
     os.environ["HAFS_FAULTS_SECRET"] = SECRET
     with tempfile.TemporaryDirectory() as folder, closing(socket.create_server(("127.0.0.1", 0))) as server:

@@ -69,7 +69,7 @@ FAULTS = [
 ]
 
 
-def outcomes(faults: Sequence[Fault]) -> Iterator[Outcome]:
+def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
     """Each answer with its check, and beside it a right one to a check of its own."""
     beside = Prompt("Say JSON.", checker="text", check={"schema": {"type": "integer"}})
     scorer = open_scorer("text")

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.models import CommandInfo
 
+from hafs import __version__
 from hafs.cli import (
     annotate,
     compare,
@@ -92,6 +93,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
             "token_normalize_func": lambda flag: flag.replace("_", "-"),
         },
     )
+    app.callback(invoke_without_command=True)(_root)
     order = _Panels.commands_in_order = []
     for panel, modules in VERBS.items():
         for module in modules:
@@ -112,6 +114,12 @@ def build_app(verb: str | None = None) -> typer.Typer:
     return app
 
 
+def _root(version: bool = typer.Option(False, "--version", is_eager=True, help="Say which hafs this is.")) -> None:
+    if version:
+        print(f"hafs {__version__}")
+        raise typer.Exit
+
+
 def _expand(command: CommandInfo, flags: bool) -> None:
     if command.callback is not None:
         command.callback = expanded(command.callback, flags)
@@ -128,6 +136,11 @@ def main() -> None:
     except HafsError as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(e.exit_code)
+    except RecursionError:
+        print(
+            "error: what was read is nested too deep\n  fix: look at the files that the command reads", file=sys.stderr
+        )
+        sys.exit(1)
     except OSError as e:
         where = f"{e.filename}: " if e.filename else ""
         print(

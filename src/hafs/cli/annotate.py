@@ -16,6 +16,7 @@ import typer
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
 from hafs.cli.generate import choose_prompts
 from hafs.cli.page import listen, page_token, page_tools, write_private
+from hafs.cli.reading import ColumnsOption
 from hafs.errors import HafsError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ Limit = Annotated[
     typer.Option("--limit", "--num-samples", "-n", min=1, help="How many prompts; all without it.", show_default=False),
 ]
 PromptFile = Annotated[
-    Path | None, typer.Option("--prompts", help="Prompts (JSON lines with `text`), in this order.", show_default=False)
+    Path | None, typer.Option("--prompts", help="Prompts, in a file of any kind, in this order.", show_default=False)
 ]
 Mode = Annotated[str | None, typer.Option("--mode", help="rank, ab, rate or review.", show_default=False)]
 Name = Annotated[str | None, typer.Option("--name", help="Who you are; by default your login.", show_default=False)]
@@ -67,6 +68,7 @@ def start(
     num_candidates: Candidates = None,
     limit: Limit = None,
     prompts: PromptFile = None,
+    columns: ColumnsOption = None,
     queue: str = typer.Option(None, help="The id of a run that chose the prompts (kind `annotation-queue`)."),
     split: str = typer.Option(None, help="Of the workspace's prompts: train, validation or test."),
     mode: Mode = None,
@@ -109,7 +111,7 @@ def start(
         store = stack.enter_context(space.open_store())
         keys = [_model_key(store, m) for m in model or settings.models]
         settings = override(settings, models=keys)
-        queued = _queued(store, settings, queue, prompts, split, making=bool(model))
+        queued = _queued(store, settings, queue, (prompts, columns), split, making=bool(model))
         service = _service(stack, space, store, settings, queued, list(model or ()), tests=split == "test")
         if terminal:
             said = _in_terminal(service, name or getpass.getuser(), json)
@@ -196,20 +198,28 @@ def _model_key(store: Store, model: str) -> str:
 
 
 def _queued(
-    store: Store, settings: AnnotateSettings, run: str | None, file: Path | None, split: str | None, making: bool
+    store: Store,
+    settings: AnnotateSettings,
+    run: str | None,
+    given: tuple[Path | None, str | None],
+    split: str | None,
+    making: bool,
 ) -> list[Queued] | None:
-    """The prompts to ask about; None for all that have candidates."""
+    """The prompts to ask about, of a run or `given` as a file and what its columns are for; None for all that have
+    candidates."""
     from hafs.annotate.queue import check_prompts, queue_of, read_queue
 
     if run is not None:
         queued = read_queue(store, run)
         check_prompts(store, queued)
         return queued
+    file, columns = given
     if file is None and split is None and not making:
         return None
     if settings.mode == "review":
         return None
-    chosen: list[Prompt] = choose_prompts(store, file, split or ("test" if settings.mode == "ab" else "train"), None)
+    of = split or ("test" if settings.mode == "ab" else "train")
+    chosen: list[Prompt] = choose_prompts(store, file, of, None, columns)
     store.add_prompts(chosen)
     return queue_of(chosen)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, workspace_at
-from hafs.cli.reading import ColumnsOption, mapping, say_reading
+from hafs.cli.reading import ColumnsOption, Show, mapping, say_reading, show_prompts
 
 
 def register(app: typer.Typer) -> None:
@@ -34,13 +34,20 @@ def import_(
     kind: str = typer.Argument(help="prompts, candidates, scores, rankings, verdicts, annotations, groups or runs."),
     file: Path = typer.Argument(help="A file of any kind that holds rows."),
     columns: ColumnsOption = None,
+    show: Show = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
-    """Add the rows of a file; a line that cannot be used is named by number and the rest is kept."""
+    """Add the rows of a file; a line that cannot be used is named by number and the rest is kept.
+
+    Of prompts the first three are shown as the model will see them (`--show`).
+    """
+    from hafs.data.remarks import of_prompts
+
     with workspace_at(workspace).open_store() as store:
         got = store.import_rows(kind, file, mapping(columns))
-    say_reading(file, got.notes, got.bad_rows, [])
+    say_reading(file, got.notes, got.bad_rows, of_prompts(got.prompts))
+    show_prompts(got.prompts, (0 if json else 3) if show is None else show, None, workspace)
     data = {"read": got.read, "new": got.added, "skipped": len(got.bad)}
     emit(data, f"{got.read} {kind} read, {got.added} new, {len(got.bad)} lines skipped", json)
 

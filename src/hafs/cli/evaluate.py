@@ -24,7 +24,7 @@ from hafs.cli.common import (
     progress_bars,
     workspace_at,
 )
-from hafs.cli.reading import ColumnsOption, prompts_from
+from hafs.cli.reading import ColumnsOption, Show, prompts_from, show_prompts
 from hafs.errors import UsageError
 from hafs.tasks import BENCHMARKS
 
@@ -58,6 +58,7 @@ def evaluate(
     name: str = typer.Option(None, help="Its name in the comparison (baseline, sft, dpo); else the directory's."),
     benchmark: list[str] = typer.Option(None, help=f"{', '.join(BENCHMARKS)}, or a file of prompts; may be repeated."),
     columns: ColumnsOption = None,
+    show: Show = None,
     max_new_tokens: int = typer.Option(None),
     thinking: str = typer.Option(None, help="Whether the model thinks first: keep, strip, or off."),
     samples: int = typer.Option(0, min=0, help="Also sample so many answers to each prompt, for pass@k."),
@@ -80,6 +81,7 @@ def evaluate(
     from hafs.evals.leaks import refuse_trained_on
     from hafs.evals.sealed import refuse_sealed
     from hafs.files.jsonl import atomic_write
+    from hafs.models.naming import role
     from hafs.scorers.run import JUDGED, scorer_for, try_commands
     from hafs.tasks import benchmark_names
 
@@ -90,17 +92,19 @@ def evaluate(
     title = name or role(chosen)
     named = benchmark_names(benchmark or settings.benchmarks)
     asked = {name: benchmark_prompts(which, columns) for name, which in named.items()}
-    everything = [p for prompts in asked.values() for p in prompts]
     for prompts in asked.values():
-        try_commands(space.config, prompts)
-    for line in refuse_trained_on(space, {title: chosen}, everything, settings.near_copy, allowed=allow_contaminated):
-        note(f"warning: {line}")
+        show_prompts(prompts, show, chosen, workspace)
     results: list[EvalResult] = []
     sampled: list[SampledResult] = []
     likely: dict[str, Estimate] = {}
+    everything = [p for prompts in asked.values() for p in prompts]
     with space.open_store() as store, progress_bars(quiet=json) as progress, crew_at(space, store, cluster) as crew:
+        refuse_sealed(store, everything)
+        try_commands(space.config, everything)
+        near, models = settings.near_copy, {title: chosen}
+        for line in refuse_trained_on(space, models, everything, near, allowed=allow_contaminated):
+            note(f"warning: {line}")
         for which, prompts in asked.items():
-            refuse_sealed(store, prompts)
             with closing(scorer_for(space.config)) as scorer:
                 about = (store, scorer, chosen, title, which, prompts)
                 results.append(evaluate(*about, settings, progress, crew))
@@ -296,11 +300,3 @@ def benchmark_prompts(which: str, columns: str | None = None) -> list[Prompt]:
 
     path = task_file(which)
     return benchmark(which) if path is None else prompts_from(path, columns)
-
-
-def role(model: str) -> str:
-    """What a model is called in a comparison: its directory's name, of DIR/model that of DIR."""
-    path = Path(model).expanduser()
-    if path.is_dir():
-        path = path.resolve()
-    return path.parent.name if path.name == "model" and path.parent.name else path.name

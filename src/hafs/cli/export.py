@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, progress_bars
-from hafs.cli.evaluate import benchmark_prompts, role
+from hafs.cli.evaluate import benchmark_prompts
+from hafs.cli.reading import ColumnsOption
 from hafs.cli.serve import workspace_model
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
     from hafs.export import Exported
     from hafs.store import Store, Workspace
-    from hafs.types import Progress
+    from hafs.types import Progress, Prompt
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +41,7 @@ def export(
     base_name: str = typer.Option("", help="What an exported adapter calls its base (a hub id)."),
     licence: str = typer.Option("", "--licence", "--license", help="For the model card, as `apache-2.0`."),
     check: str = typer.Option(None, help="Compare pass rates on this benchmark: a name or a task file."),
+    columns: ColumnsOption = None,
     check_prompts: int = typer.Option(None, min=1, help="Only its first N prompts."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -52,11 +54,13 @@ def export(
     from hafs.export import export_model
     from hafs.export.card import origin
     from hafs.export.write import checked
+    from hafs.models.naming import role
     from hafs.store import workspace_or_none
 
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     _one_of("base", base, ("auto", "none", "nf4"))
     chosen = workspace_model(model, workspace)
+    asked = benchmark_prompts(check, columns)[:check_prompts] if check else []
     title = name or role(chosen)
     space = workspace_or_none(workspace)
     if check and space is None:
@@ -80,7 +84,7 @@ def export(
             progress=progress,
             temperature=space.config.generate.temperature if space else 0.8,
         )
-        found = _check(made, chosen, title, space, store, check, check_prompts, progress)
+        found = _check(made, chosen, title, space, store, (check, asked), progress)
         if store is not None and check:
             about = origin(_path(chosen), space.root if space else None, store)
         checked(made, title, about, licence, found["notes"])
@@ -105,13 +109,12 @@ def _check(
     title: str,
     space: Workspace | None,
     store: Store | None,
-    benchmark: str | None,
-    n: int | None,
+    on: tuple[str | None, list[Prompt]],
     progress: Progress,
 ) -> dict[str, Any]:
     """What was checked: `same` (False when anything differs), the figures, and `notes` in words."""
     found: dict[str, Any] = {"same": True, "notes": []}
-    prompts = benchmark_prompts(benchmark)[:n] if benchmark else []
+    benchmark, prompts = on
     with ExitStack() as stack:
         served = str(made.path)
         if made.gguf is not None:

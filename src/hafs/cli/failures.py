@@ -7,7 +7,6 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit
-from hafs.cli.compare import evaluated
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +29,12 @@ def failures(
     from hafs.evals import failures
     from hafs.files.jsonl import atomic_write
     from hafs.report.failures import write_failures
+    from hafs.store import workspace_or_none
+    from hafs.workflows.results import evaluated
 
-    chosen = evaluated(model, workspace, benchmark)
-    earlier = {r.benchmark: r for r in evaluated(before, workspace, [r.benchmark for r in chosen])} if before else {}
+    space = workspace_or_none(workspace)
+    chosen = evaluated(model, space, benchmark)
+    earlier = {r.benchmark: r for r in evaluated(before, space, [r.benchmark for r in chosen])} if before else {}
     reports = [failures(r, earlier.get(r.benchmark)) for r in chosen]
     if markdown is not None:
         with atomic_write(markdown) as f:

@@ -21,7 +21,7 @@ from hafs.cli.common import (
     workspace_at,
 )
 from hafs.cli.options import Given, with_settings
-from hafs.cli.reading import ColumnsOption, prompts_from
+from hafs.cli.reading import ColumnsOption, Show, prompts_from, show_prompts
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def generate(
     ),
     prompts: Prompts = None,
     columns: ColumnsOption = None,
+    show: Show = None,
     num_samples: NumSamples = None,
     candidates_per_prompt: Candidates = None,
     split: Split = "train",
@@ -84,6 +85,7 @@ def generate(
     sampling: GenerateConfig = override(with_preset(space.config.generate, preset, "generate"), **settings)
     with space.open_store() as store, progress_bars(quiet=json) as progress:
         chosen = choose_prompts(store, prompts, split, num_samples, columns)
+        show_prompts(chosen, show, space.config.model.name if model is None else model, workspace)
         try_commands(space.config, [p for p in chosen if p.checker])
         named = space.config.model.name if model is None else model
         with crew_at(space, store, cluster) as crew:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, note, progress_bars, workspace_at
+from hafs.cli.reading import ColumnsOption
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def run(
     sft_model: str = typer.Option(None, help="A fine-tuned model to begin with; without it, SFT comes first."),
     model: str = typer.Option(None, help="What SFT begins with: HF directory, hub id, or `default`."),
     prompts: Path = typer.Option(None, help="A task file in place of the task pack of [loop]."),
+    columns: ColumnsOption = None,
     max_rounds: int = typer.Option(None, min=0),
     target: list[str] = typer.Option(None, help="BENCHMARK=SHARE: stop when this share is passed; may be repeated."),
     patience: int = typer.Option(None, min=1, help="Rounds without a gain before it stops."),
@@ -51,6 +53,7 @@ def run(
     limits = override(
         space.config.loop,
         prompts=str(prompts.expanduser().resolve()) if prompts else None,
+        columns=columns,
         max_rounds=max_rounds,
         target=_targets(target),
         patience=patience,

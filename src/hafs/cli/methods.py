@@ -7,7 +7,14 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, progress_bars, workspace_at
-from hafs.cli.reading import ColumnsOption, PromptColumns, ValidateColumns, preferences_from, prompts_from
+from hafs.cli.reading import (
+    BenchmarkColumns,
+    ColumnsOption,
+    PromptColumns,
+    ValidateColumns,
+    preferences_from,
+    prompts_from,
+)
 from hafs.errors import UsageError
 
 
@@ -16,9 +23,9 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    sft_model: str = typer.Option(None, help="The model that every method starts from."),
-    preference_data: Path = typer.Option(None, help="Preference groups or pairs, for DPO and the reward model."),
-    prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file)."),
+    sft_model: str = typer.Option(None, help="The model that every method starts from. [required]"),
+    preference_data: Path = typer.Option(None, help="Preference data, for DPO and the reward model. [required]"),
+    prompts: Path = typer.Option(None, help="Prompts to sample answers to, for PPO and RLOO (a task file). [required]"),
     benchmark: str = typer.Option("asm", help="What the results are measured on: a benchmark or a task file."),
     methods: str = typer.Option(
         "sft-winners,dpo,reward+ppo,ppo,rloo", help="Which, comma-separated; sft-winners always."
@@ -32,6 +39,7 @@ def compare(
     ),
     columns: ColumnsOption = None,
     prompt_columns: PromptColumns = None,
+    benchmark_columns: BenchmarkColumns = None,
     validate_columns: ValidateColumns = None,
     allow_contaminated: AllowContaminated = False,
     output_dir: Path = typer.Option(None, help="Where the runs go; by default WORKSPACE/methods."),
@@ -67,7 +75,7 @@ def compare(
         prompt_columns or "",
         validate_columns or "",
     )
-    asked = benchmark_prompts(benchmark)
+    asked = benchmark_prompts(benchmark, benchmark_columns)
     picks = {f"--benchmark {benchmark}": asked}
     if validate:
         picks[f"--validate {validate}"] = validation_prompts(validate, validate_columns, say=note)

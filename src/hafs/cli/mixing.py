@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,6 +76,7 @@ def export(
     ),
     format: FormatName = "groups",
     input: Path = typer.Option(None, "--input", help="Convert this file instead of the workspace's newest groups."),
+    columns: ColumnsOption = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -82,7 +84,7 @@ def export(
     from hafs.preferences.collect import newest_groups
 
     if input is not None:
-        groups = preferences_from(input).groups
+        groups = preferences_from(input, columns=columns).groups
     else:
         with workspace_at(workspace).open_store() as store:
             groups = newest_groups(store)
@@ -127,6 +129,11 @@ def combine(
     ),
     match_lengths: bool = typer.Option(False, help="Longer winners weigh as much as shorter ones."),
     conflicts: str = typer.Option("keep", help="Where people disagree with others: keep, people or drop."),
+    columns: list[str] = typer.Option(
+        None,
+        "--columns",
+        help="What the columns are for: prompt=question,chosen=best, or FILE:prompt=question; may be repeated.",
+    ),
     json: Json = False,
 ) -> None:
     """Merge preferences of several sources: one group a prompt, repetitions once, every edge with its source.
@@ -148,10 +155,16 @@ def combine(
     if duplicate and format == "groups":
         format = "trl"
         note("repeated edges are rows of their own: written as trl, not as groups")
-    named = {_name(file): preferences_from(file).groups for file in files}
+    mapped = _columns_of(files, columns or ())
+    named = {_name(file): preferences_from(file, columns=mapped.get(file)).groups for file in files}
     if len(named) < len(files):
         raise UsageError("two of the files have one name, which sources are named by", "rename one")
     mixed = mix(named, how)
+    if not any(g.edges for found in named.values() for g in found):
+        raise UsageError(
+            "the files compare no answers, so there is nothing to mix: labels of single answers are not mixed",
+            "train on labels as they are: hafs train dpo --loss kto --preference-data FILE",
+        )
     if not mixed.groups:
         raise HafsError("no edge is left", "loosen the filters")
     written = _written(output, mixed.groups, format)
@@ -190,6 +203,22 @@ def _weight(text: str) -> tuple[str, float]:
         raise UsageError(f"--weight {text} is no SOURCE=NUMBER", "write --weight human=5") from e
 
 
+def _columns_of(files: list[Path], given: Sequence[str]) -> dict[Path, str]:
+    """What `--columns` says of each file: FILE:MAPPING of one, a mapping alone of all others."""
+    found: dict[Path, str] = {}
+    rest = ""
+    for text in given:
+        head, colon, mapped = text.partition(":")
+        named = [f for f in files if colon and head in (str(f), f.name, _name(f))]
+        if colon and not named and "=" not in head:
+            raise UsageError(
+                f"--columns {text}: {head} is none of the files", f"use one of: {', '.join(map(str, files))}"
+            )
+        found |= dict.fromkeys(named, mapped)
+        rest = rest if named else text
+    return {**dict.fromkeys(files, rest), **found} if rest else found
+
+
 def _name(file: Path) -> str:
     """What the edges of a file are called that name no source: its name without ends and "preferences_"."""
     return file.name.partition(".")[0].removeprefix("preferences").strip("_-") or "preferences"
@@ -211,7 +240,8 @@ def _mixed_text(mixed: Mixed) -> str:
 
 
 def stats(
-    file: Path = typer.Argument(None, help="A file; else the workspace's newest groups."),
+    file: Path = typer.Argument(None, help="A file of any kind; else the workspace's newest groups."),
+    columns: ColumnsOption = None,
     output: Path = typer.Option(None, help="Also draw it here (.svg or .html)."),
     workspace: WorkspaceDir = None,
     json: Json = False,
@@ -222,7 +252,7 @@ def stats(
 
     if file is not None:
         found = Stats()
-        for group in preferences_from(file).groups:
+        for group in preferences_from(file, columns=columns).groups:
             found.add(group)
     else:
         with workspace_at(workspace).open_store() as store:

@@ -69,5 +69,5 @@ def _serve(space: Workspace, store: Store, port: int, browser: bool, as_json: bo
 
             webbrowser.open(link)
         with suppress(KeyboardInterrupt):
-            server_of(app, lifespan="off", timeout_graceful_shutdown=1).run(sockets=[sock])
+            server_of(app, lifespan="off", timeout_graceful_shutdown=3).run(sockets=[sock])
     return {"link": link}

@@ -29,6 +29,9 @@ ColumnsOption = Annotated[
 ValidateColumns = Annotated[
     str | None, typer.Option("--validate-columns", help="The same for the file of --validate.", show_default=False)
 ]
+BenchmarkColumns = Annotated[
+    str | None, typer.Option("--benchmark-columns", help="The same for a file of --benchmark.", show_default=False)
+]
 PromptColumns = Annotated[
     str | None, typer.Option("--prompt-columns", help="The same for the file of --prompts.", show_default=False)
 ]
@@ -78,7 +81,19 @@ LONGEST = 800
 """Characters of a text that are shown."""
 
 
-def show_rows(groups: Sequence[PreferenceGroup], n: int, model: str) -> list[dict[str, Any]]:
+def show_prompts(prompts: Sequence[Prompt], n: int | None, model: str | None, workspace: Path | None) -> None:
+    """Print the first `n` prompts as the model reads them: `model`, or that of the workspace's settings."""
+    if not n:
+        return
+    from hafs.store import workspace_or_none
+    from hafs.types import PreferenceGroup
+
+    space = workspace_or_none(workspace)
+    groups = [PreferenceGroup(p.text, (), (), system=p.system, context=p.context, tools=p.tools) for p in prompts[:n]]
+    show_rows(groups, n, model or (space.config.model.name if space else "default"), total=len(prompts))
+
+
+def show_rows(groups: Sequence[PreferenceGroup], n: int, model: str, total: int | None = None) -> list[dict[str, Any]]:
     """Print the first `n` groups as the model reads them, special tokens and ends of lines visible.
 
     Returns what was shown. Without a tokenizer of the model nothing is shown, and that is said.
@@ -95,7 +110,9 @@ def show_rows(groups: Sequence[PreferenceGroup], n: int, model: str) -> list[dic
         return []
     shown = [_as_seen(tokenizer, group) for group in groups[:n]]
     for number, one in enumerate(shown, 1):
-        note(f"row {number} of {len(groups)} as the model sees it, {one['prompt_tokens']} tokens and the answers:")
+        rest = " and the answers" if one["answers"] else ""
+        of = len(groups) if total is None else total
+        note(f"row {number} of {of} as the model sees it, {one['prompt_tokens']} tokens{rest}:")
         for name, text in (("prompt", one["prompt"]), *((a["as"], a["text"]) for a in one["answers"])):
             cut = f"… ({len(text) - LONGEST} more characters)" if len(text) > LONGEST else ""
             lines = (text[:LONGEST] + cut).replace("\n", "⏎\n").split("\n")

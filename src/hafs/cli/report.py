@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note, workspace_at
-from hafs.cli.compare import check_contamination, evaluated, opinions, pass_at_k_table, sampled_results
 from hafs.errors import UsageError
 
 if TYPE_CHECKING:
-    from hafs.evals import EvalResult
     from hafs.store import Workspace
 
 
@@ -41,11 +38,11 @@ def report(
 
     Refused when benchmark prompts, or near copies of them, are in what a model was trained on.
     """
+    from hafs.workflows.results import comparison_page
+
     space = workspace_at(workspace)
     if models:
-        results = {name.partition("=")[0]: evaluated(name, workspace, benchmark) for name in models}
-        notes = check_contamination(results, workspace, (), allow_contaminated)
-        page, twin = _compared(space, models, results, reference, output, notes)
+        page, twin = comparison_page(models, space, reference, output, benchmarks=benchmark, allowed=allow_contaminated)
     else:
         page, twin = _newest(space)
     emit({"html": str(page), "markdown": str(twin)}, f"{page}\n{twin}", json)
@@ -73,30 +70,3 @@ def _newest(space: Workspace) -> tuple[Path, Path]:
             "name evaluated models, or run the loop (once more: it writes its page again)",
         )
     return page, page.with_suffix(".md")
-
-
-def _compared(
-    space: Workspace,
-    models: list[str],
-    results: dict[str, list[EvalResult]],
-    reference: str,
-    output: Path | None,
-    notes: list[str],
-) -> tuple[Path, Path]:
-    """Write the page of a comparison; its path and that of its Markdown twin."""
-    from hafs.evals import compare
-    from hafs.preferences.collect import newest_groups
-    from hafs.report import Rerun, write_report
-    from hafs.report.gather import facts, gather_report
-
-    with space.open_store() as store:
-        groups = newest_groups(store)
-        sampled = sampled_results(store, results)
-        said, more = opinions(store, results, reference)
-    comparison = compare(results, reference, **said, notes=[*notes, *more])
-    command = f"hafs report {' '.join(models)} --reference {reference}"
-    rerun = Rerun((command,), (space.root / "hafs.toml").read_text(encoding="utf-8"), facts(results))
-    title = f"{space.root.name}: {', '.join(results)}"
-    data = gather_report(title, results, comparison, space.root / "models", groups, rerun=rerun)
-    table, _ = pass_at_k_table(sampled, reference, comparison.level)
-    return write_report(replace(data, sampled=table), output or space.root / "report.html")

@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 @with_settings("reward", trackers="--tracker", activation_checkpointing="--activation-checkpointing/--keep-activations")
 def reward(
     *,
-    sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model."),
+    sft_model: str = typer.Option(None, help="The model that gets a scalar head; usually the SFT model. [required]"),
     preference_data: Path = typer.Option(
         None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
     ),
@@ -132,7 +132,7 @@ def _either(row: dict[str, Any], *names: str) -> str:
 )
 def ppo(
     *,
-    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
+    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference. [required]"),
     prompts: Path = typer.Option(None, help="Prompts to sample answers to. Without it: the workspace's."),
     columns: ColumnsOption = None,
     reward_model: str = typer.Option(None, help="A run of `hafs train reward` on the same model."),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, note
-from hafs.cli.evaluate import role
 from hafs.errors import HafsError, MissingTool, UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +57,7 @@ def serve(
             f"serving needs a package that is not installed ({e.name})", "pip install 'hafs[serve]'"
         ) from e
     from hafs.generation.transformers import TransformersBackend
+    from hafs.models.naming import role
     from hafs.servers.address import key_variable
 
     chosen = workspace_model(model, workspace)

@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit, progress_bars, say_unscored, workspace_at
-from hafs.cli.reading import ColumnsOption, mapping, say_reading
+from hafs.cli.reading import ColumnsOption, Show, mapping, say_reading, show_prompts
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +56,13 @@ def generate(
     emit({"prompts": len(prompts), "new": new, "where": where}, f"{len(prompts)} prompts ({new} new) in {where}", json)
 
 
-def check(file: Path = typer.Argument(help="A task file."), columns: ColumnsOption = None, json: Json = False) -> None:
+def check(
+    file: Path = typer.Argument(help="A task file."),
+    columns: ColumnsOption = None,
+    show: Show = None,
+    workspace: WorkspaceDir = None,
+    json: Json = False,
+) -> None:
     """Run every reference answer of a task file through its checker; exit code 1 when one fails or cannot be run."""
     from hafs.data import read_prompts
     from hafs.data.remarks import of_prompts
@@ -64,6 +70,7 @@ def check(file: Path = typer.Argument(help="A task file."), columns: ColumnsOpti
 
     loaded = read_prompts(file, mapping(columns))
     say_reading(file, loaded.notes, loaded.bad_rows, of_prompts(loaded.rows))
+    show_prompts(loaded.rows, show, None, workspace)
     with progress_bars(quiet=json) as progress:
         report = check_references(loaded.rows, progress)
     lines = [f"{report.right} of {report.total} reference answers are right"]
@@ -95,6 +102,7 @@ def split(
     ),
     seed: int = typer.Option(0, help="Draws the split."),
     columns: ColumnsOption = None,
+    show: Show = None,
     workspace: WorkspaceDir = None,
     json: Json = False,
 ) -> None:
@@ -111,6 +119,7 @@ def split(
     near = workspace_settings(workspace)[1].eval.near_copy if near_copy is None else near_copy
     loaded = read_prompts(file, mapping(columns))
     say_reading(file, loaded.notes, loaded.bad_rows, of_prompts(loaded.rows))
+    show_prompts(loaded.rows, show, None, workspace)
     unique = list({p.id: p for p in reversed(loaded.rows)}.values())[::-1]
     shares = {"validation": validation, "test": test}
     made = split_prompts(unique, shares, seed=seed, near_copy=near, by=by)

@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 )
 def dpo(
     *,
-    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference."),
+    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference. [required]"),
     preference_data: Path = typer.Option(
         None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
     ),
@@ -182,6 +182,7 @@ def run_training(
     """Train from files or from the workspace, print how it ended; SFT learns the winners of `winners_of`."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
+    from hafs.training.run import refuse_labels_alone
     from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts
 
     space, config, root = workspace_settings(workspace)
@@ -203,6 +204,8 @@ def run_training(
         picks = {f"--validate {validate}": asked} if asked else {}
         refuse_held_out(space, config, {where: groups}, picks, note, allowed=allow_contaminated)
     show_rows(groups, show or 0, chosen)
+    if kind != "sft" and getattr(section, "loss", "") != "kto":
+        refuse_labels_alone(groups)
     if dry_run:
         _plan(chosen, groups, section, memory_limit, as_json)
         return
@@ -304,6 +307,8 @@ def _winners(data: Path, answers: int, columns: str | None) -> list[PreferenceGr
     groups = preferences_from(data, columns=columns).groups
     found = winner_examples(groups, answers)
     if not found:
+        if not any(g.edges for g in groups):
+            raise UsageError(f"no answer in {data} is labelled good, so none may be taught", "rows with a good answer")
         raise UsageError(f"no winner in {data} may be taught: all are known to be wrong", "groups with a right answer")
     if left := len(groups) - len(found):
         note(f"note: {left} of {len(groups)} groups have no winner that is right, and are not learnt from")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -19,19 +20,22 @@ from hafs.errors import HafsError
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[IO[str]]:
-    """Open a text file that replaces `path` only when the block ends well; a full disk leaves the old."""
+    """Open a text file that replaces `path` only when the block ends well; a full disk leaves the old.
+
+    What an earlier writer of `path` left half-written, because it was killed, is removed.
+    """
     path = Path(path).expanduser()
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        part = Path(name)
+        _sweep(path)
+        part, fd = _part_of(path)
         with os.fdopen(fd, "w", encoding="utf-8") as f:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        part.chmod(0o644)
-        part.replace(path)
+            part.chmod(0o644)
+            part.replace(path)
     except OSError as e:
         raise HafsError(
             f"could not write {path}: {e.strerror}",
@@ -40,6 +44,26 @@ def atomic_write(path: str | Path) -> Iterator[IO[str]]:
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+
+
+def _part_of(path: Path) -> tuple[Path, int]:
+    """A new file beside `path`, locked for as long as it is written."""
+    while True:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return Path(name), fd
+        os.close(fd)  # swept by another writer before it was locked
+
+
+def _sweep(path: Path) -> None:
+    """Remove the parts of `path` that nobody writes any more."""
+    for left in path.parent.iterdir():
+        if left.name.startswith(f".{path.name}.") and left.name.endswith(".part"):
+            with suppress(OSError), left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:

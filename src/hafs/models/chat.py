@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 from hafs.errors import UsageError
+from hafs.models.greedy import TemplateTooGreedy, bounded
 from hafs.models.thoughts import Thought, begins_thought, split_thought
 from hafs.types import call_in, content_id
 
@@ -158,6 +159,8 @@ def _with_system(draw: Any, turns: list[dict[str, Any]]) -> str:
         made = str(draw(turns))
         if system.strip() in made:
             return made
+    except TemplateTooGreedy:
+        raise
     except Exception as e:
         if len(turns) < 2:
             raise
@@ -183,7 +186,8 @@ def _apply(tokenizer: Any, turns: Any, tools: Any, thinking: Thinking, ask: bool
         more["date_string"] = DATE.strftime("%d %b %Y")
     if "strftime_now" in template:
         _fix_date(tokenizer.get_chat_template(tools=more.get("tools")))
-    return str(tokenizer.apply_chat_template(turns, add_generation_prompt=ask, tokenize=False, **more))
+    draw = partial(tokenizer.apply_chat_template, turns, add_generation_prompt=ask, tokenize=False, **more)
+    return bounded(lambda: str(draw()), template)
 
 
 def _fix_date(template: str) -> None:

@@ -38,7 +38,7 @@ def load_tokenizer(path: str | Path) -> Any:
         path = base_of(path)  # an adapter saved without its tokenizer goes by its base's
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError) as e:
+    except Exception as e:  # of files from elsewhere: it may be anything
         raise UsageError(f"no tokenizer could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -49,7 +49,22 @@ def generation_config(path: str | Path) -> Any:
     """The generation config in a model's directory, which may name more ends of an answer; None without one."""
     from transformers import GenerationConfig
 
-    return GenerationConfig.from_pretrained(str(path)) if (Path(path) / "generation_config.json").is_file() else None
+    file = Path(path) / "generation_config.json"
+    if not file.is_file():
+        return None
+    try:
+        found = GenerationConfig.from_pretrained(str(path))
+    except Exception as e:  # of files from elsewhere: it may be anything
+        raise UsageError(f"{file} cannot be read: {_first_line(e)}", _FIX) from e
+    _check_ends(path, found)
+    return found
+
+
+def _check_ends(path: str | Path, config: Any) -> None:
+    """Raise UsageError unless the ends of an answer that a generation config names are numbers of tokens."""
+    ends = getattr(config, "eos_token_id", None)
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [] if ends is None else [ends])):
+        raise UsageError(f"the generation config of {path} ends answers with {ends!r}, no token's number", _FIX)
 
 
 def load_model(
@@ -62,7 +77,6 @@ def load_model(
     MissingTool when 4 bits need a package.
     """
     import torch
-    from safetensors import SafetensorError
 
     quiet()
     adapter = Path(path) / "adapter_config.json"
@@ -73,12 +87,15 @@ def load_model(
                 raise UsageError(f"{path} is an adapter: it cannot be merged into a 4-bit base", "merge it first")
             return _load_adapter(Path(path), precision, device)
         net, info = _from_pretrained(path, precision, attention, quantize, device)
+        _check_ends(path, getattr(net, "generation_config", None))
     except pickle.UnpicklingError as e:
         raise UsageError(
             f"{path} holds its weights as a pickle (.bin), which can run code when it is read: hafs does not read it",
             "use a copy with safetensors, or convert it where you trust it: model.save_pretrained(DIRECTORY)",
         ) from e
-    except (OSError, ValueError, RuntimeError, SafetensorError) as e:
+    except HafsError:
+        raise
+    except Exception as e:  # of files from elsewhere: it may be anything
         raise UsageError(f"no model could be loaded from {path}: {_first_line(e)}", _FIX) from e
     if missing := sorted(info["missing_keys"]):  # transformers has filled them with random numbers
         raise UsageError(f"{path} lacks {len(missing)} weights that its config.json asks for, as {missing[0]}", _FIX)

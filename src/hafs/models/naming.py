@@ -122,6 +122,14 @@ def pull(name: str = "default", progress: Progress = silent) -> Path:
     return target
 
 
+def role(model: str | Path) -> str:
+    """What a model is called in a comparison: its directory's name, of DIR/model that of DIR."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        path = path.resolve()
+    return path.parent.name if path.name == "model" and path.parent.name else path.name
+
+
 def model_hash(path: str | Path) -> str:
     """The content hash (20 hex digits) of a model: configuration, weights, tokenizer, and an adapter's base.
 

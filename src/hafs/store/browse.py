@@ -143,7 +143,7 @@ def _few(conn: Connection, query: CandidateQuery) -> list[str] | None:
 def _said(query: CandidateQuery) -> list[ColumnElement[bool]]:
     """What a score says."""
     t = schema.scores.c
-    wanted = [t.value.is_not(None)]
+    wanted: list[ColumnElement[bool]] = [t.value.is_not(None)]
     if query.outcome in ("passed", "failed"):
         wanted.append(t.passed.is_(query.outcome == "passed"))
     elif query.outcome == "graded":
@@ -199,9 +199,10 @@ def _rows(conn: Connection, ids: Sequence[str]) -> dict[str, CandidateRow]:
     columns = (c.id, c.prompt_id, p.text, c.text, p.family, p.split, c.model, c.model_name)
     query = select(*columns).join(schema.prompts, c.prompt_id == p.id).where(c.id.in_(ids))
     found = {}
-    for id, prompt_id, prompt, text, *rest in conn.execute(query):
-        about = said.get(id, ("unscored", ""))
-        found[id] = CandidateRow(id, prompt_id, prompt[:SHOWN], text[:SHOWN], *rest, *about, len(text))
+    for id, prompt_id, prompt, text, family, split, model, name in conn.execute(query):
+        texts = (prompt[:SHOWN], text[:SHOWN])
+        outcome, cause = said.get(id, ("unscored", ""))
+        found[id] = CandidateRow(id, prompt_id, *texts, family, split, model, name, outcome, cause, len(text))
     return found
 
 

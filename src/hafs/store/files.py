@@ -11,17 +11,18 @@ from typing import Any
 from hafs.data import BadRow, Columns, Loaded, load, read_prompts
 from hafs.files.jsonl import check_fields
 from hafs.store.rows import KINDS
-from hafs.types import Score
+from hafs.types import Prompt, Score
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: usable rows read, how many of them were new, the bad ones, and remarks."""
+    """What an import did: usable rows read, how many of them were new, the bad ones, remarks, the prompts."""
 
     read: int
     added: int
     bad_rows: list[BadRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
 
     @property
     def bad(self) -> list[tuple[int, str]]:

@@ -254,7 +254,8 @@ class Store(Reader):
         check_kind(kind)
         loaded = read_rows(path, kind, self._parent(kind), columns)
         added = getattr(self, f"add_{kind}")(loaded.rows)
-        return Imported(len(loaded.rows), added, loaded.bad_rows, loaded.notes)
+        prompts = loaded.rows if kind == "prompts" else []
+        return Imported(len(loaded.rows), added, loaded.bad_rows, loaded.notes, prompts)
 
     def connection(self, write: bool = False) -> AbstractContextManager[Connection]:
         """A connection in a transaction of its own, for tables that a single feature reads and writes itself."""

@@ -73,6 +73,8 @@ class RunDirectory:
                 json.dump(about, f)
             record_folder(self.path)
             yield
+            if result := self._ended():
+                self._tidy(result)  # the process that ended it may have been killed before it did
         finally:
             (self.path / _HOLDER).unlink(missing_ok=True)
             if self._over():  # nobody will train here: nothing of this stays
@@ -84,9 +86,12 @@ class RunDirectory:
 
     def _over(self) -> bool:
         """Whether the directory holds no run, or one that has ended."""
+        return not self._run.is_file() or self._ended() is not None
+
+    def _ended(self) -> dict[str, Any] | None:
         with suppress(HafsError):
-            return not self._run.is_file() or self.finished() is not None
-        return False
+            return self.finished()
+        return None
 
     def _holder(self) -> str:
         """Who holds the directory, in words."""
@@ -130,7 +135,7 @@ class RunDirectory:
             data = json.loads(self._run.read_text(encoding="utf-8"))
             if not isinstance(data["identity"], dict):
                 raise ValueError("it names no run")
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise HafsError(
                 f"{self._run} is damaged: {e}", "choose another --output_dir, or delete that one to train anew"
             ) from e
@@ -146,11 +151,15 @@ class RunDirectory:
         data = self.about()
         with atomic_write(self._run) as f:
             json.dump({**data, "result": dict(result)}, f, indent=1)
+        self._tidy(result)
+
+    def _tidy(self, result: Mapping[str, Any]) -> None:
+        """Remove what a run that has ended needs no more."""
         for other in self.steps():
             if other != result.get("best_step"):
                 shutil.rmtree(self._at(other))
-        for damaged in self._checkpoints.glob(".step-*.damaged"):
-            shutil.rmtree(damaged)
+        for left in (*self._checkpoints.glob(".step-*.damaged"), *self._checkpoints.glob(".step-*.part")):
+            shutil.rmtree(left)
 
     def save(self, step: int, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: set[int]) -> None:
         """Write the checkpoint of `step` whole or not at all; older ones go but for the one before and those to `keep`.
@@ -266,13 +275,11 @@ def trim_log(path: Path, step: int) -> list[dict[str, Any]]:
     """Drop the log's lines after `step` (they will be written again) and return the ones that stay."""
     rows = []
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError, RecursionError):  # a line that is none is lost
                 row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= step:
-                rows.append(row)
+                if row["step"] <= step:
+                    rows.append(row)
         with atomic_write(path) as f:
             f.writelines(json.dumps(r) + "\n" for r in rows)
     return rows

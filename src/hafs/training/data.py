@@ -24,10 +24,14 @@ def examples(prompts: Iterable[Prompt], answers: int = 0) -> list[PreferenceGrou
 
 def winner_examples(groups: Iterable[PreferenceGroup], answers: int = 0) -> list[PreferenceGroup]:
     """The right winners of preference groups as examples for fine-tuning (rejection sampling, Yuan et al. 2023): the
-    first `answers` of each group (0: all). A group whose winners are all known to be wrong gives none."""
+    first `answers` of each group (0: all); where nothing is compared, those that are labelled good. A group whose
+    winners are all known to be wrong gives none.
+    """
     out = []
     for group in groups:
-        kept = tuple(group.candidates[i] for i in group.winners[: answers or None])
+        good = [i for i, c in enumerate(group.candidates) if c.label is not None and c.label.good]
+        winners = group.winners if group.edges else good
+        kept = tuple(group.candidates[i] for i in winners[: answers or None])
         if kept:
             out.append(replace(group, candidates=kept, edges=()))
     return out

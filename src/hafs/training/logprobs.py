@@ -20,6 +20,7 @@ from hafs.errors import UsageError
 from hafs.models.loading import pick_precision
 from hafs.training.attention import masks, takes_shared_layout, use_blocks
 from hafs.training.packing import PackedRow, TokenGroup, shared_row, tokens_of, unshared_row
+from hafs.training.router import RouterLoss
 
 CHUNK = 1 << 22
 
@@ -42,9 +43,21 @@ class CandidateLogps(nn.Module):
         self.shared = takes_shared_layout(self.config) if shared is None else shared
         self.own_head = False
         """Whether logits come from the model's own forward pass: its head does more than this class knows."""
+        self._causal = (causal,)  # in a tuple: its weights are the network's already
+        self.router: RouterLoss | None = None
+        self.balance: torch.Tensor | None = None
+        """The router loss of the last forward pass, where one was asked for with `balance_routers`."""
         self._takes = frozenset(inspect.signature(causal.forward).parameters)
         if self.shared:
             use_blocks(causal)
+
+    def balance_routers(self, weight: float) -> None:
+        """Compute the router loss of a mixture of experts in training, of `weight` (below 0: the model's own).
+
+        Raises UsageError for a weight above 0 and a model without such a loss.
+        """
+        router = RouterLoss(self._causal[0], weight)
+        self.router = router if router.weight else None
 
     def row(self, groups: Sequence[TokenGroup]) -> PackedRow:
         """The layout that this model takes."""
@@ -65,13 +78,25 @@ class CandidateLogps(nn.Module):
 
     def _own(self, row: PackedRow) -> torch.Tensor:
         """Log-probabilities by the model's own forward pass, head and all."""
-        logits = self.net(**self._inputs(row)).logits
+        found = self.net(**self._inputs(row), **self._asks_routers())
+        self._hear_routers(found, row)
+        logits = found.logits
         return _pick(logits.reshape(-1, logits.shape[-1])[row.where], row.chosen)[row.choice]
 
     def hidden(self, row: PackedRow) -> torch.Tensor:
         """[choices, width] last hidden state before each choice."""
-        hidden = self._backbone(**self._inputs(row)).last_hidden_state
+        found = self._backbone(**self._inputs(row), **self._asks_routers())
+        self._hear_routers(found, row)
+        hidden = found.last_hidden_state
         return hidden.reshape(-1, hidden.shape[-1])[row.where]
+
+    def _asks_routers(self) -> dict[str, bool]:
+        wanted = self.router is not None and self.training and torch.is_grad_enabled()
+        return {"output_router_logits": True} if wanted else {}
+
+    def _hear_routers(self, found: Any, row: PackedRow) -> None:
+        logits = getattr(found, "router_logits", None) if self._asks_routers() else None
+        self.balance = self.router.of(logits, row) if self.router is not None and logits else None
 
     def logps(self, hidden: torch.Tensor, row: PackedRow) -> torch.Tensor:
         """[labels] log-probability of each label after the row's `hidden`; logits exist for one chunk at a time."""
@@ -150,16 +175,22 @@ def self_test(model: CandidateLogps, groups: Sequence[TokenGroup], tolerance: fl
     sample = [groups[0], max(groups, key=lambda g: tokens_of([g]))]  # the longest may exceed a window
     truth = torch.stack([_plain(model.net, g.prompt, c) for g in sample for c in g.candidates])
     lengths = truth.new_tensor([len(c) for g in sample for c in g.candidates])
-    gap = float("inf")
+    gap, trouble = float("inf"), ""
     for shared, own in dict.fromkeys([(model.shared, False), (False, False), (False, True)]):
         model.shared, model.own_head = shared, own
         try:
             row = model.row(sample)
             gap = float(((row.sums(model(row)) - truth).abs() / lengths).max())
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as e:
+            trouble = f"{type(e).__name__}: {str(e).splitlines()[0][:200] if str(e) else ''}"
             continue  # a layout, or a head, that this model does not take
         if gap <= tolerance:
             return model.shared
+    if gap == float("inf") and trouble:
+        raise UsageError(
+            f"{model.config.model_type} computes no batch of answers here ({trouble})",
+            "train another model, or a newer transformers with it",
+        )
     raise UsageError(
         f"{model.config.model_type} computes other log-probabilities in a batch than alone ({gap:.2g} nats a token"
         " apart): what would be trained is not the model",

@@ -24,8 +24,9 @@ from hafs.training.objectives import Objective, Sums, add, means
 from hafs.training.objectives.labels import LabelObjective, mismatched
 from hafs.training.packing import PackedRow, Piece, StepRows, TokenGroup
 from hafs.training.reference import ReferenceCache
+from hafs.training.router import token_weights
 from hafs.training.runner import Runner, Validate, found_in, seed_of
-from hafs.training.sharding import whole
+from hafs.training.sharding import is_sharded, whole
 from hafs.types import Progress, silent
 
 
@@ -54,6 +55,7 @@ class Trainer(Runner):
         track = (lambda figures, step: crew.log(dict(figures), step=step)) if config.trackers else None
         super().__init__(config, run, len(train), validate=validate, progress=progress, accelerator=crew, track=track)
         self.crew, self.network, self.objective, self.train, self.valid = crew, model, objective, train, valid
+        self._step_tokens = 0
         self._mismatched: dict[int, TokenGroup] = {}
         if isinstance(objective, LabelObjective):
             for part in (train, valid):
@@ -81,6 +83,7 @@ class Trainer(Runner):
         self._set_kl(groups)
         self.model.train()
         rows = self._rows(groups)
+        self._step_tokens = sum(len(g.prompt) + len(c) - 1 for g in groups for c in g.candidates)
         scale = self.crew.num_processes / self.objective.normaliser(groups)  # processes' gradients are averaged
         work = rows.of(self.crew.process_index)
         sums = (self._two_passes if rows.split else self._one_pass)(work, scale, step)
@@ -102,7 +105,16 @@ class Trainer(Runner):
             return loss
         by_answer = (row.sums(values) if len(values) == len(row.labels) else values).detach().tolist()
         bad = found_in(by_answer, [len(g.candidates) for g in row.groups])
-        raise self.unsound(f"the loss is {value}, from {self._named([row.groups[i] for i in bad] or row.groups)}")
+        groups = [row.groups[i] for i in bad] or row.groups
+        raise self.unsound(f"the loss is {value}, from {self._named(self._alone(groups) or groups)}")
+
+    @torch.no_grad()
+    def _alone(self, groups: Sequence[TokenGroup]) -> list[TokenGroup]:
+        """Those of `groups` that give no numbers by themselves: in a row, one may spoil its neighbours."""
+        if len(groups) == 1 or is_sharded(self.parameters.values()):  # the other processes would have to compute along
+            return list(groups)
+        with autocast(self.network, self.config.precision):
+            return [g for g in groups if not self.network(self.network.row([g])).isfinite().all()]
 
     def _named(self, groups: Sequence[TokenGroup]) -> str:
         """Groups in words: their place in the data (1 is the first) and what they are about; four of them at most."""
@@ -118,7 +130,8 @@ class Trainer(Runner):
             with self._gradients(last=i + 1 == len(work)):
                 values = self._logps(row, piece, step)
                 loss, metrics = self.objective.loss(values, self._reference_of(row), row)
-                self.crew.backward(self._finite(loss, values, row) * (scale if piece.counts else 0.0))
+                total = self._finite(loss, values, row) * (scale if piece.counts else 0.0)
+                self.crew.backward(self._with_routers(total, row, piece, metrics))
             if piece.counts:
                 add(sums, metrics)
             self.tick()
@@ -138,9 +151,22 @@ class Trainer(Runner):
         for i, (leaf, piece) in enumerate(zip(leaves, work, strict=True)):
             slope = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             with self._gradients(last=i + 1 == len(work)):
-                self.crew.backward((self._logps(self.network.row(piece.groups), piece, step) * slope).sum() * scale)
+                row = self.network.row(piece.groups)
+                loss = (self._logps(row, piece, step) * slope).sum() * scale
+                self.crew.backward(self._with_routers(loss, row, piece, sums))
             self.tick()
         return sums
+
+    def _with_routers(self, loss: torch.Tensor, row: PackedRow, piece: Piece, sums: Sums) -> torch.Tensor:
+        """`loss` with the router loss of a mixture of experts: the mean over the step's rows by what they hold."""
+        balance, router = self.network.balance, self.network.router
+        if balance is None or router is None:
+            return loss
+        tokens = int(token_weights(row).sum())
+        if piece.counts:
+            add(sums, {"router_loss": (float(balance.detach()) * tokens, tokens)})
+        share = tokens / self._step_tokens if piece.counts else 0.0
+        return loss + self.crew.num_processes * router.weight * share * balance
 
     @torch.no_grad()
     def _forward(self, work: Sequence[Piece], step: int) -> list[torch.Tensor]:

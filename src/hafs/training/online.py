@@ -252,6 +252,9 @@ def train_online_dpo(
     }
     with run.held():
         run.claim(about, defaults=settings_of(OnlineDPOConfig.model_validate({})))
+        record_data(
+            output, model, [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+        )
         if (done := run.finished()) is not None:
             return TrainResult(**done)
         encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]
@@ -277,7 +280,6 @@ def train_online_dpo(
         probe = [TokenGroup(ids, (ids[:8],)) for ids in trainer.encoded[:2]]
         save_checked(trainer.net, tokenizer, config, output / "model", trainer.network, probe)
         run.finish(result_dict(result))
-    record_data(output, model, [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts])
     return result
 
 

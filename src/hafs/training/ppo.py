@@ -467,6 +467,9 @@ def train_ppo(
     }
     with run.held():
         run.claim(about, defaults=settings_of(PPOConfig.model_validate({})))
+        record_data(
+            output, model, [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+        )
         done = run.finished()
         if done is not None:
             return TrainResult(**done)
@@ -489,8 +492,6 @@ def train_ppo(
         result.dropped = dropped
         _save_policy(trainer, path, tokenizer, output / "model")
         run.finish(result_dict(result))
-    asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
-    record_data(output, model, asked)
     return result
 
 

@@ -122,6 +122,7 @@ def _trainer(
     found = network
     network = objective.network(with_adapter(found.net, config), found.shared)
     network.own_head = found.own_head
+    network.balance_routers(config.router_weight)
     if found.own_head and isinstance(network, CandidateRewards):
         raise UsageError(f"a reward head cannot be put on {network.config.model_type}", "choose another model")
     return Trainer(

@@ -236,6 +236,7 @@ def trl_arguments(config: DPOConfig, folder: Path, **changes: Any) -> Any:
         "save_total_limit": 1,
         "logging_steps": 1,
         "include_num_input_tokens_seen": "all",
+        "router_aux_loss_coef": None if config.router_weight < 0 else config.router_weight,
         "disable_tqdm": True,
         "report_to": list(config.trackers) or "none",
     }

@@ -80,7 +80,7 @@ def create_workbench(space: Workspace, store: Store, *, token: str, allowed_host
 
     @app.get("/events")
     async def events(who: Reader) -> Response:
-        return StreamingResponse(_events(space.root, store), media_type="text/event-stream")
+        return StreamingResponse(_events(space.root, store, lambda: _ending(app)), media_type="text/event-stream")
 
     @app.post("/do/{what}")
     def do(what: str, who: Sender, fields: Form) -> Response:
@@ -181,11 +181,11 @@ def _runs_of_lines(blocks: Iterable[Any]) -> list[tuple[str, list[Any]]]:
 # ---- what has changed
 
 
-async def _events(root: Path, store: Store) -> AsyncIterator[str]:
+async def _events(root: Path, store: Store, ending: Callable[[], bool]) -> AsyncIterator[str]:
     """A line whenever the workspace has changed, as server-sent events; a comment now and then keeps the line open."""
     before, quiet = "", 0.0
     yield "retry: 2000\n\n"
-    while True:
+    while not ending():
         mark = _state(root, store)
         if mark != before:
             yield f"event: changed\ndata: {mark}\n\n"
@@ -195,6 +195,12 @@ async def _events(root: Path, store: Store) -> AsyncIterator[str]:
             quiet = 0.0
         await asyncio.sleep(LOOK)
         quiet += LOOK
+
+
+def _ending(app: FastAPI) -> bool:
+    """Whether the server was asked to stop: it waits for what is open."""
+    server = getattr(app.state, "server", None)
+    return bool(server is not None and server.should_exit)
 
 
 def _state(root: Path, store: Store) -> str:

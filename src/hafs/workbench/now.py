@@ -46,7 +46,14 @@ def now(bench: Bench, query: Query) -> View:
             tuple((s.id, s.prompt, s.text, s.model_name, s.outcome, s.cause) for s in samples),
         ),
     )
-    values = {"running": running, "killed": killed, "samples": samples, "left": left, "figures_of": _figures_of}
+    values = {
+        "running": running,
+        "killed": killed,
+        "samples": samples,
+        "left": left,
+        "figures_of": _figures_of,
+        "size": size,
+    }
     return View(
         "now",
         "Now",
@@ -80,7 +87,7 @@ def _figures(bench: Bench, running: Sequence[Activity]) -> tuple[tuple[str, str,
     here = [a for a in running if a.here]
     if here:
         used, most = sum(a.memory for a in here), memory_limit()
-        said.append(("Memory", f"{used / 2**30:.1f} GB", f"{used / most:.0%} of this machine's {most / 2**30:.0f} GB"))
+        said.append(("Memory", size(used), f"{used / most:.0%} of this machine's {most / 2**30:.0f} GB"))
     sampling = any(s.what == "generating" and s.done < s.total for a in running for s in a.stages[-1:])
     if sampling and (speed := _tokens_a_second(bench)):
         said.append(("Sampling", f"{speed:,.0f}", "tokens a second, the last minute"))
@@ -106,6 +113,11 @@ def _spending(bench: Bench, running: Sequence[Activity]) -> tuple[str, str, str]
     if not cost and not budgets:
         return None
     return "Judges", f"${cost:.2f}", f"budget of this run ${float(budgets[0]):.2f}" if budgets else "so far"
+
+
+def size(n: int) -> str:
+    """Bytes in words."""
+    return f"{n / 2**30:.1f} GB" if n >= 2**30 else f"{n / 2**20:.0f} MB"
 
 
 def _flag(command: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -15,7 +16,9 @@ from hafs.store.marks import MARKS, marks
 from hafs.types import PreferenceGroup
 from hafs.workbench.view import Bench, Query, Sheet, View
 
-FILTERS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text", "shortest", "longest", "disagree")
+FRESH = 20.0
+WORDS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text")
+FILTERS = (*WORDS, "shortest", "longest", "disagree", "benchmark")
 
 
 def prompts(bench: Bench, query: Query) -> View:
@@ -29,7 +32,7 @@ def prompts(bench: Bench, query: Query) -> View:
         for r in page.rows
     )
     header = ("id", "prompt_id", "family", "split", "model", "outcome", "cause", "characters", "prompt", "answer")
-    choices = browse.choices(bench.store) | {
+    choices = _choices(bench) | {
         "outcome": [(o, o) for o in browse.OUTCOMES],
         "mark": [(m, m) for m in MARKS],
         "disagree": [("any", "somebody disagrees")],
@@ -52,19 +55,44 @@ def prompts(bench: Bench, query: Query) -> View:
     )
 
 
+_OFFERED: dict[str, tuple[float, dict[str, list[tuple[str, str]]]]] = {}
+
+
+def _choices(bench: Bench) -> dict[str, list[tuple[str, str]]]:
+    """What the filters can be set to, looked up at most every `FRESH` seconds: it asks of every row."""
+    when, found = _OFFERED.get(bench.store.url, (0.0, {}))
+    if time.monotonic() - when > FRESH or not found:
+        found = browse.choices(bench.store)
+        found["benchmark"] = [(name, name) for name in sorted(_benchmarks(bench))]
+        _OFFERED[bench.store.url] = time.monotonic(), found
+    return found
+
+
+def _benchmarks(bench: Bench) -> dict[str, set[str]]:
+    """The prompts of each benchmark that a model was evaluated on here."""
+    if next(bench.store.runs(kind="eval"), None) is None:
+        return {}
+    from hafs.evals.kept import newest_results
+
+    found: dict[str, set[str]] = {}
+    for result in newest_results(bench.store):
+        found.setdefault(result.benchmark, set()).update(r.prompt_id for r in result.results)
+    return found
+
+
 def read_query(bench: Bench, query: Query) -> CandidateQuery:
     """The filters of a link. Raises UsageError for a length that is no number."""
-    numbers = {}
+    lengths = {}
     for name in ("shortest", "longest"):
         text = query.get(name, "").strip()
         if text and not text.isdigit():
             raise UsageError(f"{name} is a number of characters, not {text!r}", "write it in digits")
-        numbers[name] = int(text or 0)
-    words = {
-        k: query.get(k, "").strip() for k in ("family", "split", "source", "model", "outcome", "cause", "text", "mark")
-    }
-    asked = CandidateQuery(**words, **numbers, after=query.get("after", ""))
-    return replace(asked, prompt_ids=disagreed(bench)) if query.get("disagree") else asked
+        lengths[name] = int(text or 0)
+    given: dict[str, Any] = {**{k: query.get(k, "").strip() for k in WORDS}, **lengths}
+    asked = CandidateQuery(**given, after=query.get("after", ""))
+    bounds = [set(disagreed(bench))] if query.get("disagree") else []
+    bounds += [_benchmarks(bench).get(name, set())] if (name := query.get("benchmark", "")) else []
+    return replace(asked, prompt_ids=sorted(set.intersection(*bounds))) if bounds else asked
 
 
 def disagreed(bench: Bench) -> list[str]:

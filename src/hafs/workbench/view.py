@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,9 @@ from hafs.store import Store, Workspace
 if TYPE_CHECKING:
     from hafs.evals.tables import Table
     from hafs.report.blocks import Section
+
+WIDEST = 60
+"""Characters of a cell in a terminal; --json has the whole."""
 
 Query = Mapping[str, str]
 """What stands behind the ? of a link."""
@@ -118,15 +121,15 @@ def to_text(view: View) -> str:
     lines = [view.title, *([view.lead] if view.lead else [])]
     lines += [f"{label}: {value} {remark}".rstrip() for label, value, remark in view.figures]
     for section in view.sections:
-        lines += [f"\n{section.title}"] + [b.text for b in section.blocks if b.kind == "text"]
+        lines.append(f"\n{section.title}")
         for block in section.blocks:
-            if block.kind == "verdicts":
-                lines += [f"{v.label}: {v.decided}. {v.reason}" for v in block.verdicts]
+            lines += [str(getattr(block, "text", ""))] if block.kind == "text" else []
+            lines += [f"{v.label}: {v.decided}. {v.reason}" for v in getattr(block, "verdicts", ())]
     for table in view.tables():
-        widths = [max(len(r[i]) for r in (table.header, *table.rows)) for i in range(len(table.header))]
-        lines += ["", table.title] if table.title else [""]
-        for row in (table.header, *table.rows):
-            lines.append("  ".join(c.ljust(w) for c, w in zip(row, (min(n, 48) for n in widths), strict=True)))
+        rows = [[" ".join(cell.split())[:WIDEST] for cell in row] for row in (table.header, *table.rows)]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(table.header))]
+        lines += ["", *([table.title] if table.title else [])]
+        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(lines)
 
 
@@ -141,7 +144,7 @@ def bars(title: str, rows: list[tuple[str, float, str]], style: str = "new") -> 
     return Bars(title, groups, (), table)
 
 
-def grid(title: str, header: tuple[str, ...], rows: list[tuple[str, ...]], plain: bool = False) -> Any:
+def grid(title: str, header: tuple[str, ...], rows: Sequence[tuple[str, ...]], plain: bool = False) -> Any:
     """A table as a block."""
     from hafs.evals.tables import Cell, Table
     from hafs.report.blocks import Grid

@@ -159,6 +159,10 @@ class Impatient(H11Protocol):
 
 
 def server_of(app: Any, **options: Any) -> uvicorn.Server:
-    """A server for an application, with limits on connections and on how long a request may take to come."""
+    """A server for an application, with limits on connections and on how long a request may take to come; the
+    application finds it in `state.server`."""
     config = uvicorn.Config(app, http=Impatient, log_level="warning", limit_concurrency=CONNECTIONS, **options)
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+    if (state := getattr(app, "state", None)) is not None:
+        state.server = server
+    return server

@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -29,7 +29,7 @@ from hafs.servers.address import is_local
 from hafs.servers.client import Client
 from hafs.servers.errors import EndpointDown
 from hafs.store import Store
-from hafs.types import Progress, silent
+from hafs.types import Progress, content_id, silent
 
 
 @dataclass
@@ -118,7 +118,10 @@ def judge(
     """
     if judging.budget is not None:
         check_prices(clients, prices)
-    return asyncio.run(_judge(store, clients, prices, judging, progress, elsewhere))
+    asked = sorted({c.model for c in clients if not isinstance(c, ReplayClient)})
+    alone = bool(asked) and elsewhere is None  # workers elsewhere have a claim of their own
+    with store.claimed(content_id("judge", asked)) if alone else nullcontext():  # two would pay for each question twice
+        return asyncio.run(_judge(store, clients, prices, judging, progress, elsewhere))
 
 
 class Elsewhere(Protocol):

@@ -218,7 +218,24 @@ def _all_there(row: ColumnsRow) -> None:
     labelled = column_of(row, "label") or (column_of(row, "completion") and not column_of(row, "chosen"))
     missing += [r for r in (("completion", "label") if labelled else ("chosen", "rejected")) if not column_of(row, r)]
     if missing:
-        raise ValueError(unknown(row, missing))
+        why = unknown(row, missing)
+        if "prompt" not in missing and (name := _one_answer(row)):
+            what = f"{name} has one answer and nothing says which of two is better: `hafs sft --data` learns answers"
+            what += ", preferences need chosen and rejected, or a label"
+            why = f"{what}; {why}"
+        raise ValueError(why)
+
+
+def _one_answer(row: ColumnsRow) -> str:
+    """What of a row is an answer and no more: a completion without a label, or a conversation that ends with one."""
+    if column_of(row, "label") or column_of(row, "chosen") or column_of(row, "rejected"):
+        return ""
+    if name := column_of(row, "completion"):
+        return f"the column {name!r}"
+    name = column_of(row, "messages")
+    turns = row.get(name) if name else None
+    last = turns[-1] if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else {}
+    return "the conversation" if (last.get("role") or last.get("from")) in ("assistant", "gpt") else ""
 
 
 @dataclass(frozen=True)

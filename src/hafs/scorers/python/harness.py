@@ -44,6 +44,34 @@ OPEN_FILES = 64  # of an answer
 CONFINED = b'{"confined": true}'
 LOADED = '{"loaded": true}'
 EXACT = 1 << 53
+LETTERS = 16  # of a constant, that count as one more node
+HIDDEN = 1000  # paths that a way to run hidden code counts as
+HIDES = {
+    *(
+        "exec",
+        "eval",
+        "compile",
+        "__import__",
+        "__builtins__",
+        "builtins",
+        "importlib",
+        "runpy",
+        "marshal",
+        "pickle",
+        "ctypes",
+    ),
+    *(
+        "globals",
+        "locals",
+        "vars",
+        "__doc__",
+        "__code__",
+        "__globals__",
+        "__getattribute__",
+        "__subclasses__",
+        "CodeType",
+    ),
+}
 FOLDS = {"tuple": tuple, "set": set, "frozenset": frozenset}
 
 
@@ -170,8 +198,12 @@ class Frames:
 
 
 def measure(tree: ast.AST) -> tuple[int, int]:
-    """(number of nodes, McCabe's cyclomatic complexity with boolean operators counted) of a syntax tree."""
-    nodes, paths = 0, 1
+    """(number of nodes, McCabe's cyclomatic complexity with boolean operators counted) of a syntax tree.
+
+    A constant counts by its length, but for docstrings: code and tables do not become small in a text. Where a name of
+    `HIDES` stands, what runs is not what is seen: such code counts as more complex than any other.
+    """
+    nodes, paths, notes = 0, 1, documentation(tree)
     branching = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.Assert, ast.match_case)
     for node in ast.walk(tree):
         nodes += not isinstance(node, ast.expr_context)
@@ -181,7 +213,39 @@ def measure(tree: ast.AST) -> tuple[int, int]:
             paths += 1 + len(node.ifs)
         elif isinstance(node, ast.BoolOp):
             paths += len(node.values) - 1
+        elif isinstance(node, ast.Constant) and node not in notes:
+            nodes += extent(node.value) // LETTERS
+        elif HIDES & names(node):
+            paths += HIDDEN
     return nodes, paths
+
+
+def documentation(tree: ast.AST) -> set[ast.AST]:
+    """The docstrings of a module, its classes and functions."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, kinds) and node.body]
+    first = [body[0].value for body in bodies if isinstance(body[0], ast.Expr)]
+    return {node for node in first if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def extent(value: Any) -> int:
+    """How long a constant is, in letters or digits."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    return value.bit_length() // 4 if isinstance(value, int) else 0
+
+
+def names(node: ast.AST) -> set[str]:
+    """The names that a node of a syntax tree uses."""
+    if isinstance(node, ast.Name):
+        return {node.id}
+    if isinstance(node, ast.Attribute):
+        return {node.attr}
+    if isinstance(node, ast.Import):
+        return {part for alias in node.names for part in alias.name.split(".")}
+    if isinstance(node, ast.ImportFrom):
+        return {*(node.module or "").split("."), *(alias.name for alias in node.names)}
+    return set()
 
 
 def raised(error: BaseException) -> dict[str, Any]:

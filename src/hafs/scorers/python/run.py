@@ -188,6 +188,8 @@ def _report(task: Task, found: dict[str, Any]) -> PythonReport | str:
     check = task.check
     if found["status"] == "broken":
         return "the answer's process could not be confined, so it was not run"
+    if found["status"] == "timeout" and not found["said"] and found["cpu"] < check.seconds / 2:
+        return "the machine was too busy to begin with the answer"  # what stops a parser has used its processor time
     report = PythonReport(total=len(check.cases or check.tests), seconds=found["cpu"])
     rows = [_row(text) for text in found["said"]]
     first = rows[0] if rows else {}

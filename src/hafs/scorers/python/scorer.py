@@ -32,7 +32,7 @@ class PythonScorer:
     """
 
     name = "python"
-    version = "2"
+    version = "3"
 
     def __init__(self, workers: int | None = None, sandbox: str = "auto", argument: str = "") -> None:
         """`workers` is how many batches run at once (default: the cores this process may use), `sandbox` a kind for

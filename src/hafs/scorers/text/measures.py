@@ -87,12 +87,13 @@ _BRACES = re.compile(r"(\\N\{[^}]*\}|\\.)|\{(?!\d*,?\d*\})", re.S)
 def found(pattern: str, text: str) -> bool:
     """Whether a pattern, in the words of `re`, is somewhere in the text. Raises HafsError when that takes too long.
 
-    `regex` searches, since `re` cannot be stopped. To it braces that are no number of repeats ask for a fuzzy match, so
-    they are escaped. DataError is for a pattern that one of the two refuses.
+    `^` and `$` are the ends of the text, as in `re`: with those of lines, an answer of a thousand lines would hold any
+    pattern. `regex` searches, since `re` cannot be stopped. To it braces that are no number of repeats ask for a fuzzy
+    match, so they are escaped. DataError is for a pattern that one of the two refuses.
     """
     try:
         re.compile(pattern)
-        search = regex.compile(_BRACES.sub(lambda m: m[1] or r"\{", pattern), regex.M).search
+        search = regex.compile(_BRACES.sub(lambda m: m[1] or r"\{", pattern)).search
     except (re.error, regex.error, RecursionError) as e:
         raise DataError(f"the regex is wrong: {e}", "correct it") from e
     try:

@@ -33,7 +33,7 @@ class TextScorer:
     """Scores any text; a prompt with checker "text" may ask for more by the keys of `Wanted` in its check."""
 
     name = "text"
-    version = "2"
+    version = "3"
 
     def __init__(self, argument: str = "", **_: Any) -> None:
         settings = _settings(argument)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hafs import tasks
 from hafs.config import Config, LoopConfig, override
-from hafs.data import read_prompts
 from hafs.errors import UsageError
 from hafs.evals import contamination
 from hafs.types import Prompt
+from hafs.workflows.reading import prompts_in_file
 
 MIXED = (0.2, 0.8)
 """Pass rates between which a family's samples are likely to be right and wrong: a contrast to learn from."""
@@ -70,7 +71,9 @@ class Source:
         """`reported` are the prompts of the benchmarks; what is a near copy of a held-out prompt is counted in `copies`
         and neither taught nor asked. Raises UsageError when there are not enough prompts for what `config` asks."""
         self._config = config
-        self._pool = _read(config.prompts) if config.prompts else None
+        self.notes: list[str] = []
+        """What is to be said of the file that the prompts are from."""
+        self._pool = _read(config.prompts, config.columns, self.notes) if config.prompts else None
         held = self._take("validation", config.decision_prompts + checkpoints)
         self.decision, self.checkpoint = held[: config.decision_prompts], held[config.decision_prompts :]
         pool = self.trainable()
@@ -145,9 +148,12 @@ def _shared_out(there: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, int]
     return {family: list(there[family][:n]) for family, n in counts.items()}
 
 
-def _read(path: str) -> dict[str, list[Prompt]]:
+def _read(path: str, columns: str, notes: list[str]) -> dict[str, list[Prompt]]:
     """The prompts of a file by split, those for tests left out; where none is marked for validation, texts decide."""
-    rows = {p.id: p for p in read_prompts(path).rows if p.split != "test"}.values()
+    every = prompts_in_file(Path(path), columns, say=notes.append)
+    rows = [p for p in every if p.split != "test"]
+    if left := len(every) - len(rows):
+        notes.append(f"{path}: {left} of {len(every)} prompts are of the test split and are neither asked nor taught")
     marked = any(p.split == "validation" for p in rows)
     pool: dict[str, list[Prompt]] = {"train": [], "validation": []}
     for p in rows:

@@ -179,6 +179,8 @@ def run(
         held = [*source.decision, *source.checkpoint]
         refuse_sealed(store, [*held, *benchmarks, *source.taught, *source.trainable()])
         notes = _not_trained_on(loop, workspace, held, benchmarks)
+        for line in source.notes:
+            say(line)
         if source.copies and source.nearest is not None:
             said = f"(similarity {source.nearest.similarity:.2f}: {side_by_side(source.nearest)})"
             say(f"{len(source.copies)} prompts are near copies of held-out ones and are left out {said}")
