@@ -60,7 +60,7 @@ def demo(
 
 SFT_PROMPTS = 288
 PREFERENCE_PROMPTS = 96
-VALIDATION_PROMPTS = 24
+VALIDATION_PROMPTS = 0  # the last checkpoint is taken: 24 prompts would choose by chance
 LORA = {"rank": 16, "alpha": 32}
 SETTINGS = {
     "sft": {
@@ -78,9 +78,9 @@ SETTINGS = {
     "preferences": {"scheme": "all", "references": "never", "max_candidates": 6, "efficiency": False},
     "dpo": {
         "beta": 0.1,
-        "learning_rate": 5e-4,
+        "learning_rate": 1e-4,
         "num_epochs": 1,
-        "nll_weight": 4.0,
+        "nll_weight": 1.0,
         "validation_share": 0.0,
         "batch_size": 4,
         "gradient_accumulation_steps": 1,

@@ -96,7 +96,7 @@ def run(
         judging = Judging(asked, which, manner, budget, batch, poll)
         with crew_at(space, store, "" if replay or batch else cluster) as crew:
             clients = open_clients(judge, base_url, replay)
-            results = ask(space, store, clients, judging, json, crew and CrewOfJudges(crew, judge, base_url))
+            results = ask(space, store, clients, judging, json, CrewOfJudges(crew, judge, base_url) if crew else None)
     emit({"judges": [r.to_dict() for r in results]}, said(results), json)
     if name_problems(results):
         raise typer.Exit(1)

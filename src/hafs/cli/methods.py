@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
@@ -16,6 +17,7 @@ from hafs.cli.reading import (
     prompts_from,
 )
 from hafs.errors import UsageError
+from hafs.types import PreferenceGroup, Prompt
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +81,7 @@ def compare(
     picks = {f"--benchmark {benchmark}": asked}
     if validate:
         picks[f"--validate {validate}"] = validation_prompts(validate, validate_columns, say=note)
-    training = {
+    training: dict[str, Iterable[Prompt | PreferenceGroup]] = {
         str(preference_data): preferences_from(preference_data, columns=columns).groups,
         str(prompts): prompts_from(prompts, prompt_columns),
     }

@@ -105,7 +105,7 @@ def _have_judged(
         judging = Judging(the_protocol(), Selection([p.id for p in store.prompts(split=split)]), budget=budget)
         with crew_at(space, store, cluster) as crew:
             clients = open_clients([named], None, False)
-            results = ask(space, store, clients, judging, as_json, crew and CrewOfJudges(crew, [named]))
+            results = ask(space, store, clients, judging, as_json, CrewOfJudges(crew, [named]) if crew else None)
         if output is not None:
             store.export_jsonl("verdicts", output, judge=clients[0].model, protocol=judging.protocol.id)
     emit({"judges": [r.to_dict() for r in results]}, said(results), as_json)

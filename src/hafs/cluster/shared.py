@@ -42,5 +42,4 @@ def worker_id() -> str:
     """Which worker this process is, as a crew names those that died."""
     import ray
 
-    found: str = ray.get_runtime_context().get_actor_id()
-    return found
+    return str(ray.get_runtime_context().get_actor_id())

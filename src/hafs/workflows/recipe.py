@@ -1,5 +1,5 @@
 """The whole path as one run of a workspace: baseline, SFT, candidates, preference groups, SFT on their right winners,
-DPO, proof, decision.
+DPO from there (from SFT where no winner was right), proof, decision.
 
 A recipe is a typed set of figures; `run` does what of it the workspace does not have yet. It can be killed at any
 moment and started again: it goes on where it was and ends with the same table. The better model is promoted; a DPO
@@ -151,7 +151,7 @@ def _run(s: Stages, recipe: Recipe) -> RecipeOutcome:
     paths: dict[str, Path] = {"sft": sft, **({WINNERS: learn} if learn else {})}
     if learn:
         results[WINNERS] = judged(7, "evaluate SFT on winners", WINNERS, learn)
-    paths["dpo"] = stage(8, "DPO", lambda: s.improve(sft, groups, held, config, models / "dpo"))
+    paths["dpo"] = stage(8, "DPO", lambda: s.improve(learn or sft, groups, held, config, models / "dpo"))
     results["dpo"] = judged(9, "evaluate DPO", "dpo", paths["dpo"])
     comparison = compare(results, "sft", level=config.eval.level)
     attribution = attribute(results["sft"], results[WINNERS], results["dpo"]) if learn else None

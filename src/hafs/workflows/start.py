@@ -262,8 +262,8 @@ def try_checks(prompts: Sequence[Prompt], progress: Progress = silent) -> Trial:
     for (prompt, text), score in zip(bad, scores, strict=False):
         if score.passed is not False:
             what = repr(text) if text else "an empty answer"
-            said = "says neither right nor wrong of" if score.passed is None else "takes"
-            raise UsageError(f"the check of {prompt.text[:60]!r} {said} {what}", "make it ask for more")
+            verdict = "says neither right nor wrong of" if score.passed is None else "takes"
+            raise UsageError(f"the check of {prompt.text[:60]!r} {verdict} {what}", "make it ask for more")
     said = [x for x in zip(asked, scores[len(bad) :], strict=True) if x[1].cause != "timeout"]
     slow = len(asked) - len(said)
     if asked and not said:
@@ -438,12 +438,14 @@ def next_commands(model: str, check: Check, sft: bool) -> tuple[str, ...]:
     if check.decides:
         return ("hafs loop run", "hafs report --open")
     name = shlex.quote(model)
-    teach = (f"hafs sft --model {name} --output_dir models/sft",) if sft else ()
+    teach: tuple[str, ...] = (f"hafs sft --model {name} --output_dir models/sft",) if sft else ()
     start = "models/sft/model" if sft else name
     made = "preferences.jsonl"
     if check.kind == "judge":
         judge = shlex.quote(f"judge:{check.argument}")
-        ask = (f"hafs preferences generate --model {start} --scorer {judge} --budget 5 --output {made}",)
+        ask: tuple[str, ...] = (
+            f"hafs preferences generate --model {start} --scorer {judge} --budget 5 --output {made}",
+        )
     else:
         ask = (
             f"hafs generate --model {start}",
