@@ -383,7 +383,7 @@ PASSING = {
 LEDGERS = {"judge_calls"}
 """Tables that count attempts: who was killed has made more of them."""
 NOT_STATE = re.compile(
-    r"(^|/)(hafs\.db|tmp/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__"
+    r"(^|/)(hafs\.db|tmp/|\.running/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__"
 )
 
 

@@ -129,7 +129,7 @@ def tried(fault: Fault, wanted: Verdicts) -> Outcome:
                 return Outcome(fault.name, lost=True, note=f"{type(e).__name__}: {e}")
         with JudgeServer(honest).running() as server:
             last = judged(where, api, server, timeout=20.0)
-        leaked = any(SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*")) and SECRET not in SAYS.get(
+        leaked = any(SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*") if p.is_file()) and SECRET not in SAYS.get(
             name, ""
         )
     made = {k: v for k, v in first.items() if k[0] in ("prompt 0", "prompt 1") and decided(v)}
