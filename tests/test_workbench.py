@@ -22,7 +22,7 @@ from hafs.errors import UsageError
 from hafs.files.activity import Activity, activities, record_progress, recorded, stop
 from hafs.store.marks import marks
 from hafs.workbench.rounds import forecast
-from hafs.workbench.view import Bench, to_csv, to_text
+from hafs.workbench.view import OpenWorkspace, to_csv, to_text
 from hafs.workbench.views import VIEWS, view_of
 from workbench_site import Desk, filled_workspace, old_training, workbench, working
 
@@ -99,7 +99,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.mark.parametrize("name", sorted(set(VIEWS) - {"prompt", "compare"}))
 def test_every_view_is_text_and_tables(desk: Desk, name: str) -> None:
-    view = view_of(Bench(desk.space, desk.store, "ann"), name)
+    view = view_of(OpenWorkspace(desk.space, desk.store, "ann"), name)
     assert view.title in to_text(view)
     assert json.loads(json.dumps(view.to_dict()))["view"] == name
     assert all(not line.startswith("=") for line in to_csv(view).splitlines())
@@ -299,7 +299,7 @@ def test_a_real_training_is_seen_at_work_with_its_log(tmp_path: Path, tiny_model
         (about,) = activities(space.root)
         assert about.pid == process.pid and about.folder == str(space.root / "models" / "dpo")
         with space.open_store() as store:
-            view = view_of(Bench(space, store, "ann"), "now")
+            view = view_of(OpenWorkspace(space, store, "ann"), "now")
         assert "dpo" in to_text(view) and view.pictures()[0].title == "Loss"
         stop(space.root, about.id)
         assert process.wait(60) == 130
@@ -318,7 +318,7 @@ def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path,
     monkeypatch.setattr(box, "resolve", lambda name: name)
     monkeypatch.setattr(box, "model_hash", hashes.__getitem__)
     with space.open_store() as store:
-        bench = Bench(space, store, "eve")
+        bench = OpenWorkspace(space, store, "eve")
         fields = {"prompt": next(store.prompts()).id, "one": "one", "other": "two"}
         view = box.box(bench, fields)
         assert view.values["blind"] and not any("sft" in cell for t in view.tables() for row in t.rows for cell in row)

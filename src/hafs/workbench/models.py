@@ -7,7 +7,7 @@ from typing import Any
 from hafs.errors import UsageError
 from hafs.evals.kept import newest_results
 from hafs.models.lineage import TrainingRun, training_runs
-from hafs.workbench.view import Bench, Query, View, grid
+from hafs.workbench.view import OpenWorkspace, Query, View, grid
 
 _SETTINGS = ("learning_rate", "num_epochs", "beta", "loss", "seed", "method")
 BRANCH, SPACE = "\u2514 ", "\u2003"
@@ -16,7 +16,7 @@ DIFFERING = 12
 """Prompts that are shown where two models differ."""
 
 
-def models(bench: Bench, query: Query) -> View:
+def models(bench: OpenWorkspace, query: Query) -> View:
     """The tree of models, what they scored, and the runs of the workspace."""
     from hafs.evals.words import interval, percent
     from hafs.report.blocks import Section
@@ -111,7 +111,7 @@ def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def compared(bench: Bench, query: Query) -> View:
+def compared(bench: OpenWorkspace, query: Query) -> View:
     """Two models beside each other, as `hafs compare` does it. Raises UsageError for a name without results."""
     from hafs.evals import compare
     from hafs.evals.tables import main_table, paired_table

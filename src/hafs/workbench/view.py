@@ -74,7 +74,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Bench:
+class OpenWorkspace:
     """The workspace that is looked at, its open store, and who looks."""
 
     space: Workspace

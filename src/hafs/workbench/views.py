@@ -8,20 +8,20 @@ from urllib.parse import parse_qsl
 
 from hafs.errors import UsageError
 from hafs.workbench import now, prompts
-from hafs.workbench.view import Bench, Query, View
+from hafs.workbench.view import OpenWorkspace, Query, View
 
 
-def _late(module: str, name: str) -> Callable[[Bench, Query], View]:
+def _late(module: str, name: str) -> Callable[[OpenWorkspace, Query], View]:
     """A view that is imported when it is first asked for: the first page comes sooner."""
 
-    def made(bench: Bench, query: Query) -> View:
-        found: Callable[[Bench, Query], View] = getattr(import_module(f"hafs.workbench.{module}"), name)
+    def made(bench: OpenWorkspace, query: Query) -> View:
+        found: Callable[[OpenWorkspace, Query], View] = getattr(import_module(f"hafs.workbench.{module}"), name)
         return found(bench, query)
 
     return made
 
 
-VIEWS: dict[str, Callable[[Bench, Query], View]] = {
+VIEWS: dict[str, Callable[[OpenWorkspace, Query], View]] = {
     "now": now.now,
     "prompts": prompts.prompts,
     "prompt": prompts.story,
@@ -42,7 +42,7 @@ NAVIGATION = (
 )
 
 
-def view_of(bench: Bench, link: str) -> View:
+def view_of(bench: OpenWorkspace, link: str) -> View:
     """The view that a link names (`prompts?family=sum`). Raises UsageError where there is none of that name."""
     name, _, query = link.strip("/").partition("?")
     made = VIEWS.get(name)
