@@ -27,6 +27,8 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
     "TORCHDYNAMO_DISABLE": "1",  # a compiler's minutes at the first request are not worth it for a test
+    "VLLM_ENGINE_READY_TIMEOUT_S": "1200",
+    "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1200",  # on a busy machine the first request takes minutes
     "HF_HUB_OFFLINE": "1",
     "PYTHONDONTWRITEBYTECODE": "",
 }
