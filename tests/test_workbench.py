@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,11 +21,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotate_site import TOKEN, chromium
 from hafs.errors import UsageError
+from hafs.evals.results import EvalResult, PromptResult
 from hafs.files.activity import Activity, activities, record_progress, recorded, stop
 from hafs.store.marks import marks
 from hafs.workbench.rounds import forecast
 from hafs.workbench.view import OpenWorkspace, to_csv, to_text
 from hafs.workbench.views import VIEWS, view_of
+from run_hafs import hafs
 from workbench_site import Desk, filled_workspace, old_training, workbench, working
 
 HOSTILE = (
@@ -99,10 +103,33 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.mark.parametrize("name", sorted(set(VIEWS) - {"prompt", "compare"}))
 def test_every_view_is_text_and_tables(desk: Desk, name: str) -> None:
-    view = view_of(OpenWorkspace(desk.space, desk.store, "ann"), name)
+    view = view_of(OpenWorkspace(desk.space, desk.store, "ann"), name, {})
     assert view.title in to_text(view)
     assert json.loads(json.dumps(view.to_dict()))["view"] == name
     assert all(not line.startswith("=") for line in to_csv(view).splitlines())
+
+
+def test_the_command_at_the_foot_of_a_page_prints_what_the_page_shows(desk: Desk) -> None:
+    """Every page, with filters of its own, in a terminal: the same figures and tables."""
+    with desk.space.open_store() as store:
+        prompt = next(store.prompts()).id
+        for name, passed in (("sft", 2), ("dpo", 3)):
+            rows = [PromptResult(f"p{i}", f"prompt {i}", passed=i < passed, value=float(i < passed)) for i in range(4)]
+            found = EvalResult(name, "held", tuple(rows), model=name * 4)
+            run = store.start_run("eval", {"name": name, "benchmark": "held"})
+            store.finish_run(run, "finished", {}, found.to_dict())
+    bench = OpenWorkspace(desk.space, desk.store, getpass.getuser())
+    asked = {
+        "prompts": {"outcome": "failed", "text": "CLC", "token": "secret"},
+        "prompt": {"id": prompt},
+        "compare": {"reference": "sft", "candidate": "dpo"},
+    }
+    for name in sorted(VIEWS):
+        view = view_of(bench, name, asked.get(name, {}))
+        words = shlex.split(view.command)
+        assert words[:3] == ["hafs", "open", "--show"] and "secret" not in view.command
+        said = hafs(*words[1:], "-w", desk.space.root, "--json").ok().json
+        assert said == json.loads(json.dumps(view.to_dict())), name
 
 
 def test_nobody_gets_in_without_the_link_and_nothing_is_done_without_the_token(desk: Desk) -> None:
@@ -299,7 +326,7 @@ def test_a_real_training_is_seen_at_work_with_its_log(tmp_path: Path, tiny_model
         (about,) = activities(space.root)
         assert about.pid == process.pid and about.folder == str(space.root / "models" / "dpo")
         with space.open_store() as store:
-            view = view_of(OpenWorkspace(space, store, "ann"), "now")
+            view = view_of(OpenWorkspace(space, store, "ann"), "now", {})
         assert "dpo" in to_text(view) and view.pictures()[0].title == "Loss"
         stop(space.root, about.id)
         assert process.wait(60) == 130
