@@ -23,6 +23,7 @@ from annotate_site import TOKEN, chromium
 from hafs.errors import UsageError
 from hafs.evals.results import EvalResult, PromptResult
 from hafs.files.activity import Activity, activities, record_progress, recorded, stop
+from hafs.store import init_workspace
 from hafs.store.marks import marks
 from hafs.workbench.rounds import forecast
 from hafs.workbench.view import OpenWorkspace, to_csv, to_text
@@ -216,6 +217,72 @@ def test_a_running_training_is_shown_live_in_two_browsers_and_stopped_from_one(
         assert process.wait(30) == 130
         two.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
         assert "budget of this run" not in two.inner_text("main")
+
+
+def test_a_real_loop_is_watched_by_two_stopped_by_one_and_goes_on(
+    tmp_path: Path, tiny_model: Path, visit: Callable[..., Page]
+) -> None:
+    """`hafs loop run` on a tiny model: both browsers see its stages, Stop ends it, the same command ends it."""
+    rows = [
+        {"text": f"word {i}", "checker": "exact", "split": split, "references": [{"name": "a", "text": "ok"}]}
+        for split, n in (("train", 24), ("validation", 8))
+        for i in range(n)
+    ]
+    space = init_workspace(tmp_path / "space")
+    (space.root / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (space.root / "hafs.toml").write_text(LOOP)
+    command = [sys.executable, "-m", "hafs", "loop", "run", "--model", str(tiny_model), "-w", str(space.root), "--json"]
+    with workbench(space) as desk, (tmp_path / "said").open("w") as said:
+        one, two = visit(desk), visit(desk)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            for page in (one, two):
+                page.wait_for_selector(".stages .current:has-text('training')", timeout=120_000)
+            one.click("[data-do=stop]")
+            assert process.wait(60) == 130, (tmp_path / "said").read_text()
+            two.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+            two.wait_for_selector("text=loop run", timeout=120_000)
+            assert process.wait(240) == 0, (tmp_path / "said").read_text()
+        finally:
+            process.kill()
+            process.wait()
+        one.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
+        one.goto(desk.link("loop"))
+        one.wait_for_selector("text=DPO 1")
+        two.goto(desk.link("prompts"))
+        assert two.locator(".rows tr").count() > 10
+
+
+LOOP = """
+[sft]
+precision = "fp32"
+num_epochs = 60
+batch_size = 4
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[dpo]
+precision = "fp32"
+num_epochs = 2
+batch_size = 2
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[generate]
+candidates = 3
+temperature = 1.3
+max_new_tokens = 4
+[eval]
+benchmarks = []
+max_new_tokens = 4
+[loop]
+prompts = "tasks.jsonl"
+sft_prompts = 8
+round_prompts = 8
+checkpoint_prompts = 0
+decision_prompts = 8
+max_rounds = 1
+"""
+"""A loop on a tiny model: its SFT takes long enough to be stopped."""
 
 
 def test_the_list_by_keys_alone(desk: Desk, visit: Callable[..., Page]) -> None:
