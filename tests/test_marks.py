@@ -97,6 +97,11 @@ def test_prompts_to_sample_answers_to_and_exports_obey_marks(tmp_path: Path) -> 
         without_marked(space, prompts, said.append)
 
 
+def test_a_text_that_is_too_long_to_be_looked_for_is_refused(tmp_path: Path) -> None:
+    with filled(tmp_path) as store, pytest.raises(UsageError, match="at most 1,000"):
+        browse(store, CandidateQuery(text="x" * 1_001))
+
+
 def test_leaving_out_needs_a_reason_and_the_queue_holds_what_was_sent(tmp_path: Path) -> None:
     with filled(tmp_path) as store:
         first, second = list(store.prompts())[:2]
@@ -117,6 +122,9 @@ def test_leaving_out_needs_a_reason_and_the_queue_holds_what_was_sent(tmp_path: 
         CandidateQuery(),
         CandidateQuery(family="f1", outcome="failed"),
         CandidateQuery(model="m1", text="ANSWER 1"),
+        CandidateQuery(text="_nswer 1"),
+        CandidateQuery(text="answer %"),
+        CandidateQuery(text="\\"),
         CandidateQuery(outcome="unscored"),
         CandidateQuery(cause="bad", shortest=3, longest=500),
     ],

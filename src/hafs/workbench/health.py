@@ -38,7 +38,7 @@ def health(bench: OpenWorkspace, query: Query) -> View:
         ("Left out by a mark", str(len(left)), "prompts and answers"),
     ]
     lead = f"{headline_of(stats)}." if stats.groups else "There are no preference groups yet: `hafs preferences build`."
-    return View("data", "Data health", "hafs preferences stats", lead, tuple(figures), sections)
+    return View("data", "Data health", lead, tuple(figures), sections)
 
 
 def _dropped(bench: OpenWorkspace, marked: int) -> tuple[Any, ...]:

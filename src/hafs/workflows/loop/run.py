@@ -24,6 +24,7 @@ from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
 from hafs.evals.attribution import cheaper
 from hafs.evals.contamination import refuse_contaminated, side_by_side
+from hafs.evals.leaks import WorkspaceTexts
 from hafs.evals.sealed import refuse_sealed
 from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
@@ -583,7 +584,8 @@ def _not_trained_on(
     where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
     refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
     near = loop.config.eval.near_copy
-    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
+    others = WorkspaceTexts(workspace)
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, others=others, **where)
 
 
 def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
