@@ -138,10 +138,9 @@ class _Pages:
 
     def view(self, who: Person, name: str, query: Mapping[str, str]) -> View:
         """The view of that name. Raises 404 for one that there is not."""
-        made = views.VIEWS.get(name)
-        if made is None:
+        if name not in views.VIEWS:
             raise HTTPException(404, f"There is no page {visible(name)[:60]}.")
-        return made(OpenWorkspace(self._space, self._store, who.name), dict(query))
+        return views.view_of(OpenWorkspace(self._space, self._store, who.name), name, query)
 
     def filled(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(**values), status)
@@ -155,7 +154,7 @@ class _Pages:
 
     def trouble(self, who: Person, error: HafsError) -> HTMLResponse:
         """A page that says what went wrong."""
-        view = View("trouble", "This did not work", "hafs doctor", f"{error.what}. {error.fix}".strip())
+        view = View("trouble", "This did not work", f"{error.what}. {error.fix}".strip(), command="hafs doctor")
         return self.filled("view.html", 409, whole=True, view=view, who=who, query="")
 
 

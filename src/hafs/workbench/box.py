@@ -54,7 +54,6 @@ def box(bench: OpenWorkspace, query: Query) -> View:
     return View(
         "try",
         "Two models in a box",
-        "hafs generate --model MODEL --prompts FILE --candidates-per-prompt 1",
         "Type a prompt; both models answer it on this machine.",
         sheets=sheets,
         values=values,

@@ -38,14 +38,14 @@ def health(bench: OpenWorkspace, query: Query) -> View:
         ("Left out by a mark", str(len(left)), "prompts and answers"),
     ]
     lead = f"{headline_of(stats)}." if stats.groups else "There are no preference groups yet: `hafs preferences build`."
-    return View("data", "Data health", "hafs preferences stats", lead, tuple(figures), sections)
+    return View("data", "Data health", lead, tuple(figures), sections)
 
 
 def _dropped(bench: OpenWorkspace, marked: int) -> tuple[Any, ...]:
-    built = [r for r in bench.store.runs(kind="preferences") if r.status == "finished"]
-    if not built:
+    built = bench.store.newest("preferences")
+    if built is None:
         return ()
-    m = max(built, key=lambda r: r.finished or 0.0).metrics
+    m = built.metrics
     rows = [(f"prompts: {why}", float(n), f"{n:,}") for why, n in dict(m.get("skipped", {})).items()]
     words = {
         "equal": "answers of a text that was there already",

@@ -54,7 +54,7 @@ def judge(bench: OpenWorkspace, query: Query) -> View:
         ("Spent", f"${cost:.2f}", "of answers with a known price"),
     )
     lead = "" if named or spending else "No judge was asked yet: `hafs judge run --judge NAME`."
-    return View("judge", "Judges", "hafs judge ledger", lead, figures if named or spending else (), sections, live=True)
+    return View("judge", "Judges", lead, figures if named or spending else (), sections, live=True)
 
 
 def _cards(bench: OpenWorkspace) -> list[Any]:

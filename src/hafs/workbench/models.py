@@ -61,7 +61,6 @@ def models(bench: OpenWorkspace, query: Query) -> View:
     return View(
         "models",
         "Models and runs",
-        "hafs open --show models",
         lead="" if rows else "No model was trained or evaluated in this workspace yet.",
         sections=sections,
         values={"names": sorted({r.name for r in results}, key=[r.name for r in results].index)},
@@ -143,10 +142,4 @@ def compared(bench: OpenWorkspace, query: Query) -> View:
         sections.append(failures_section(failed))
     if examples := differing_examples(results[old], results[new], DIFFERING):
         sections.append(examples_section(examples))
-    return View(
-        "compare",
-        f"{new} against {old}",
-        f"hafs compare {old} {new} --reference {old}",
-        lead=c.reason,
-        sections=tuple(sections),
-    )
+    return View("compare", f"{new} against {old}", lead=c.reason, sections=tuple(sections))

@@ -57,7 +57,6 @@ def now(bench: OpenWorkspace, query: Query) -> View:
     return View(
         "now",
         "Now",
-        "hafs open --show now",
         figures=_figures(bench, running),
         sections=_curves(bench, running),
         sheets=sheets,

@@ -26,7 +26,6 @@ def prompts(bench: OpenWorkspace, query: Query) -> View:
     asked = read_query(bench, query)
     page = browse.browse(bench.store, asked)
     kept = {k: v for k in FILTERS if (v := query.get(k, "").strip())}
-    here = f"prompts?{urlencode(kept | ({'after': asked.after} if asked.after else {}))}".rstrip("?")
     rows = tuple(
         (r.id, r.prompt_id, r.family, r.split, r.model_name, r.outcome, r.cause, str(r.length), r.prompt, r.text)
         for r in page.rows
@@ -48,7 +47,6 @@ def prompts(bench: OpenWorkspace, query: Query) -> View:
     return View(
         "prompts",
         "Prompts and answers",
-        f"hafs open --show '{here}'",
         sheets=(Sheet("Candidates", header, rows),),
         values=values,
         template="list.html",
@@ -149,7 +147,6 @@ def story(bench: OpenWorkspace, query: Query) -> View:
     return View(
         "prompt",
         "One prompt",
-        f"hafs explain {id}",
         sheets=tuple(sheets),
         values=values | {"diff": _diff(found, query)},
         template="story.html",

@@ -21,7 +21,7 @@ def loop(bench: OpenWorkspace, query: Query) -> View:
             "No loop has ended a round here. `hafs loop run` writes where it stands after each round; what it does"
             " meanwhile is under Now."
         )
-        return View("loop", "Loop", "hafs loop run", lead, live=True)
+        return View("loop", "Loop", lead, live=True)
     from hafs.report.blocks import Section, Text
 
     hours = sum(said["seconds"].values()) / 3600
@@ -41,7 +41,7 @@ def loop(bench: OpenWorkspace, query: Query) -> View:
         Section("gain", "Gain against hours and dollars", (*_gain(said, path), Text(words))),
     )
     lead = said["stop"]["reason"] if said["stop"] else "The loop has not stopped: the same command goes on."
-    return View("loop", "Loop", "hafs open --show loop", lead, tuple(figures), sections, live=True)
+    return View("loop", "Loop", lead, tuple(figures), sections, live=True)
 
 
 Rate = Mapping[str, Any]

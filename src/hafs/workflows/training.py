@@ -13,12 +13,13 @@ from pathlib import Path
 from hafs.config import Config
 from hafs.errors import HafsError, UsageError
 from hafs.evals.evaluate import PassRate
-from hafs.evals.leaks import HeldOut, held_out, refuse_leaks
+from hafs.evals.leaks import HeldOut, WorkspaceTexts, held_out, refuse_leaks
 from hafs.evals.sealed import refuse_sealed
 from hafs.models.loading import load_tokenizer
 from hafs.models.naming import resolve
 from hafs.scorers.run import checkers, scorer_for, try_commands
 from hafs.store import Workspace
+from hafs.store.marks import Exclusions, Learnt
 from hafs.tasks import generate
 from hafs.types import PreferenceGroup, Progress, Prompt, silent
 from hafs.workflows.reading import Say, prompts_in_file
@@ -50,6 +51,24 @@ def without_tests(prompts: Iterable[Prompt], where: str, say: Say) -> list[Promp
     return kept
 
 
+def without_marked(workspace: Workspace | None, found: Iterable[Learnt], say: Say) -> list[Learnt]:
+    """The groups or prompts without what people left out of training in the workspace; how much that was is said.
+
+    Raises UsageError when nothing is left.
+    """
+    rows = list(found)
+    if workspace is None:
+        return rows
+    with workspace.open_store() as store:
+        excluded = Exclusions.of(store)
+    kept = list(excluded.kept(rows))
+    if said := str(excluded):
+        say(f"note: {said}")
+    if rows and not kept:
+        raise UsageError("all of the data are left out of training by marks", "take marks back: `hafs open`")
+    return kept
+
+
 def refuse_held_out(
     workspace: Workspace | None,
     config: Config,
@@ -74,7 +93,8 @@ def refuse_held_out(
         with workspace.open_store() as store:
             refuse_sealed(store, asked)
     held = [HeldOut(name, found, picks=True) for name, found in picks.items()] + held_out(workspace)
-    for line in refuse_leaks(texts, held, config.eval.near_copy, allowed=allowed):
+    near = config.eval.near_copy
+    for line in refuse_leaks(texts, held, near, allowed=allowed, others=WorkspaceTexts(workspace)):
         say(f"warning: {line}")
 
 
