@@ -15,7 +15,7 @@ import torch
 from conftest import tiny_config, tiny_network
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import UsageError
-from hafs.training import train_dpo
+from hafs.training import cards, train_dpo
 from hafs.training.estimate import RunEstimate, Work
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.packing import TokenGroup
@@ -306,6 +306,16 @@ def test_a_14b_model_fits_a_16_gb_card_in_4_bits(qwen_14b: Path) -> None:
     assert made.peak < 16e9
     assert made.longest_row == 511 + 1536
     assert "It fits." in text(made)
+
+
+def test_the_page_of_common_cards_is_what_the_planner_says(qwen_14b: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/cards.md").read_text()
+    assert "\n".join(cards.table()).rstrip() in page, "run `python docs/cards.py`"
+    (fit,) = (f for f in cards.fits() if (f.model, f.method, f.tokens) == ("14B", "QLoRA", 2048))
+    assert fit.again == pytest.approx(on_16_gb(qwen_14b).peak, rel=0.01)
+    assert fit.word(16 * 10**9).startswith("twice") and "--activation-checkpointing" in fit.command(16 * 10**9)
+    assert fit.command(12 * 10**9) == "" and fit.word(12 * 10**9).startswith("no")
+    assert all(f.again <= f.kept for f in cards.fits())
 
 
 def test_without_4_bits_it_does_not_and_the_advice_says_so(qwen_14b: Path) -> None:

@@ -87,7 +87,7 @@ def train_dpo_trl(
         raise UsageError(
             "through TRL the weights are picked by validation loss alone", f"leave out --validate, or {_OURS}"
         )
-    config = config.model_copy(update={"engine": "trl"})
+    config = config.model_copy(update={"engine": "trl", "row_tokens": config.row_tokens or 512})
     _refuse(model, groups, config)
     path = resolve(model)
     tokenizer = load_tokenizer(path)
