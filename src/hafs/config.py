@@ -69,6 +69,10 @@ class TrainConfig(_Section):
     seed: int = Field(0, ge=-(2**63), lt=2**63, description="of shuffling, initialisation and dropout")
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="flex: FlexAttention, on CUDA only")
     activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    checkpointed_layers: int = Field(0, ge=0, description="of these layers alone, the first ones; 0: of all")
+    paged_optimizer: bool = Field(
+        False, description="on CUDA: AdamW's states move to main memory where the card is full (extra `quant`)"
+    )
     two_pass: bool = Field(False, description="split a group longer than a row: any number of candidates, fixed memory")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of the prompts held out to choose by")
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")

@@ -61,7 +61,7 @@ def _stages(run: RunEstimate, uses_reference: bool) -> Iterator[StageCost]:
     steps = len(run.plans)
     work = [(row, two) for rows, two in run.plans for row in rows]
     flops = sum(run.layer_flops(row, two) for row, two in work) / steps
-    passes = 2 + (1 if run.config.activation_checkpointing else 0)
+    passes = 2 + run.computed_again / len(run.shape.layers)
     moved = sum(_through_layers(run, row) * (passes + (1 if two else 0)) for row, two in work) / steps
     yield StageCost("layers, forward and backward", flops, moved + 4 * run.trainable * len(work) / steps)
     flops = sum(run.head_flops(row, two) for row, two in work) / steps

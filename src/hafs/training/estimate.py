@@ -123,8 +123,10 @@ class RunEstimate:
         layers = [self.kept(layer, row) for layer in self.shape.layers]
         kept = sum(map(sum, layers))
         if self.config.activation_checkpointing:  # the inputs of all layers, and one layer computed anew
-            stream = 4 if self.full else self.bytes
-            kept = len(layers) * row.tokens * self.shape.hidden * stream + max(map(sum, layers))
+            stream, again = 4 if self.full else self.bytes, self.computed_again
+            kept = (
+                again * row.tokens * self.shape.hidden * stream + max(map(sum, layers)) + sum(map(sum, layers[again:]))
+            )
         parts: dict[str, float] = {
             **self._weights(),
             "gradients": 4 * self.trainable,
@@ -137,6 +139,12 @@ class RunEstimate:
         used = parts["activations"] + parts["temporaries"] + parts["logits"]
         parts["allocator"] = CACHE_SLACK * used if self.device == "cuda" else self._holes(row)
         return {name: round(size) for name, size in parts.items()}
+
+    @property
+    def computed_again(self) -> int:
+        """Layers whose activations are computed twice."""
+        every = len(self.shape.layers)
+        return min(self.config.checkpointed_layers or every, every) if self.config.activation_checkpointing else 0
 
     def _holes(self, row: Work) -> float:
         """Memory that the heap holds and does not use, on CPU."""
@@ -241,7 +249,7 @@ class RunEstimate:
             adapter += 2 * row.tokens * weights
             adapter += sum(self.config.lora.rank * 2 * x.inputs * (x.inputs + x.outputs) for x in self.targets)
         backward = 2 * row.tokens * weights * (2 if self.full else 1) + 2.5 * attention + 2 * adapter
-        again = (1 if self.config.activation_checkpointing else 0) + (1 if two_pass else 0)
+        again = self.computed_again / len(self.shape.layers) + (1 if two_pass else 0)
         return (1 + again) * (forward + adapter) + backward
 
     def head_flops(self, row: Work, two_pass: bool) -> float:

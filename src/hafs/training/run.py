@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hafs import registry
 from hafs.config import DPOConfig, TrainConfig
@@ -291,7 +292,18 @@ def with_adapter(net: Any, config: TrainConfig) -> Any:
         net = _adapted(net, config)
     if config.activation_checkpointing:
         net.gradient_checkpointing_enable({"use_reentrant": False})
+        if config.checkpointed_layers:
+            _keep_activations(net, config.checkpointed_layers)
     return net
+
+
+def _keep_activations(net: Any, first: int) -> None:
+    """Keep the activations of all layers but the `first` ones. Raises UsageError for a model whose layers are alike."""
+    layers = [m for m in net.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UsageError("this model computes all its layers again or none", "leave checkpointed_layers at 0")
+    for layer in layers[first:]:
+        layer.gradient_checkpointing = False
 
 
 def adapter_config(config: TrainConfig) -> PeftLora:

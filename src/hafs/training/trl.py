@@ -444,6 +444,8 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
         (config.quantize != "none", "through TRL the base is not held in 4 bits", f'quantize = "none", or {_OURS}'),
         (config.two_pass, "TRL does not split a step in two passes", f"a smaller batch_size, or {_OURS}"),
         (config.attention == "flex", "TRL does not pack pairs for FlexAttention", f'attention = "auto", or {_OURS}'),
+        (config.paged_optimizer, "through TRL the optimiser is not paged", f"leave it out, or {_OURS}"),
+        (config.checkpointed_layers, "TRL computes all layers again or none", f"checkpointed_layers = 0, or {_OURS}"),
         (processes, "the engine trl runs in one process on one GPU", "start it alone, with CUDA_VISIBLE_DEVICES=0"),
     ):
         if asked:
