@@ -1,15 +1,19 @@
 """Part `recipe`: the whole path on `asm`: SFT, two rounds of DPO, online DPO, PPO, each measured on held-out prompts.
 
-The verbs are those that a user types; scorers run on the host's cores. In a rehearsal the model is tiny and random, a
+The verbs are those that a user types, each in a process of its own on a card; scorers run on the host's cores. In a
+rehearsal the model is tiny and random, a
 stage has a handful of prompts, and no pass rate means anything.
 """
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from typing import Any
 
 from part import Asked, asked, small_model
@@ -69,15 +73,16 @@ class WholePath:
         self.sizes = SIZES["rehearse" if ask.rehearse else "card"]
         self.home = ask.folder / "workspace"
         self.home.mkdir(exist_ok=True)
+        os.environ["HAFS_WORKSPACE"] = str(self.home)
         (self.home / "hafs.toml").write_text(SETTINGS.format(**self.sizes))
 
     def hafs(self, *words: Any) -> dict[str, Any]:
-        """What a verb says as JSON; the part fails with its last line when the verb does."""
-        command = [sys.executable, "-m", "hafs", *map(str, words)]
-        done = subprocess.run([*command, "--json"], cwd=self.home, stdout=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise SystemExit(f"hafs {' '.join(map(str, words[:3]))} ended with {done.returncode}")
-        found: dict[str, Any] = json.loads(done.stdout)
+        """What a verb says as JSON; the part fails when the verb does."""
+        line = [*map(str, words), "--json"]
+        code, said = here(line) if self.ask.rehearse else elsewhere(line)
+        if code:
+            raise SystemExit(f"hafs {' '.join(line[:3])} ended with {code}")
+        found: dict[str, Any] = json.loads(said)
         return found
 
     def stage(self, name: str, model: str, *words: Any) -> str:
@@ -117,6 +122,26 @@ class WholePath:
         asked = ("--prompts", self.home / f"{name}.jsonl", "--scorer", "automatic", "--output", pairs)
         self.hafs("preferences", "generate", "--model", model, *asked)
         return self.stage(f"dpo, round {name}", model, "train", "dpo", "--sft-model", model, "--preference-data", pairs)
+
+
+def elsewhere(line: list[str]) -> tuple[int, str]:
+    """Exit code and output of a verb in a process of its own, which gives the card's memory back when it ends."""
+    done = subprocess.run([sys.executable, "-m", "hafs", *line], stdout=subprocess.PIPE, text=True)
+    return done.returncode, done.stdout
+
+
+def here(line: list[str]) -> tuple[int, str]:
+    """The same in this process: a rehearsal need not import torch fourteen times."""
+    from hafs.cli import main as hafs
+
+    sys.argv[1:] = line
+    with redirect_stdout(io.StringIO()) as said:
+        try:
+            hafs()
+            code: Any = 0
+        except SystemExit as e:
+            code = e.code or 0
+    return int(code), said.getvalue()
 
 
 def main(ask: Asked) -> None:
