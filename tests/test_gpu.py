@@ -62,6 +62,15 @@ def test_without_a_card_it_measures_nothing_and_says_so(tmp_path: Path, monkeypa
     assert text.startswith("# GPU: no card") and "try --rehearse" in text and "left out" in text
 
 
+def test_what_other_parts_found_before_stays(tmp_path: Path) -> None:
+    about = {"rehearsal": True, "card": "", "versions": {"torch": "2"}}
+    assert gpu_run._kept(tmp_path, about, ["exact"]) == []
+    parts = {n: vars(gpu_run.Part(n, "done", rows=[{"what": n}])) for n in ("exact", "step")}
+    (tmp_path / "gpu.json").write_text(json.dumps({**about, "parts": parts}))
+    assert [(p.name, p.rows) for p in gpu_run._kept(tmp_path, about, ["exact"])] == [("step", [{"what": "step"}])]
+    assert gpu_run._kept(tmp_path, {**about, "card": "another"}, ["exact"]) == []
+
+
 PARTS = {
     "cut": 'import sys, time\nopen(sys.argv[1], \'a\').write(\'{"what": "kept"}\\n{"wh\')\ntime.sleep(60)',
     "failed": "import sys\nopen(sys.argv[1], 'a').write('{\"what\": \"kept\"}\\n')\nraise SystemExit('no memory left')",

@@ -22,7 +22,7 @@ def _lines(made: dict[str, Any]) -> Iterator[str]:
         yield ""
     versions = ", ".join(f"{k} {v}" if v else f"no {k}" for k, v in made["versions"].items())
     where = f"{made['card']}, {made['gb']:.0f} GB" if made["card"] else f"processor, {made['threads']} threads"
-    yield f"- {made['written']}: `{made['command']}`"
+    yield f"- {made['written']}, last call: `{made['command']}`"
     yield f"- {where}; Python {made['python']}"
     yield f"- {versions}"
     yield ""

@@ -1,8 +1,7 @@
 """Part `recipe`: the whole path on `asm`: SFT, two rounds of DPO, online DPO, PPO, each measured on held-out prompts.
 
 The verbs are those that a user types, each in a process of its own on a card; scorers run on the host's cores. In a
-rehearsal the model is tiny and random, a
-stage has a handful of prompts, and no pass rate means anything.
+rehearsal the model is tiny and random, a stage has a handful of prompts, and no pass rate means anything.
 """
 
 from __future__ import annotations

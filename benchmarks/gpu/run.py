@@ -2,7 +2,8 @@
 
 A part is a process of its own with a time limit. It writes what it finds line by line, so what it has written is kept
 when it fails or is cut; then the next one begins. Both pages, gpu.json and gpu.md, are written anew after every part.
-The minutes that a part leaves over go to those after it.
+The minutes that a part leaves over go to those after it. What an earlier call with the same --output found on the same
+machine of parts that are not asked for now stays on the pages.
 
     exact      trainings in bf16 and NF4 against fp32, Flex against SDPA, tokens as a tree, resume, architectures
     training   against TRL at its best batch: pairs a second and peak memory
@@ -66,11 +67,12 @@ def main() -> None:
         "minutes": options.minutes,
         **_machine(env),
     }
-    parts = [Part(name) for name in SHARES if name in options.parts]
+    parts = [Part(name) for name in options.parts]
+    kept = _kept(out, about, options.parts)
     if not options.rehearse and not about["card"]:
         said = "no card that torch can use is here: try --rehearse"
         parts = [Part(p.name, "left out", said=said) for p in parts]
-    _write(out, about, parts)
+    _write(out, about, [*kept, *parts])
     deadline = time.monotonic() + 60 * options.minutes
     for i, part in enumerate(parts):
         if part.state != "waiting":
@@ -78,13 +80,13 @@ def main() -> None:
         ahead = sum(SHARES[p.name] for p in parts[i:])
         part.limit = max(0.0, deadline - time.monotonic()) * SHARES[part.name] / ahead
         part.state = "running"
-        _write(out, about, parts)
+        _write(out, about, [*kept, *parts])
         print(f"{part.name}: at most {part.limit:.0f} s", flush=True)
         _run(part, out, env, options.rehearse)
         print(
             f"{part.name}: {part.state} after {part.seconds:.0f} s{f': {part.said}' if part.said else ''}", flush=True
         )
-        _write(out, about, parts)
+        _write(out, about, [*kept, *parts])
     print((out / "gpu.md").read_text())
     print("RESULT " + json.dumps({p.name: p.state for p in parts}))
     sys.exit(0 if all(p.state == "done" for p in parts) else 1)
@@ -100,12 +102,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("work/gpu"), help="where gpu.json and gpu.md go")
     parser.add_argument("--carry", type=Path, metavar="DIR", help="only fetch what a bare machine lacks, into DIR")
     options = parser.parse_args()
-    options.parts = options.parts.split(",")
-    if unknown := set(options.parts) - set(SHARES):
+    asked = options.parts.split(",")
+    options.parts = [name for name in SHARES if name in asked]
+    if unknown := set(asked) - set(SHARES):
         parser.error(f"there is no part {min(unknown)!r}: use some of {', '.join(SHARES)}")
     if not 0 < options.minutes < float("inf"):
         parser.error("--minutes must be above 0")
     return options
+
+
+def _kept(out: Path, about: dict[str, Any], asked: list[str]) -> list[Part]:
+    """Parts that an earlier call on the same machine has run and this one is not asked for."""
+    file = out / "gpu.json"
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    same = all(before.get(key) == about[key] for key in ("rehearsal", "card", "versions"))
+    return [Part(**part) for name, part in before["parts"].items() if name not in asked] if same and before else []
 
 
 def _environment(out: Path, rehearse: bool) -> dict[str, str]:
@@ -201,7 +212,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 def _write(out: Path, about: dict[str, Any], parts: list[Part]) -> None:
     """Both pages anew, each whole or not at all."""
-    made = {**about, "written": time.strftime("%Y-%m-%d %H:%M"), "parts": {p.name: asdict(p) for p in parts}}
+    known = {p.name: asdict(p) for p in parts}
+    made = {**about, "written": time.strftime("%Y-%m-%d"), "parts": {n: known[n] for n in SHARES if n in known}}
     for name, text in (("gpu.json", json.dumps(made, indent=1)), ("gpu.md", page.markdown(made))):
         (out / f".{name}").write_text(text + "\n")
         (out / f".{name}").replace(out / name)
