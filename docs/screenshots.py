@@ -1,6 +1,7 @@
 """The pictures of the docs, made from a running page: `python docs/screenshots.py annotate` writes docs/images/.
 
-The prompts and answers are made up here, so that the pictures need no model.
+The prompts and answers of the annotation page are made up here, so that its pictures need no model. Those of
+`hafs open` are of a small loop that really runs.
 """
 
 from __future__ import annotations
@@ -124,71 +125,86 @@ def annotate(browser: Browser) -> None:
             save(page, "done")
 
 
-WORK = """
-import json, math, random, sys, time
-from pathlib import Path
-from hafs.files.activity import record_folder, record_progress, recorded
-root = Path(sys.argv[1])
-sys.argv = ["hafs", "loop", "run", "--sft_model", "models/sft/model", "--max-rounds", "3", "--target", "asm=0.85"]
-drawn = random.Random(2)
-def row(step, slow):
-    rise = 1 - math.exp(-step / slow)
-    right = min(1, 0.5 + 0.36 * rise + drawn.gauss(0, 0.03))
-    loss, margin = 0.69 - 0.4 * rise + drawn.gauss(0, 0.03), 3.4 * rise + drawn.gauss(0, 0.2)
-    return {"step": step, "loss": loss, "rewards/margins": margin, "rewards/accuracies": right}
-def training(name, rows, parent, result):
-    folder = root / "models" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"kind": "dpo", "model": parent * 20, "data": parent * 20, "settings": {"beta": 0.1}}
-    (folder / "run.json").write_text(json.dumps({"identity": about, "result": result}))
-    (folder / "log.jsonl").write_text("".join(json.dumps(r) + chr(10) for r in rows))
-    return folder
-training("dpo-1", [row(s, 60) for s in range(1, 181)], "0", {"best_step": 180, "best": {}})
-rows = [row(s, 40) for s in range(1, 113)]
-with recorded(root):
-    record_folder(training("dpo-2", rows, "1", None))
-    record_progress("generating", 96, 96, {})
-    record_progress("scoring", 768, 768, {})
-    record_progress("building", 96, 96, {})
-    record_progress("training", 112, 180, {**rows[-1], "seconds_left": 412.0})
-    time.sleep(600)
+LOOP = """
+[generate]
+candidates = 6
+temperature = 0.7
+max_new_tokens = 64
+batch_size = 120
+[score]
+scorer = "asm"
+[preferences]
+references = "never"
+[sft]
+answers = 1
+learning_rate = 1e-3
+num_epochs = 1
+batch_size = 3
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[dpo]
+learning_rate = 1e-4
+num_epochs = 4
+nll_weight = 1.0
+batch_size = 2
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[eval]
+benchmarks = []
+max_new_tokens = 64
+[loop]
+pack = "asm"
+tags = ["easy"]
+baseline = false
+attribution = false
+sft_prompts = 192
+round_prompts = 32
+checkpoint_prompts = 0
+decision_prompts = 24
+max_rounds = 2
 """
-"""A loop that stands still in the middle of a training: its figures are made up, as the answers are."""
+"""A small loop on the embedded model, in about ten minutes on 2 cores."""
 
 
 def bench(browser: Browser) -> None:
-    """The workbench over a made-up workspace, with a loop that runs."""
+    """The workbench while a real loop runs: pictures in the training of its second round, then it is stopped."""
     import subprocess
 
     from hafs.store import init_workspace
-    from hafs.types import Score
     from hafs.workbench.app import create_workbench
 
     with tempfile.TemporaryDirectory() as folder:
         space = init_workspace(Path(folder) / "snes")
+        (space.root / "hafs.toml").write_text(LOOP)
         with space.open_store() as store:
-            families = ("load and mask", "clear a buffer", "wait for the beam")
-            prompts = [Prompt(t, system=SYSTEM, family=f, split="train") for t, f in zip(ASKED, families, strict=True)]
-            made = [
-                Candidate(p.id, text, model=f"{i % 2}" * 20, model_name=("sft", "dpo-1")[i % 2], index=i, n_tokens=40)
-                for p, answers in zip(prompts, ASKED.values(), strict=True)
-                for i, text in enumerate(answers)
-            ]
-            store.add_prompts(prompts)
-            store.add_candidates(made)
-            cause = ("", "", "wrong result", "does not assemble")
-            store.add_scores(
-                Score(c.id, "asm", "2", value=1.0 - c.index / 4, passed=c.index < 2, cause=cause[c.index]) for c in made
-            )
-            app = create_workbench(space, store, token="pictures")
-            with served(app) as address:
-                work = subprocess.Popen([sys.executable, "-c", WORK, str(space.root)])
-                try:
+            work = subprocess.Popen([sys.executable, "-m", "hafs", "loop", "run", "-w", str(space.root)])
+            try:
+                with served(create_workbench(space, store, token="pictures")) as address:
+                    wait_for_round(work, space.root / "models" / "dpo-2" / "log.jsonl")
                     for look, scheme in (("", "light"), ("-dark", "dark")):
-                        pictures(browser, address, prompts[0].id, look, scheme)
-                finally:
-                    work.kill()
-                    work.wait()
+                        pictures(browser, address, contrast(store), look, scheme)
+            finally:
+                work.kill()
+                work.wait()
+
+
+def wait_for_round(work: Any, log: Path, steps: int = 8) -> None:
+    """Until a training has made so many steps; ends the program when the loop ended before."""
+    import time
+
+    while not log.is_file() or len(log.read_text().splitlines()) < steps:
+        if work.poll() is not None:
+            sys.exit(f"the loop ended before its second round had a training of {steps} steps")
+        time.sleep(0.5)
+
+
+def contrast(store: Store) -> str:
+    """A prompt that has right and wrong answers."""
+    passed: dict[str, set[bool | None]] = {}
+    of = {c.id: c.prompt_id for c in store.candidates()}
+    for score in store.scores():
+        passed.setdefault(of[score.candidate_id], set()).add(score.passed)
+    return next(prompt for prompt, found in passed.items() if {True, False} <= found)
 
 
 def pictures(browser: Browser, address: str, prompt: str, look: str, scheme: Any) -> None:

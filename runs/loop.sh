@@ -10,6 +10,7 @@
 # the time is up, or after three rounds. It can be stopped and started again at any moment, even with kill -9.
 #
 #   runs/loop.sh [DIRECTORY]          the workspace goes to work/loop unless you say otherwise
+#   SETTINGS=runs/asm.toml …          other settings; runs/asm.sh, runs/rom_hack.sh and runs/python.sh are this script
 #   PLANT=2 runs/loop.sh DIRECTORY    plants a bad round 2: a learning rate 30 times as high, and no checkpoint picked
 #                                     by pass rate. The loop has to notice and go back by itself. Use another directory.
 #
@@ -17,12 +18,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 make --no-print-directory assets
+settings=${SETTINGS:-runs/loop.toml}
 work=$(realpath -m "${1:-work/loop}")
 hafs() { echo "\$ hafs ${*//"$work"/WORK}"; .venv/bin/hafs "$@"; }
 
 # 1. A workspace with the settings of this story, and of the bad round when one is to be planted.
 mkdir -p "$work"
-cp runs/loop.toml "$work/hafs.toml"
+cp "$settings" "$work/hafs.toml"
 if [[ -n "${PLANT:-}" ]]; then
   printf '\n[loop.rounds.%s]\ndpo.learning_rate = 1.5e-2\nloop.checkpoint_prompts = 0\n' "$PLANT" >> "$work/hafs.toml"
 fi

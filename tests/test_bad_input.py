@@ -629,8 +629,8 @@ def test_the_disk_is_full_while_generating(inside: Path, tiny_model: Path, tmp_p
     flags = ["--candidates-per-prompt", "30", "--batch-size", "30", "--max-new-tokens", "30", "--temperature", "1"]
     generate = f"hafs generate --model {tiny_model} --prompts {rows} {' '.join(flags)}"
     ran = in_small_disk(
-        "900k",
-        "hafs init . >&2 && head -c 550k /dev/zero > filler\n"
+        "6000k",
+        "hafs init . >&2 && head -c 5600k /dev/zero > filler\n"
         f"{generate} > first.txt; echo $? > {tmp_path}/code\n"
         f"rm filler; hafs data counts --json > {tmp_path}/kept\n"
         f"{generate} --output {tmp_path}/all.jsonl",

@@ -174,6 +174,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, cache: P
         do("sft", "sft", "--model", tiny_model, *TRAIN)
         do("generate", "generate", "--model", "models/sft/model", "-n", "4", "--output", "candidates.jsonl")
         do("score", "score", "--output", "scores.jsonl")
+        do("status", "status")
         patch.setattr(sys, "stdin", io.StringIO("A B\nq\n"))
         do(
             "annotate start",
@@ -347,6 +348,7 @@ def test_every_verb_prints_one_json_object(project: dict[str, Any]) -> None:
         "reproduce",
         "loop run",
         "serve",
+        "start",
         "models rebase",
         "tasks split",
     }  # each has a test of its own

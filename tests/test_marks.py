@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from hafs.errors import UsageError
+from hafs.preferences.collect import keep_groups
 from hafs.preferences.parallel import Build, build
-from hafs.store import Store, open_store
+from hafs.store import Store, open_store, open_workspace
 from hafs.store.browse import CandidateQuery, browse, browsing
 from hafs.store.marks import Exclusions, add_mark, marked_queue, marks, undo_mark
 from hafs.types import Candidate, Prompt, Score
+from hafs.workflows.training import without_marked
+from run_hafs import hafs, workspace
 
 
 def filled(folder: Path, prompts: int = 6, answers: int = 4) -> Store:
@@ -72,6 +75,33 @@ def test_groups_that_are_there_lose_what_was_left_out(tmp_path: Path) -> None:
         assert all(e.winner < len(g.candidates) and e.loser < len(g.candidates) for g in kept for e in g.edges)
 
 
+def test_prompts_to_sample_answers_to_and_exports_obey_marks(tmp_path: Path) -> None:
+    """What PPO and online DPO ask, and what `preferences export` writes, is without what a person left out."""
+    workspace(tmp_path)
+    space = open_workspace(tmp_path)
+    with filled(tmp_path) as store:
+        made = build(store, Build(store.url, "check", "1", {}, {}, {}))
+        keep_groups(store, list(store.groups(ids=made.ids)), {}, dict)
+        prompts = list(store.prompts())
+        add_mark(store, "left out", prompts[0].id, reason="unclear")
+    said: list[str] = []
+    assert without_marked(space, prompts, said.append) == prompts[1:]
+    assert said == ["note: 1 prompts are left out of training by a person's mark"]
+    ran = hafs("preferences", "export", tmp_path / "out.jsonl", "--format", "trl", "-w", tmp_path).ok()
+    assert "1 prompts are left out of training by a person's mark" in ran.err
+    assert prompts[0].text not in (tmp_path / "out.jsonl").read_text()
+    with open_workspace(tmp_path).open_store() as store:
+        for p in prompts[1:]:
+            add_mark(store, "left out", p.id, reason="unclear")
+    with pytest.raises(UsageError, match="all of the data are left out"):
+        without_marked(space, prompts, said.append)
+
+
+def test_a_text_that_is_too_long_to_be_looked_for_is_refused(tmp_path: Path) -> None:
+    with filled(tmp_path) as store, pytest.raises(UsageError, match="at most 1,000"):
+        browse(store, CandidateQuery(text="x" * 1_001))
+
+
 def test_leaving_out_needs_a_reason_and_the_queue_holds_what_was_sent(tmp_path: Path) -> None:
     with filled(tmp_path) as store:
         first, second = list(store.prompts())[:2]
@@ -92,6 +122,9 @@ def test_leaving_out_needs_a_reason_and_the_queue_holds_what_was_sent(tmp_path: 
         CandidateQuery(),
         CandidateQuery(family="f1", outcome="failed"),
         CandidateQuery(model="m1", text="ANSWER 1"),
+        CandidateQuery(text="_nswer 1"),
+        CandidateQuery(text="answer %"),
+        CandidateQuery(text="\\"),
         CandidateQuery(outcome="unscored"),
         CandidateQuery(cause="bad", shortest=3, longest=500),
     ],

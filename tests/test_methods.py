@@ -100,6 +100,7 @@ def test_a_reward_models_minutes_are_ppos_and_a_run_of_something_else_is_not_tak
     monkeypatch.setattr(methods, "_summary", lambda *_: None)
     with monkeypatch.context() as patched:
         patched.setattr(methods, "_train", train)
+        (tmp_path / "a.jsonl").write_text('{"prompt": "x"}\n')
         job = methods.MethodJob("sft", tmp_path / "p.jsonl", tmp_path / "a.jsonl", tmp_path, minutes=10)
         store: Any = None
         methods.compare_methods(store, Config(), job, "b", [Prompt("x")], ["reward+ppo", "rloo"], 1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,11 +21,14 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from annotate_site import TOKEN, chromium
 from hafs.errors import UsageError
+from hafs.evals.results import EvalResult, PromptResult
 from hafs.files.activity import Activity, activities, record_progress, recorded, stop
+from hafs.store import init_workspace
 from hafs.store.marks import marks
 from hafs.workbench.rounds import forecast
-from hafs.workbench.view import Bench, to_csv, to_text
+from hafs.workbench.view import OpenWorkspace, to_csv, to_text
 from hafs.workbench.views import VIEWS, view_of
+from run_hafs import hafs
 from workbench_site import Desk, filled_workspace, old_training, workbench, working
 
 HOSTILE = (
@@ -99,10 +104,33 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
 
 @pytest.mark.parametrize("name", sorted(set(VIEWS) - {"prompt", "compare"}))
 def test_every_view_is_text_and_tables(desk: Desk, name: str) -> None:
-    view = view_of(Bench(desk.space, desk.store, "ann"), name)
+    view = view_of(OpenWorkspace(desk.space, desk.store, "ann"), name, {})
     assert view.title in to_text(view)
     assert json.loads(json.dumps(view.to_dict()))["view"] == name
     assert all(not line.startswith("=") for line in to_csv(view).splitlines())
+
+
+def test_the_command_at_the_foot_of_a_page_prints_what_the_page_shows(desk: Desk) -> None:
+    """Every page, with filters of its own, in a terminal: the same figures and tables."""
+    with desk.space.open_store() as store:
+        prompt = next(store.prompts()).id
+        for name, passed in (("sft", 2), ("dpo", 3)):
+            rows = [PromptResult(f"p{i}", f"prompt {i}", passed=i < passed, value=float(i < passed)) for i in range(4)]
+            found = EvalResult(name, "held", tuple(rows), model=name * 4)
+            run = store.start_run("eval", {"name": name, "benchmark": "held"})
+            store.finish_run(run, "finished", {}, found.to_dict())
+    bench = OpenWorkspace(desk.space, desk.store, getpass.getuser())
+    asked = {
+        "prompts": {"outcome": "failed", "text": "CLC", "token": "secret"},
+        "prompt": {"id": prompt},
+        "compare": {"reference": "sft", "candidate": "dpo"},
+    }
+    for name in sorted(VIEWS):
+        view = view_of(bench, name, asked.get(name, {}))
+        words = shlex.split(view.command)
+        assert words[:3] == ["hafs", "open", "--show"] and "secret" not in view.command
+        said = hafs(*words[1:], "-w", desk.space.root, "--json").ok().json
+        assert said == json.loads(json.dumps(view.to_dict())), name
 
 
 def test_nobody_gets_in_without_the_link_and_nothing_is_done_without_the_token(desk: Desk) -> None:
@@ -189,6 +217,72 @@ def test_a_running_training_is_shown_live_in_two_browsers_and_stopped_from_one(
         assert process.wait(30) == 130
         two.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
         assert "budget of this run" not in two.inner_text("main")
+
+
+def test_a_real_loop_is_watched_by_two_stopped_by_one_and_goes_on(
+    tmp_path: Path, tiny_model: Path, visit: Callable[..., Page]
+) -> None:
+    """`hafs loop run` on a tiny model: both browsers see its stages, Stop ends it, the same command ends it."""
+    rows = [
+        {"text": f"word {i}", "checker": "exact", "split": split, "references": [{"name": "a", "text": "ok"}]}
+        for split, n in (("train", 24), ("validation", 8))
+        for i in range(n)
+    ]
+    space = init_workspace(tmp_path / "space")
+    (space.root / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (space.root / "hafs.toml").write_text(LOOP)
+    command = [sys.executable, "-m", "hafs", "loop", "run", "--model", str(tiny_model), "-w", str(space.root), "--json"]
+    with workbench(space) as desk, (tmp_path / "said").open("w") as said:
+        one, two = visit(desk), visit(desk)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+        try:
+            for page in (one, two):
+                page.wait_for_selector(".stages .current:has-text('training')", timeout=120_000)
+            one.click("[data-do=stop]")
+            assert process.wait(60) == 130, (tmp_path / "said").read_text()
+            two.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
+            two.wait_for_selector("text=loop run", timeout=120_000)
+            assert process.wait(240) == 0, (tmp_path / "said").read_text()
+        finally:
+            process.kill()
+            process.wait()
+        one.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
+        one.goto(desk.link("loop"))
+        one.wait_for_selector("text=DPO 1")
+        two.goto(desk.link("prompts"))
+        assert two.locator(".rows tr").count() > 10
+
+
+LOOP = """
+[sft]
+precision = "fp32"
+num_epochs = 60
+batch_size = 4
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[dpo]
+precision = "fp32"
+num_epochs = 2
+batch_size = 2
+gradient_accumulation_steps = 1
+validation_share = 0.0
+[generate]
+candidates = 3
+temperature = 1.3
+max_new_tokens = 4
+[eval]
+benchmarks = []
+max_new_tokens = 4
+[loop]
+prompts = "tasks.jsonl"
+sft_prompts = 8
+round_prompts = 8
+checkpoint_prompts = 0
+decision_prompts = 8
+max_rounds = 1
+"""
+"""A loop on a tiny model: its SFT takes long enough to be stopped."""
 
 
 def test_the_list_by_keys_alone(desk: Desk, visit: Callable[..., Page]) -> None:
@@ -299,7 +393,7 @@ def test_a_real_training_is_seen_at_work_with_its_log(tmp_path: Path, tiny_model
         (about,) = activities(space.root)
         assert about.pid == process.pid and about.folder == str(space.root / "models" / "dpo")
         with space.open_store() as store:
-            view = view_of(Bench(space, store, "ann"), "now")
+            view = view_of(OpenWorkspace(space, store, "ann"), "now", {})
         assert "dpo" in to_text(view) and view.pictures()[0].title == "Loss"
         stop(space.root, about.id)
         assert process.wait(60) == 130
@@ -318,7 +412,7 @@ def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path,
     monkeypatch.setattr(box, "resolve", lambda name: name)
     monkeypatch.setattr(box, "model_hash", hashes.__getitem__)
     with space.open_store() as store:
-        bench = Bench(space, store, "eve")
+        bench = OpenWorkspace(space, store, "eve")
         fields = {"prompt": next(store.prompts()).id, "one": "one", "other": "two"}
         view = box.box(bench, fields)
         assert view.values["blind"] and not any("sft" in cell for t in view.tables() for row in t.rows for cell in row)

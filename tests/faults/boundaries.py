@@ -52,9 +52,21 @@ PATH = [
     Verb("score", "score --scorer automatic", True),
     Verb("judge", "judge run --judge local@JUDGE --split train --concurrency 1", True),
     Verb("build of preferences", "preferences build --output groups.jsonl"),
-    Verb("dpo", "train dpo --sft-model models/sft/model --preference-data groups.jsonl --output-dir models/dpo --save-steps 1 --num-epochs 1", True),
-    Verb("reward model", "train reward --sft-model models/sft/model --preference-data groups.jsonl --output-dir models/reward --save-steps 1 --num-epochs 1", True),
-    Verb("ppo", "train ppo --sft-model models/sft/model --reward-model models/reward/model --prompts prompts.jsonl --output-dir models/ppo --save-steps 1 --num-epochs 1", True),
+    Verb(
+        "dpo",
+        "train dpo --sft-model models/sft/model --preference-data groups.jsonl --output-dir models/dpo --save-steps 1 --num-epochs 1",
+        True,
+    ),
+    Verb(
+        "reward model",
+        "train reward --sft-model models/sft/model --preference-data groups.jsonl --output-dir models/reward --save-steps 1 --num-epochs 1",
+        True,
+    ),
+    Verb(
+        "ppo",
+        "train ppo --sft-model models/sft/model --reward-model models/reward/model --prompts prompts.jsonl --output-dir models/ppo --save-steps 1 --num-epochs 1",
+        True,
+    ),
     Verb("evaluation of sft", "eval --model models/sft/model --name sft --benchmark held.jsonl", True),
     Verb("evaluation of dpo", "eval --model models/dpo/model --name dpo --benchmark held.jsonl"),
     Verb("comparison", "compare sft dpo --html compared.html --markdown compared.md"),
@@ -62,7 +74,7 @@ PATH = [
     Verb("export of a model", "export models/dpo/model --output exported"),
     Verb("export of preferences", "preferences export --format trl trl.jsonl"),
     Verb("loop", "loop", True),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True)
@@ -383,7 +395,7 @@ PASSING = {
 LEDGERS = {"judge_calls"}
 """Tables that count attempts: who was killed has made more of them."""
 NOT_STATE = re.compile(
-    r"(^|/)(hafs\.db|tmp/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__"
+    r"(^|/)(hafs\.db|tmp/|\.running/|loop/w/hafs\.db|cache/sandbox|cache/text)|\.claims|\.lock$|\.holder\.json$|__pycache__"
 )
 
 

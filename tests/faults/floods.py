@@ -39,16 +39,22 @@ BODIES = {
     "not a number": '{"messages": [{"role": "user", "content": "x"}], "temperature": NaN}',
     "below nothing": '{"messages": [{"role": "user", "content": "x"}], "max_tokens": -5, "n": -1}',
     "a billion answers": '{"messages": [{"role": "user", "content": "x"}], "n": 1000000000}',
-    "a billion tokens": '{"messages": [{"role": "user", "content": "' + "x" * 100_000 + '"}], "max_tokens": 1000000000}',
+    "a billion tokens": '{"messages": [{"role": "user", "content": "'
+    + "x" * 100_000
+    + '"}], "max_tokens": 1000000000}',
     "surrogates": '{"messages": [{"role": "user", "content": "\\ud800"}], "max_tokens": 2}',
     "NULs": '{"messages": [{"role": "user", "content": "\\u0000"}], "max_tokens": 2}',
     "roles": '{"messages": [{"role": "__class__", "content": {"a": 1}}], "max_tokens": 2}',
-    "a million messages": '{"messages": [' + ",".join(['{"role":"user","content":"x"}'] * 50_000) + '], "max_tokens": 2}',
+    "a million messages": '{"messages": ['
+    + ",".join(['{"role":"user","content":"x"}'] * 50_000)
+    + '], "max_tokens": 2}',
     "empty messages": '{"messages": []}',
-    "ends without end": '{"messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "stop": ["' + '","'.join("abc" for _ in range(20_000)) + '"]}',
+    "ends without end": '{"messages": [{"role": "user", "content": "x"}], "max_tokens": 2, "stop": ["'
+    + '","'.join("abc" for _ in range(20_000))
+    + '"]}',
     "another model": '{"model": "../../etc/passwd", "messages": [{"role": "user", "content": "x"}]}',
     "twice a name": '{"messages": [], "messages": 1, "n": 1, "n": []}',
-}  # fmt: skip
+}
 FORMS = {
     "nothing": "",
     "not a form": "{}",
@@ -98,7 +104,8 @@ COMMON = {
     "a length below nothing": head("POST", "POSTED", "content-length: -1", AUTH),
     "a length of exabytes": head("POST", "POSTED", "content-length: 9999999999999999999", AUTH),
     "two lengths": head("POST", "POSTED", "content-length: 2", "content-length: 3", AUTH) + "{}x",
-    "a length and chunks": head("POST", "POSTED", "content-length: 2", "transfer-encoding: chunked", AUTH) + "0\r\n\r\n",
+    "a length and chunks": head("POST", "POSTED", "content-length: 2", "transfer-encoding: chunked", AUTH)
+    + "0\r\n\r\n",
     "a chunk of exabytes": head("POST", "POSTED", "transfer-encoding: chunked", AUTH) + "ffffffffffffffff\r\nx",
     "a chunk of nothing known": head("POST", "POSTED", "transfer-encoding: chunked", AUTH) + "zz\r\nx",
     "another coding": head("POST", "POSTED", "transfer-encoding: gzip", AUTH),
@@ -108,13 +115,15 @@ COMMON = {
     "another version": "GET ROOT HTTP/9.9\r\nhost: HOST\r\n\r\n",
     "TLS": "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + "a" * 100,
     "noise": "".join(chr(i * 7 % 256) for i in range(4000)),
-    "a switch of protocols": head("GET", "ROOT", "upgrade: websocket", "connection: upgrade", "sec-websocket-key: x", "sec-websocket-version: 13"),
+    "a switch of protocols": head(
+        "GET", "ROOT", "upgrade: websocket", "connection: upgrade", "sec-websocket-key: x", "sec-websocket-version: 13"
+    ),
     "requests in a row": head("GET", "ROOT") * 300,
     "waits for leave": head("POST", "POSTED", "expect: 100-continue", "content-length: 9", AUTH),
     "a body of megabytes": head("POST", "POSTED", AUTH, JSON, body="x" * 9_000_000),
     "no key": head("POST", "POSTED", JSON, body="{}"),
     "a key of no ASCII": head("POST", "POSTED", "authorization: Bearer \xe9", JSON, body="{}"),
-}  # fmt: skip
+}
 SLOW = {
     "200 half heads": "GET ROOT HTTP/1.1\r\nhost: HOST\r\n",
     "200 connections that say nothing": "",

@@ -105,7 +105,9 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a header of exabytes": write("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"),
     "a tensor of terabytes": write("model.safetensors", struct.pack("<Q", len(HEADER)) + HEADER),
     "an index that leaves the folder": write(
-        "model.safetensors.index.json", b'{"metadata": {}, "weight_map": {"lm_head.weight": "../../../etc/passwd"}}', "model.safetensors"
+        "model.safetensors.index.json",
+        b'{"metadata": {}, "weight_map": {"lm_head.weight": "../../../etc/passwd"}}',
+        "model.safetensors",
     ),
     "an adapter on another's base": write(
         "adapter_config.json", b'{"peft_type": "LORA", "base_model_name_or_path": "/etc\\u0000/x", "r": 4}'
@@ -129,7 +131,7 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "a tokenizer of another class": write("tokenizer_config.json", b'{"tokenizer_class": "Nonsense"}'),
     "a template of another kind": write("chat_template.jinja", b"\xff\xfe\x00"),
     "a generation config of nonsense": write("generation_config.json", b'{"eos_token_id": "x", "max_length": []}'),
-}  # fmt: skip
+}
 NAMES = (
     "a\\0b",
     "..",

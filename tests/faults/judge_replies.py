@@ -75,9 +75,14 @@ SAYS = {
 
 SHORT = 24
 FAULTS = [
-    *(Fault(f"{api}, {when}: {name}", f"{api}|{when}|{name}") for name in HOW for api in ("openai", "anthropic") for when in ("once", "always")),
+    *(
+        Fault(f"{api}, {when}: {name}", f"{api}|{when}|{name}")
+        for name in HOW
+        for api in ("openai", "anthropic")
+        for when in ("once", "always")
+    ),
     *(Fault(f"openai says: {name}", f"openai|says|{name}") for name in SAYS),
-]  # fmt: skip
+]
 
 
 def outcomes(faults: Sequence[Fault], quick: bool = False) -> Iterator[Outcome]:
@@ -129,9 +134,9 @@ def tried(fault: Fault, wanted: Verdicts) -> Outcome:
                 return Outcome(fault.name, lost=True, note=f"{type(e).__name__}: {e}")
         with JudgeServer(honest).running() as server:
             last = judged(where, api, server, timeout=20.0)
-        leaked = any(SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*")) and SECRET not in SAYS.get(
-            name, ""
-        )
+        leaked = any(
+            SECRET.encode() in p.read_bytes() for p in where.glob("hafs.db*") if p.is_file()
+        ) and SECRET not in SAYS.get(name, "")
     made = {k: v for k, v in first.items() if k[0] in ("prompt 0", "prompt 1") and decided(v)}
     forged = any(wanted.get(k) != v for k, v in made.items()) or (when == "always" and bool(made))
     others = {k: v for k, v in first.items() if decided(v)}

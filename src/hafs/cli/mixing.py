@@ -82,14 +82,17 @@ def export(
 ) -> None:
     """Write preferences in a format; what the format has no place for is named."""
     from hafs.preferences.collect import newest_groups
+    from hafs.workflows.training import without_marked
 
     if input is not None:
         groups = preferences_from(input, columns=columns).groups
     else:
-        with workspace_at(workspace).open_store() as store:
+        space = workspace_at(workspace)
+        with space.open_store() as store:
             groups = newest_groups(store)
         if not groups:
             raise UsageError(f"{store.where} has no preference groups", "`hafs preferences build`, or give --input")
+        groups = without_marked(space, groups, note)
     written = _written(output, groups, format)
     data = {
         "rows": written.rows,

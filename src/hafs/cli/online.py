@@ -34,7 +34,14 @@ def run_online(
     from hafs.scorers.run import scorer_for, try_commands
     from hafs.training.online import train_online_dpo
     from hafs.workflows.rollouts import grouper, policy_sampler
-    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_tests
+    from hafs.workflows.training import (
+        is_finished,
+        pass_rate,
+        refuse_held_out,
+        validation_prompts,
+        without_marked,
+        without_tests,
+    )
 
     if scorer is None:
         raise UsageError("online DPO needs something that compares answers", "--scorer asm, automatic, or reward:RUN")
@@ -43,6 +50,7 @@ def run_online(
     pairing = override(config.preferences, references="never", max_candidates=max(2, section.rollouts))
     where = str(prompts or "the workspace")
     chosen = without_tests(prompts_from(prompts, columns) if prompts else stored_prompts(workspace), where, note)
+    chosen = without_marked(space, chosen, note)
     directory = (output or root / "models" / "online-dpo").expanduser()
     finished = is_finished(directory)
     asked = validation_prompts(validate, validate_columns, say=note)

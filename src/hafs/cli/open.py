@@ -35,10 +35,10 @@ def open_workbench(
     space = workspace_at(workspace)
     with space.open_store() as store:
         if show is not None:
-            from hafs.workbench.view import Bench, to_text
-            from hafs.workbench.views import view_of
+            from hafs.workbench.view import OpenWorkspace, to_text
+            from hafs.workbench.views import view_at
 
-            view = view_of(Bench(space, store, getpass.getuser()), show)
+            view = view_at(OpenWorkspace(space, store, getpass.getuser()), show)
             emit(view.to_dict(), to_text(view), json)
             return
         emit(_serve(space, store, port, not no_browser, json), "", json)

@@ -163,7 +163,14 @@ def ppo(
     from hafs.training.ppo import train_ppo
     from hafs.training.rollout import Sampler
     from hafs.workflows.rollouts import ServedSampler, policy_sampler, rater
-    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_tests
+    from hafs.workflows.training import (
+        is_finished,
+        pass_rate,
+        refuse_held_out,
+        validation_prompts,
+        without_marked,
+        without_tests,
+    )
 
     if sft_model is None:
         raise UsageError("`hafs train ppo` needs the model to improve", "--sft-model DIRECTORY")
@@ -173,6 +180,7 @@ def ppo(
     section = override(config.ppo, **common.with_alpha(settings))
     where = str(prompts or "the workspace")
     chosen = without_tests(prompts_from(prompts, columns) if prompts else stored_prompts(workspace), where, note)
+    chosen = without_marked(space, chosen, note)
     directory = (output_dir or root / "models" / "ppo").expanduser()
     finished = is_finished(directory)
     asked = validation_prompts(validate, validate_columns, say=note)

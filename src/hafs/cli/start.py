@@ -17,7 +17,7 @@ from hafs.errors import HafsError, UsageError
 if TYPE_CHECKING:
     from hafs.data import Loaded
     from hafs.types import Prompt
-    from hafs.workflows.start import Check, Started, Trial
+    from hafs.workflows.start import ChosenCheck, Started, Trial
 
 T = TypeVar("T")
 MINUTES = 10.0
@@ -131,14 +131,14 @@ def _list_checks() -> None:
         note(f"  {kind:<9} {words}")
 
 
-def _checked(text: str, loaded: Loaded[Prompt]) -> tuple[Check, list[Prompt]]:
+def _checked(text: str, loaded: Loaded[Prompt]) -> tuple[ChosenCheck, list[Prompt]]:
     from hafs.workflows.start import parse_check, with_check
 
     how = parse_check(text)
     return how, with_check(loaded.rows, how)
 
 
-def _tried(rows: Sequence[Prompt], how: Check, as_json: bool) -> Trial:
+def _tried(rows: Sequence[Prompt], how: ChosenCheck, as_json: bool) -> Trial:
     """Try the check and say what it said."""
     from hafs.workflows.start import try_checks
 
@@ -180,7 +180,7 @@ def _show(rows: Sequence[Prompt], model: str) -> None:
     show_rows([group(p) for p in rows], SHOWN, model)
 
 
-def _said(done: Started, how: Check, repeats: int, clusters: int) -> str:
+def _said(done: Started, how: ChosenCheck, repeats: int, clusters: int) -> str:
     sizes = ", ".join(f"{n} {name}" for name, n in done.sizes.items())
     teach = "SFT on the reference answers, then " * done.sft
     does = "rounds that keep a model only where it is at least as good" if how.decides else "preferences and DPO"

@@ -183,7 +183,7 @@ def run_training(
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
     from hafs.training.run import refuse_labels_alone
-    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts
+    from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_marked
 
     space, config, root = workspace_settings(workspace)
     section = override(getattr(config, kind), **with_alpha(flags))
@@ -194,7 +194,7 @@ def run_training(
         groups = _winners(winners_of, answers, columns)
     else:
         groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
-    groups = _allowed(space, groups)
+    groups = without_marked(space, groups, note)
     chosen = config.model.name if model is None else model
     directory = (output or root / "models" / kind).expanduser()
     done = is_finished(directory)
@@ -276,22 +276,6 @@ def workspace_settings(workspace: Path | None) -> tuple[Workspace | None, Config
     if found is not None:
         noted_at(found.root)
     return (None, parse_config({}), Path()) if found is None else (found, found.config, found.root)
-
-
-def _allowed(space: Workspace | None, groups: list[PreferenceGroup]) -> list[PreferenceGroup]:
-    """The groups without what people left out of training in the workspace; how much that was is said."""
-    if space is None:
-        return groups
-    from hafs.store.marks import Exclusions
-
-    with space.open_store() as store:
-        excluded = Exclusions.of(store)
-    kept = list(excluded.groups(groups))
-    if said := str(excluded):
-        note(f"note: {said}")
-    if groups and not kept:
-        raise UsageError("all of the data are left out of training by marks", "take marks back: `hafs open`")
-    return kept
 
 
 def _read(kind: str, data: Path, section: Any, columns: str | None) -> list[PreferenceGroup]:

@@ -76,7 +76,7 @@ def paired_table(c: Comparison) -> Table:
     that this many prompts would show four times in five.
     """
     rows = []
-    for m in (m for m in c.overall if m not in c.same):
+    for m in (m for m in c.models if m in c.overall and m not in c.same):
         parts: list[tuple[str, Paired]] = [(b.title, b.against[m]) for b in c.benchmarks]
         if len(parts) > 1:
             parts.append(("All benchmarks", c.overall[m]))

@@ -93,7 +93,7 @@ def _sampled(sampler: Sampler, todo: Sequence[list[Request]], crew: Crew | None)
     stopped = False
     config = sampler.config
     share = max(1, config.concurrency // crew.room(is_local(sampler.backend.name)))
-    job = Sampling(sampler.store.url, sampler.backend.name, config.model_copy(update={"concurrency": share}))
+    job = SamplingJob(sampler.store.url, sampler.backend.name, config.model_copy(update={"concurrency": share}))
     crew.claim(sampler.claim, lambda: sampler.store.claimed(sampler.claim, workers=True))
     for _, sampled in crew.map(job, (b for b in todo if not stopped), len(todo)):
         stopped = stopped or bool(sampled.error)
@@ -170,7 +170,7 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingJob:
     """A worker's part in sampling: the database that it opens, the model that it loads, the settings."""
 
     database: str

@@ -10,13 +10,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from sqlalchemy import Connection, select, update
 
 from hafs.errors import UsageError
 from hafs.store import schema
 from hafs.store.store import Store
-from hafs.types import PreferenceGroup, RatedAnswer, content_id
+from hafs.types import PreferenceGroup, Prompt, RatedAnswer, content_id
+
+Learnt = TypeVar("Learnt", Prompt, PreferenceGroup)
+"""What a training is given: prompts to sample answers to, or groups."""
 
 FLAG, PERSON, LEFT_OUT = "flag", "person", "left out"
 MARKS = (FLAG, PERSON, LEFT_OUT)
@@ -117,6 +121,16 @@ class Exclusions:
                 self.prompts += 1
             elif (kept := self._without(group)) is not None:
                 yield kept
+
+    def kept(self, found: Iterable[Learnt]) -> Iterator[Learnt]:
+        """The prompts, or the groups as `groups` gives them, that may be trained on."""
+        for x in found:
+            if isinstance(x, PreferenceGroup):
+                yield from self.groups([x])
+            elif x.id in self.whole:
+                self.prompts += 1
+            else:
+                yield x
 
     def _without(self, group: PreferenceGroup) -> PreferenceGroup | None:
         gone = {i for i, c in enumerate(group.candidates) if c.id in self.single}

@@ -36,7 +36,7 @@ from hafs.files import activity
 from hafs.store import Store, Workspace
 from hafs.store.marks import add_mark, marked_queue, undo_mark
 from hafs.workbench import views
-from hafs.workbench.view import Bench, View, to_csv
+from hafs.workbench.view import OpenWorkspace, View, to_csv
 
 __all__ = ["create_workbench"]
 
@@ -87,7 +87,7 @@ def create_workbench(space: Workspace, store: Store, *, token: str, allowed_host
         done = ACTIONS.get(what)
         if done is None:
             raise HTTPException(404, "There is no such action.")
-        return PlainTextResponse(done(Bench(space, store, who.name), fields))
+        return PlainTextResponse(done(OpenWorkspace(space, store, who.name), fields))
 
     @app.get("/{name}.{kind}")
     def export(name: str, kind: str, who: Reader, request: Request) -> Response:
@@ -138,10 +138,9 @@ class _Pages:
 
     def view(self, who: Person, name: str, query: Mapping[str, str]) -> View:
         """The view of that name. Raises 404 for one that there is not."""
-        made = views.VIEWS.get(name)
-        if made is None:
+        if name not in views.VIEWS:
             raise HTTPException(404, f"There is no page {visible(name)[:60]}.")
-        return made(Bench(self._space, self._store, who.name), dict(query))
+        return views.view_of(OpenWorkspace(self._space, self._store, who.name), name, query)
 
     def filled(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         return HTMLResponse(self._templates.get_template(template).render(**values), status)
@@ -155,7 +154,7 @@ class _Pages:
 
     def trouble(self, who: Person, error: HafsError) -> HTMLResponse:
         """A page that says what went wrong."""
-        view = View("trouble", "This did not work", "hafs doctor", f"{error.what}. {error.fix}".strip())
+        view = View("trouble", "This did not work", f"{error.what}. {error.fix}".strip(), command="hafs doctor")
         return self.filled("view.html", 409, whole=True, view=view, who=who, query="")
 
 
@@ -219,17 +218,17 @@ def _state(root: Path, store: Store) -> str:
 # ---- what a person does
 
 
-def _stop(bench: Bench, fields: Mapping[str, str]) -> str:
+def _stop(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     about = activity.stop(bench.root, fields.get("id", ""))
     return f"Process {about.pid} was asked to stop, as by Ctrl-C. The same command goes on: {about.command}"
 
 
-def _forget(bench: Bench, fields: Mapping[str, str]) -> str:
+def _forget(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     activity.forget(bench.root, fields.get("id", ""))
     return "It is not shown any more."
 
 
-def _mark(bench: Bench, fields: Mapping[str, str]) -> str:
+def _mark(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     about = (fields.get("prompt", ""), fields.get("candidate", ""), fields.get("reason", ""))
     mark = add_mark(bench.store, fields.get("kind", ""), *about, bench.who)
     if mark.kind == "person":
@@ -238,23 +237,23 @@ def _mark(bench: Bench, fields: Mapping[str, str]) -> str:
     return f"Marked: {mark.kind}."
 
 
-def _unmark(bench: Bench, fields: Mapping[str, str]) -> str:
+def _unmark(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     return "The mark is taken back." if undo_mark(bench.store, fields.get("id", "")) else "There is no such mark."
 
 
-def _ask(bench: Bench, fields: Mapping[str, str]) -> str:
+def _ask(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     from hafs.workbench.box import ask
 
     return ask(bench, fields)
 
 
-def _vote(bench: Bench, fields: Mapping[str, str]) -> str:
+def _vote(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     from hafs.workbench.box import vote
 
     return vote(bench, fields)
 
 
-ACTIONS: dict[str, Callable[[Bench, Mapping[str, str]], str]] = {
+ACTIONS: dict[str, Callable[[OpenWorkspace, Mapping[str, str]], str]] = {
     "stop": _stop,
     "forget": _forget,
     "mark": _mark,

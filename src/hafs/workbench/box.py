@@ -20,13 +20,13 @@ from hafs.files.jsonl import atomic_write
 from hafs.models.lineage import training_runs
 from hafs.models.naming import model_hash, resolve
 from hafs.types import Annotation, Candidate, Prompt, content_id
-from hafs.workbench.view import Bench, Query, Sheet, View
+from hafs.workbench.view import OpenWorkspace, Query, Sheet, View
 
 FOLDER = ".tried"
 SOURCE = "tried in the box"
 
 
-def box(bench: Bench, query: Query) -> View:
+def box(bench: OpenWorkspace, query: Query) -> View:
     """The box, and of what was tried the answers."""
     models = known_models(bench.root)
     prompt_id, one, other = (query.get(k, "") for k in ("prompt", "one", "other"))
@@ -54,7 +54,6 @@ def box(bench: Bench, query: Query) -> View:
     return View(
         "try",
         "Two models in a box",
-        "hafs generate --model MODEL --prompts FILE --candidates-per-prompt 1",
         "Type a prompt; both models answer it on this machine.",
         sheets=sheets,
         values=values,
@@ -71,7 +70,7 @@ def known_models(root: Path) -> dict[str, str]:
     return {**found, "default": "default"}
 
 
-def _answers(bench: Bench, prompt_id: str, one: str, other: str) -> list[Candidate]:
+def _answers(bench: OpenWorkspace, prompt_id: str, one: str, other: str) -> list[Candidate]:
     """One answer of each of the two, in an order that says nothing."""
     models = known_models(bench.root)
     wanted = []
@@ -85,7 +84,7 @@ def _answers(bench: Bench, prompt_id: str, one: str, other: str) -> list[Candida
     return sorted(first.values(), key=lambda c: content_id("box", prompt_id, c.id))
 
 
-def _vote_of(bench: Bench, prompt_id: str, ids: list[str]) -> str:
+def _vote_of(bench: OpenWorkspace, prompt_id: str, ids: list[str]) -> str:
     """What the person has said of these two, in words."""
     for a in bench.store.annotations(prompt_ids=prompt_id, annotator=bench.who, mode="ab"):
         if set(a.shown) == set(ids):
@@ -108,7 +107,7 @@ def _note(root: Path, prompt_id: str, one: str, other: str) -> str:
         return ""
 
 
-def ask(bench: Bench, fields: Mapping[str, str]) -> str:
+def ask(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     """Have both models answer; gives the link of the page that shows them. Raises UsageError for an empty prompt."""
     text, one, other = fields.get("text", "").strip(), fields.get("one", ""), fields.get("other", "")
     models = known_models(bench.root)
@@ -141,7 +140,7 @@ def _generate(root: Path, path: Path, models: list[str]) -> None:
             return
 
 
-def vote(bench: Bench, fields: Mapping[str, str]) -> str:
+def vote(bench: OpenWorkspace, fields: Mapping[str, str]) -> str:
     """Keep what the person says of the two answers as an answer of `hafs annotate`, mode ab."""
     said = fields.get("vote", "")
     cards = _answers(bench, fields.get("prompt", ""), fields.get("one", ""), fields.get("other", ""))

@@ -9,10 +9,10 @@ from sqlalchemy import case, func, select
 from hafs.store import schema
 from hafs.store.marks import LEFT_OUT, marks
 from hafs.workbench.prompts import disagreed
-from hafs.workbench.view import Bench, Query, View, bars, grid
+from hafs.workbench.view import OpenWorkspace, Query, View, bars, grid
 
 
-def health(bench: Bench, query: Query) -> View:
+def health(bench: OpenWorkspace, query: Query) -> View:
     """The pictures of the newest groups."""
     from hafs.preferences.collect import newest_stats
     from hafs.preferences.stats import charts_of_stats, headline_of
@@ -38,10 +38,10 @@ def health(bench: Bench, query: Query) -> View:
         ("Left out by a mark", str(len(left)), "prompts and answers"),
     ]
     lead = f"{headline_of(stats)}." if stats.groups else "There are no preference groups yet: `hafs preferences build`."
-    return View("data", "Data health", "hafs preferences stats", lead, tuple(figures), sections)
+    return View("data", "Data health", lead, tuple(figures), sections)
 
 
-def _dropped(bench: Bench, marked: int) -> tuple[Any, ...]:
+def _dropped(bench: OpenWorkspace, marked: int) -> tuple[Any, ...]:
     built = [r for r in bench.store.runs(kind="preferences") if r.status == "finished"]
     if not built:
         return ()
@@ -59,7 +59,7 @@ def _dropped(bench: Bench, marked: int) -> tuple[Any, ...]:
     return (bars("In the newest build", sorted(rows, key=lambda r: -r[1]), "alt"),) if rows else ()
 
 
-def _families(bench: Bench) -> tuple[Any, ...]:
+def _families(bench: OpenWorkspace) -> tuple[Any, ...]:
     """Families by how many of their prompts have an answer that passed."""
     p, c, t = schema.prompts.c, schema.candidates.c, schema.scores.c
     passed = func.max(case((t.passed.is_(True), 1), else_=0)).label("passed")
@@ -80,7 +80,7 @@ def _families(bench: Bench) -> tuple[Any, ...]:
     )
 
 
-def _agreement(bench: Bench) -> list[Any]:
+def _agreement(bench: OpenWorkspace) -> list[Any]:
     """What the newest calibration of each judge says."""
     rows = []
     for run in bench.store.runs(kind="calibration"):

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from hafs.errors import HafsError
-from hafs.workbench.view import Bench, Query, View, grid
+from hafs.workbench.view import OpenWorkspace, Query, View, grid
 
 NEXT = 20
 """Prompts that are named as the next to label."""
 BINS = 8
 
 
-def judge(bench: Bench, query: Query) -> View:
+def judge(bench: OpenWorkspace, query: Query) -> View:
     """The page of the judges."""
     from hafs.judge.run.ledger import Ledger
     from hafs.report.blocks import Section
@@ -54,10 +54,10 @@ def judge(bench: Bench, query: Query) -> View:
         ("Spent", f"${cost:.2f}", "of answers with a known price"),
     )
     lead = "" if named or spending else "No judge was asked yet: `hafs judge run --judge NAME`."
-    return View("judge", "Judges", "hafs judge ledger", lead, figures if named or spending else (), sections, live=True)
+    return View("judge", "Judges", lead, figures if named or spending else (), sections, live=True)
 
 
-def _cards(bench: Bench) -> list[Any]:
+def _cards(bench: OpenWorkspace) -> list[Any]:
     """The bias card of each calibrated judge."""
     from hafs.report.blocks import Text
 
@@ -90,7 +90,7 @@ def _share(e: Mapping[str, Any]) -> str:
     return f"{e['value']:.0%}" + (f" ({e['low']:.0%}\u2013{e['high']:.0%})" if e["low"] is not None else "")
 
 
-def _curve(bench: Bench, chosen: str) -> list[Any]:
+def _curve(bench: OpenWorkspace, chosen: str) -> list[Any]:
     """How often people agree with the judge, by how sure it is."""
     if not chosen:
         return []
@@ -142,7 +142,7 @@ def _curve(bench: Bench, chosen: str) -> list[Any]:
     ]
 
 
-def _next(bench: Bench, chosen: str) -> list[Any]:
+def _next(bench: OpenWorkspace, chosen: str) -> list[Any]:
     """The prompts where the judge is least sure and no person has spoken."""
     from hafs.judge.aggregate import aggregate
     from hafs.report.blocks import Text

@@ -7,7 +7,7 @@ from typing import Any
 from hafs.errors import UsageError
 from hafs.evals.kept import newest_results
 from hafs.models.lineage import TrainingRun, training_runs
-from hafs.workbench.view import Bench, Query, View, grid
+from hafs.workbench.view import OpenWorkspace, Query, View, grid
 
 _SETTINGS = ("learning_rate", "num_epochs", "beta", "loss", "seed", "method")
 BRANCH, SPACE = "\u2514 ", "\u2003"
@@ -16,7 +16,7 @@ DIFFERING = 12
 """Prompts that are shown where two models differ."""
 
 
-def models(bench: Bench, query: Query) -> View:
+def models(bench: OpenWorkspace, query: Query) -> View:
     """The tree of models, what they scored, and the runs of the workspace."""
     from hafs.evals.words import interval, percent
     from hafs.report.blocks import Section
@@ -61,7 +61,6 @@ def models(bench: Bench, query: Query) -> View:
     return View(
         "models",
         "Models and runs",
-        "hafs open --show models",
         lead="" if rows else "No model was trained or evaluated in this workspace yet.",
         sections=sections,
         values={"names": sorted({r.name for r in results}, key=[r.name for r in results].index)},
@@ -111,7 +110,7 @@ def _when(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
-def compared(bench: Bench, query: Query) -> View:
+def compared(bench: OpenWorkspace, query: Query) -> View:
     """Two models beside each other, as `hafs compare` does it. Raises UsageError for a name without results."""
     from hafs.evals import compare
     from hafs.evals.tables import main_table, paired_table
@@ -143,10 +142,4 @@ def compared(bench: Bench, query: Query) -> View:
         sections.append(failures_section(failed))
     if examples := differing_examples(results[old], results[new], DIFFERING):
         sections.append(examples_section(examples))
-    return View(
-        "compare",
-        f"{new} against {old}",
-        f"hafs compare {old} {new} --reference {old}",
-        lead=c.reason,
-        sections=tuple(sections),
-    )
+    return View("compare", f"{new} against {old}", lead=c.reason, sections=tuple(sections))

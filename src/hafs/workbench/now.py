@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from hafs.annotate.web.app import duration
 from hafs.files.activity import Activity, activities, memory_limit
 from hafs.store import browse, schema
-from hafs.workbench.view import Bench, Query, Sheet, View
+from hafs.workbench.view import OpenWorkspace, Query, Sheet, View
 
 SAMPLES = 6
 _CURVES = (
@@ -27,7 +27,7 @@ _CURVES = (
 """Charts of a training that runs: title, unit, the measures that it may be of, whether it is a share."""
 
 
-def now(bench: Bench, query: Query) -> View:
+def now(bench: OpenWorkspace, query: Query) -> View:
     """The page of what happens."""
     found = activities(bench.root)
     running = [a for a in found if a.alive]
@@ -57,7 +57,6 @@ def now(bench: Bench, query: Query) -> View:
     return View(
         "now",
         "Now",
-        "hafs open --show now",
         figures=_figures(bench, running),
         sections=_curves(bench, running),
         sheets=sheets,
@@ -82,7 +81,7 @@ def _figures_of(stage: Any) -> str:
     )
 
 
-def _figures(bench: Bench, running: Sequence[Activity]) -> tuple[tuple[str, str, str], ...]:
+def _figures(bench: OpenWorkspace, running: Sequence[Activity]) -> tuple[tuple[str, str, str], ...]:
     said = [("Running", str(len(running)), "process" if len(running) == 1 else "processes")]
     here = [a for a in running if a.here]
     if here:
@@ -96,7 +95,7 @@ def _figures(bench: Bench, running: Sequence[Activity]) -> tuple[tuple[str, str,
     return tuple(said)
 
 
-def _tokens_a_second(bench: Bench) -> float:
+def _tokens_a_second(bench: OpenWorkspace) -> float:
     c = schema.candidates.c
     query = select(func.sum(c.n_tokens), func.min(c.added), func.max(c.added)).where(c.added > time.time() - 60)
     with bench.store.connection() as conn:
@@ -104,7 +103,7 @@ def _tokens_a_second(bench: Bench) -> float:
     return float(tokens) / max(1.0, time.time() - first) if tokens else 0.0
 
 
-def _spending(bench: Bench, running: Sequence[Activity]) -> tuple[str, str, str] | None:
+def _spending(bench: OpenWorkspace, running: Sequence[Activity]) -> tuple[str, str, str] | None:
     """What judges have cost, beside the budget of a run that asks one now."""
     from hafs.judge.run.ledger import Ledger
 
@@ -142,7 +141,7 @@ def log_rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line]
 
 
-def _curves(bench: Bench, running: Sequence[Activity]) -> tuple[Any, ...]:
+def _curves(bench: OpenWorkspace, running: Sequence[Activity]) -> tuple[Any, ...]:
     folder = next((Path(a.folder) for a in running if a.folder and (Path(a.folder) / "log.jsonl").is_file()), None)
     if folder is None:
         return ()

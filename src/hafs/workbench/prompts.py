@@ -14,19 +14,18 @@ from hafs.store import browse
 from hafs.store.browse import CandidateQuery
 from hafs.store.marks import MARKS, marks
 from hafs.types import PreferenceGroup
-from hafs.workbench.view import Bench, Query, Sheet, View
+from hafs.workbench.view import OpenWorkspace, Query, Sheet, View
 
 FRESH = 20.0
 WORDS = ("family", "split", "source", "model", "outcome", "cause", "mark", "text")
 FILTERS = (*WORDS, "shortest", "longest", "disagree", "benchmark")
 
 
-def prompts(bench: Bench, query: Query) -> View:
+def prompts(bench: OpenWorkspace, query: Query) -> View:
     """A page of the list."""
     asked = read_query(bench, query)
     page = browse.browse(bench.store, asked)
     kept = {k: v for k in FILTERS if (v := query.get(k, "").strip())}
-    here = f"prompts?{urlencode(kept | ({'after': asked.after} if asked.after else {}))}".rstrip("?")
     rows = tuple(
         (r.id, r.prompt_id, r.family, r.split, r.model_name, r.outcome, r.cause, str(r.length), r.prompt, r.text)
         for r in page.rows
@@ -48,7 +47,6 @@ def prompts(bench: Bench, query: Query) -> View:
     return View(
         "prompts",
         "Prompts and answers",
-        f"hafs open --show '{here}'",
         sheets=(Sheet("Candidates", header, rows),),
         values=values,
         template="list.html",
@@ -58,7 +56,7 @@ def prompts(bench: Bench, query: Query) -> View:
 _OFFERED: dict[str, tuple[float, dict[str, list[tuple[str, str]]]]] = {}
 
 
-def _choices(bench: Bench) -> dict[str, list[tuple[str, str]]]:
+def _choices(bench: OpenWorkspace) -> dict[str, list[tuple[str, str]]]:
     """What the filters can be set to, looked up at most every `FRESH` seconds: it asks of every row."""
     when, found = _OFFERED.get(bench.store.url, (0.0, {}))
     if time.monotonic() - when > FRESH or not found:
@@ -68,7 +66,7 @@ def _choices(bench: Bench) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _benchmarks(bench: Bench) -> dict[str, set[str]]:
+def _benchmarks(bench: OpenWorkspace) -> dict[str, set[str]]:
     """The prompts of each benchmark that a model was evaluated on here."""
     if next(bench.store.runs(kind="eval"), None) is None:
         return {}
@@ -80,7 +78,7 @@ def _benchmarks(bench: Bench) -> dict[str, set[str]]:
     return found
 
 
-def read_query(bench: Bench, query: Query) -> CandidateQuery:
+def read_query(bench: OpenWorkspace, query: Query) -> CandidateQuery:
     """The filters of a link. Raises UsageError for a length that is no number."""
     lengths = {}
     for name in ("shortest", "longest"):
@@ -95,7 +93,7 @@ def read_query(bench: Bench, query: Query) -> CandidateQuery:
     return replace(asked, prompt_ids=sorted(set.intersection(*bounds))) if bounds else asked
 
 
-def disagreed(bench: Bench) -> list[str]:
+def disagreed(bench: OpenWorkspace) -> list[str]:
     """The prompts of which a judge, a person and the checker order two answers in different ways."""
     said: dict[tuple[str, str, str], set[bool]] = {}
     asked = set()
@@ -120,14 +118,14 @@ def disagreed(bench: Bench) -> list[str]:
     return sorted({prompt for (prompt, _, _), orders in said.items() if len(orders) > 1})
 
 
-def _marked(bench: Bench) -> dict[str, list[str]]:
+def _marked(bench: OpenWorkspace) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for mark in marks(bench.store):
         found.setdefault(mark.candidate_id or mark.prompt_id, []).append(mark.kind)
     return found
 
 
-def story(bench: Bench, query: Query) -> View:
+def story(bench: OpenWorkspace, query: Query) -> View:
     """Everything about one prompt."""
     from hafs.provenance.explain import explain
 
@@ -149,7 +147,6 @@ def story(bench: Bench, query: Query) -> View:
     return View(
         "prompt",
         "One prompt",
-        f"hafs explain {id}",
         sheets=tuple(sheets),
         values=values | {"diff": _diff(found, query)},
         template="story.html",
@@ -171,7 +168,7 @@ def _scores(found: browse.PromptStory, letter: dict[str, str]) -> Sheet:
     return Sheet("Scores", ("letter", "scorer", "value", "passed", "cause", "reason"), tuple(rows))
 
 
-def _rankings(bench: Bench, id: str, letter: dict[str, str]) -> Sheet:
+def _rankings(bench: OpenWorkspace, id: str, letter: dict[str, str]) -> Sheet:
     """What judges, people and imported rankings say, in letters."""
     store = bench.store
     rows = [("verdict", v.judge, _order(v.tiers, letter) or v.outcome, v.reason) for v in store.verdicts(prompt_ids=id)]

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
-from hafs.workbench.view import Bench, Query, View, grid
+from hafs.workbench.view import OpenWorkspace, Query, View, grid
 
 FILE = "loop.json"
 
 
-def loop(bench: Bench, query: Query) -> View:
+def loop(bench: OpenWorkspace, query: Query) -> View:
     """The page of the loop, as it stands."""
     try:
         said = json.loads((bench.root / FILE).read_text(encoding="utf-8"))
@@ -21,7 +21,7 @@ def loop(bench: Bench, query: Query) -> View:
             "No loop has ended a round here. `hafs loop run` writes where it stands after each round; what it does"
             " meanwhile is under Now."
         )
-        return View("loop", "Loop", "hafs loop run", lead, live=True)
+        return View("loop", "Loop", lead, live=True)
     from hafs.report.blocks import Section, Text
 
     hours = sum(said["seconds"].values()) / 3600
@@ -41,7 +41,7 @@ def loop(bench: Bench, query: Query) -> View:
         Section("gain", "Gain against hours and dollars", (*_gain(said, path), Text(words))),
     )
     lead = said["stop"]["reason"] if said["stop"] else "The loop has not stopped: the same command goes on."
-    return View("loop", "Loop", "hafs open --show loop", lead, tuple(figures), sections, live=True)
+    return View("loop", "Loop", lead, tuple(figures), sections, live=True)
 
 
 Rate = Mapping[str, Any]
@@ -100,7 +100,7 @@ def _decisions(said: Mapping[str, Any]) -> tuple[Any, ...]:
     return (Verdicts(tuple(out)),) if out else ()
 
 
-def _plan(bench: Bench, said: Mapping[str, Any]) -> tuple[Any, ...]:
+def _plan(bench: OpenWorkspace, said: Mapping[str, Any]) -> tuple[Any, ...]:
     """What the next round asks, by the rule of the loop and the kept model's newest answers."""
     from hafs.evals import failures
     from hafs.evals.kept import newest_results

@@ -46,7 +46,6 @@ class View:
 
     name: str
     title: str
-    command: str
     lead: str = ""
     figures: tuple[tuple[str, str, str], ...] = ()
     sections: tuple[Section, ...] = ()
@@ -54,6 +53,7 @@ class View:
     values: Mapping[str, Any] = field(default_factory=dict)
     template: str = "view.html"
     live: bool = False
+    command: str = ""
 
     def tables(self) -> list[Sheet]:
         """Every table of the page, those behind its charts included."""
@@ -74,7 +74,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Bench:
+class OpenWorkspace:
     """The workspace that is looked at, its open store, and who looks."""
 
     space: Workspace

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from hafs.errors import UsageError
 from hafs.workbench import now, prompts
-from hafs.workbench.view import Bench, Query, View
+from hafs.workbench.view import OpenWorkspace, Query, View
 
 
-def _late(module: str, name: str) -> Callable[[Bench, Query], View]:
+def _late(module: str, name: str) -> Callable[[OpenWorkspace, Query], View]:
     """A view that is imported when it is first asked for: the first page comes sooner."""
 
-    def made(bench: Bench, query: Query) -> View:
-        found: Callable[[Bench, Query], View] = getattr(import_module(f"hafs.workbench.{module}"), name)
+    def made(bench: OpenWorkspace, query: Query) -> View:
+        found: Callable[[OpenWorkspace, Query], View] = getattr(import_module(f"hafs.workbench.{module}"), name)
         return found(bench, query)
 
     return made
 
 
-VIEWS: dict[str, Callable[[Bench, Query], View]] = {
+VIEWS: dict[str, Callable[[OpenWorkspace, Query], View]] = {
     "now": now.now,
     "prompts": prompts.prompts,
     "prompt": prompts.story,
@@ -41,11 +43,20 @@ NAVIGATION = (
     ("judge", "Judges"),
 )
 
+ENTRY = ("token",)
+"""Of a link: what lets somebody in, and shows nothing."""
 
-def view_of(bench: Bench, link: str) -> View:
+
+def view_at(bench: OpenWorkspace, link: str) -> View:
     """The view that a link names (`prompts?family=sum`). Raises UsageError where there is none of that name."""
     name, _, query = link.strip("/").partition("?")
-    made = VIEWS.get(name)
-    if made is None:
+    if name not in VIEWS:
         raise UsageError(f"there is no page {name!r}", f"use one of: {', '.join(VIEWS)}")
-    return made(bench, dict(parse_qsl(query)))
+    return view_of(bench, name, dict(parse_qsl(query)))
+
+
+def view_of(bench: OpenWorkspace, name: str, query: Query) -> View:
+    """The view of that name, with the command that prints the same in a terminal."""
+    given = urlencode({k: v for k, v in query.items() if v.strip() and k not in ENTRY})
+    link = shlex.quote(f"{name}?{given}" if given else name)
+    return replace(VIEWS[name](bench, dict(query)), command=f"hafs open --show {link}")

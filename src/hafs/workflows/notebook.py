@@ -38,7 +38,14 @@ from hafs.training.data import examples
 from hafs.types import Candidate, PreferenceGroup, Progress, Prompt, silent
 from hafs.workflows.reading import examples_in_file, preferences_in_file, prompts_in_file
 from hafs.workflows.results import compared, comparison_page
-from hafs.workflows.training import every_answer_of, is_finished, pass_rate, refuse_held_out, validation_prompts
+from hafs.workflows.training import (
+    every_answer_of,
+    is_finished,
+    pass_rate,
+    refuse_held_out,
+    validation_prompts,
+    without_marked,
+)
 
 Source = str | Path
 """A file, a folder of `datasets`, or a hub id, of any kind that docs/how-to/data.md lists."""
@@ -159,6 +166,7 @@ def train_sft(
         groups = every_answer_of(read, section.turns, str(data), _say)
     else:
         groups = list(data)
+    groups = without_marked(workspace, groups, _say)
     where = (str(data if isinstance(data, str | Path) else "the data"), output or workspace.root / "models" / "sft")
     with _ready(workspace, str(model), groups, where, validate, allow_contaminated, progress) as hooks:
         return run_sft(str(model), groups, section, where[1], progress=progress, **hooks)
@@ -189,6 +197,7 @@ def train_dpo(
             groups = newest_groups(store)
     else:
         groups = load_preferences(data, columns=columns) if isinstance(data, str | Path) else list(data)
+    groups = without_marked(workspace, groups, _say)
     where = (str(data if isinstance(data, str | Path) else "the data"), output or workspace.root / "models" / "dpo")
     with _ready(workspace, str(model), groups, where, validate, allow_contaminated, progress) as hooks:
         hooks["allow_uncalibrated"] = allow_uncalibrated

@@ -52,7 +52,7 @@ TRIED = 200
 
 
 @dataclass(frozen=True)
-class Check:
+class ChosenCheck:
     """How answers are checked: one of KINDS, or "scorer" for another expression, and what it is about."""
 
     kind: str
@@ -104,7 +104,7 @@ class Started:
 # ---- the answers to the questions
 
 
-def parse_check(text: str) -> Check:
+def parse_check(text: str) -> ChosenCheck:
     """What `--check` says. Raises UsageError for what is none."""
     kind, _colon, argument = text.strip().partition(":")
     if kind == "rows":
@@ -112,7 +112,9 @@ def parse_check(text: str) -> Check:
     if kind not in KINDS:
         if not text.strip():
             raise UsageError("it is not said how an answer is checked", _how())
-        return Check("function" if ".py" in text and "*" not in text and ">" not in text else "scorer", text.strip())
+        return ChosenCheck(
+            "function" if ".py" in text and "*" not in text and ">" not in text else "scorer", text.strip()
+        )
     needs = kind in ("function", "command", "regex", "schema", "judge")
     if needs and not argument.strip():
         raise UsageError(f"--check {kind}: it is not said which", f"write it as in: {KINDS[kind]}")
@@ -120,7 +122,7 @@ def parse_check(text: str) -> Check:
         raise UsageError(f"--check {kind} takes nothing behind it", f"--check {kind}")
     if kind == "command" and "{file}" not in argument:
         raise UsageError(f"the command {argument!r} never sees the answer", "put {file} where its path belongs")
-    return Check(kind, argument.strip())
+    return ChosenCheck(kind, argument.strip())
 
 
 def _how() -> str:
@@ -172,7 +174,7 @@ def check_model(name: str) -> tuple[str, bool]:
 # ---- the prompts with their check
 
 
-def with_check(prompts: Sequence[Prompt], check: Check) -> list[Prompt]:
+def with_check(prompts: Sequence[Prompt], check: ChosenCheck) -> list[Prompt]:
     """The prompts with the check in each row; repeats are left out.
 
     Raises UsageError where a row has nothing to be checked by, or a file is not there.
@@ -196,7 +198,7 @@ def with_check(prompts: Sequence[Prompt], check: Check) -> list[Prompt]:
     return [replace(p, checker=checker, check=data or (p.check if checker == p.checker else {})) for p in unique]
 
 
-def _in_row(check: Check) -> tuple[str, dict[str, Any]]:
+def _in_row(check: ChosenCheck) -> tuple[str, dict[str, Any]]:
     """(checker, check) as they stand in a row."""
     if check.kind == "command":
         return "code", {"run": _command(check.argument)}
@@ -309,7 +311,7 @@ def split(prompts: Sequence[Prompt]) -> PromptSplit:
 
 
 def settings(
-    model: str, parts: Mapping[str, Sequence[Prompt]], check: Check, minutes: float, tokens: int, small: bool
+    model: str, parts: Mapping[str, Sequence[Prompt]], check: ChosenCheck, minutes: float, tokens: int, small: bool
 ) -> str:
     """The text of `hafs.toml`."""
     train, held = parts["train"], len(parts["validation"])
@@ -388,7 +390,7 @@ def answer_tokens(prompts: Sequence[Prompt], model: str) -> int:
 
 
 def begin(
-    root: Path, model: str, made: PromptSplit, check: Check, minutes: float, toml: str, overwrite: bool = False
+    root: Path, model: str, made: PromptSplit, check: ChosenCheck, minutes: float, toml: str, overwrite: bool = False
 ) -> Started:
     """Write the workspace. Raises UsageError where one is and it may not be overwritten, or where its database knows
     these prompts with another check.
@@ -433,7 +435,7 @@ def _refuse_other_check(root: Path, prompts: Sequence[Prompt]) -> None:
                 )
 
 
-def next_commands(model: str, check: Check, sft: bool) -> tuple[str, ...]:
+def next_commands(model: str, check: ChosenCheck, sft: bool) -> tuple[str, ...]:
     """What to type in the workspace, in order."""
     if check.decides:
         return ("hafs loop run", "hafs report --open")

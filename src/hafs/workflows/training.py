@@ -19,6 +19,7 @@ from hafs.models.loading import load_tokenizer
 from hafs.models.naming import resolve
 from hafs.scorers.run import checkers, scorer_for, try_commands
 from hafs.store import Workspace
+from hafs.store.marks import Exclusions, Learnt
 from hafs.tasks import generate
 from hafs.types import PreferenceGroup, Progress, Prompt, silent
 from hafs.workflows.reading import Say, prompts_in_file
@@ -47,6 +48,24 @@ def without_tests(prompts: Iterable[Prompt], where: str, say: Say) -> list[Promp
         say(f"note: {where}: {left} of {len(found)} prompts are of the test split and are left out")
     if found and not kept:
         raise UsageError(f"all {len(found)} prompts of {where} are of the test split", "train on other prompts")
+    return kept
+
+
+def without_marked(workspace: Workspace | None, found: Iterable[Learnt], say: Say) -> list[Learnt]:
+    """The groups or prompts without what people left out of training in the workspace; how much that was is said.
+
+    Raises UsageError when nothing is left.
+    """
+    rows = list(found)
+    if workspace is None:
+        return rows
+    with workspace.open_store() as store:
+        excluded = Exclusions.of(store)
+    kept = list(excluded.kept(rows))
+    if said := str(excluded):
+        say(f"note: {said}")
+    if rows and not kept:
+        raise UsageError("all of the data are left out of training by marks", "take marks back: `hafs open`")
     return kept
 
 

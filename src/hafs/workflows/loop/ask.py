@@ -14,6 +14,7 @@ from typing import Any
 
 from hafs import tasks
 from hafs.config import Config, LoopConfig, override
+from hafs.data import read_prompts
 from hafs.errors import UsageError
 from hafs.evals import contamination
 from hafs.types import Prompt
@@ -105,6 +106,17 @@ class Source:
         """The prompts of a task file that may be taught or asked; a pack keeps its splits apart by itself."""
         return self._pool["train"] if self._pool else []
 
+    def refuse_shared(self, sets: Mapping[str, Sequence[Prompt]]) -> None:
+        """Refuse (UsageError) a benchmark that holds a prompt which may be taught, or which picks a checkpoint."""
+        known = {p.id for p in [*self.taught, *self.checkpoint, *self.trainable()]}
+        for name, prompts in sets.items():
+            shared = [p for p in prompts if p.id in known]
+            if shared:
+                raise UsageError(
+                    f"{len(shared)} prompts of {name} may also be trained on: {shared[0].text[:60]!r}",
+                    "take them out of one of the two",
+                )
+
     def _taught(self, n: int) -> list[Prompt]:
         """What SFT learns: the first prompts of the train split; of a file, those that have a right answer."""
         found = self._take("train", n if self._pool is None else len(self.trainable()))
@@ -135,6 +147,12 @@ class Source:
             except UsageError:  # the family has fewer
                 n = n * 3 // 4
         return []
+
+
+def named_prompts(which: str) -> list[Prompt]:
+    """The prompts of a benchmark by name, or of a task file."""
+    path = tasks.task_file(which)
+    return tasks.benchmark(which) if path is None else read_prompts(path).rows
 
 
 def _shared_out(there: Mapping[str, Sequence[Prompt]], wanted: Mapping[str, int]) -> dict[str, list[Prompt]]:

@@ -109,6 +109,31 @@ class RoundReport:
     changed: Mapping[str, Any] = field(default_factory=dict)
     winners: Winners | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """The round as JSON: what it began with, what was decided and why."""
+        return {
+            "name": self.name,
+            "model": self.model,
+            "reference": self.reference,
+            "reference_model": self.reference_model,
+            "action": self.ruling.action,
+            "rules": list(self.ruling.rules),
+            "reason": self.ruling.reason,
+            "gain": vars(self.gain),
+            "signs": vars(self.signs),
+            "asked": [vars(a) for a in self.asked],
+            "edges": {s.source: s.edges for s in self.sources},
+            "changed": dict(self.changed),
+            "kept": self.kept,
+            "winners": {
+                **vars(self.winners),
+                "gain": vars(self.winners.gain),
+                "attribution": self.winners.attribution.to_dict(),
+            }
+            if self.winners
+            else None,
+        }
+
     @property
     def kept(self) -> str:
         """The model that the round promoted: its own, that of SFT on its right winners, or "" for none."""

@@ -20,7 +20,6 @@ from typing import Any
 from hafs import tasks
 from hafs.cluster import Crew
 from hafs.config import Config, override
-from hafs.data import read_prompts
 from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
 from hafs.evals.attribution import cheaper
@@ -37,7 +36,7 @@ from hafs.scorers.run import identity, scorer_for, stored_answers, try_commands
 from hafs.statistics import Estimate, wilson
 from hafs.store import Workspace
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
-from hafs.workflows.loop.ask import RoundRequest, Source, by_candidates, plan
+from hafs.workflows.loop.ask import RoundRequest, Source, by_candidates, named_prompts, plan
 from hafs.workflows.loop.decide import (
     Past,
     Ruling,
@@ -201,7 +200,7 @@ def prompts_of(config: Config) -> tuple[Source, dict[str, list[Prompt]]]:
 
     Raises UsageError when there are not enough prompts for what `config` asks.
     """
-    reported = {name: _benchmark(b) for name, b in tasks.benchmark_names(config.eval.benchmarks).items()}
+    reported = {name: named_prompts(b) for name, b in tasks.benchmark_names(config.eval.benchmarks).items()}
     if DECIDES in reported:
         raise UsageError(
             f"a benchmark of a loop cannot be called {DECIDES!r}: that is what its own prompts are called",
@@ -231,7 +230,7 @@ class _Loop:
         self.loop, self.config, self.s, self.source = loop, loop.config, stages, source
         self.limits, self.level = loop.config.loop, loop.config.eval.level
         self.sets: dict[str, Sequence[Prompt]] = {DECIDES: source.decision, **reported}
-        _apart(source, self.sets)
+        source.refuse_shared(self.sets)
         unknown = sorted(set(self.limits.target) - set(self.sets))
         if unknown:
             raise UsageError(
@@ -255,7 +254,7 @@ class _Loop:
             kept.path,
             kept.hash,
             ruling,
-            tuple(_plain(x) for x in state.rounds),
+            tuple(x.to_dict() for x in state.rounds),
             {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
             comparison.to_dict() if comparison else None,
             page,
@@ -510,7 +509,7 @@ class _Loop:
             "decides": DECIDES,
             "families": list(self.source.families),
             "scores": {m.name: {b: vars(e) for b, e in m.rates(self.level).items()} for m in state.models},
-            "rounds": [_plain(x) for x in state.rounds],
+            "rounds": [x.to_dict() for x in state.rounds],
             "stop": vars(ruling) if ruling else None,
             "seconds": {s.name: round(s.seconds, 1) for s in self.s.times()},
             "cost": cost,
@@ -572,12 +571,6 @@ def _lasting(loop: Loop) -> dict[str, Any]:
     return {**row, "settings": settings}
 
 
-def _benchmark(which: str) -> list[Prompt]:
-    """The prompts of a benchmark by name, or of a task file."""
-    path = tasks.task_file(which)
-    return tasks.benchmark(which) if path is None else read_prompts(path).rows
-
-
 def _not_trained_on(
     loop: Loop, workspace: Workspace, held: Sequence[Prompt], benchmarks: Sequence[Prompt]
 ) -> list[str]:
@@ -594,18 +587,6 @@ def _not_trained_on(
     return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
 
 
-def _apart(source: Source, sets: Mapping[str, Sequence[Prompt]]) -> None:
-    """Refuse a benchmark that holds a prompt which may be taught, or which decides."""
-    known = {p.id for p in [*source.taught, *source.checkpoint, *source.trainable()]}
-    for name, prompts in sets.items():
-        shared = [p for p in prompts if p.id in known]
-        if shared:
-            raise UsageError(
-                f"{len(shared)} prompts of {name} may also be trained on: {shared[0].text[:60]!r}",
-                "take them out of one of the two",
-            )
-
-
 def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
     """The ruling on a round with where its gain comes from, and what is kept in its place."""
     said = winners.attribution.sentence
@@ -613,25 +594,3 @@ def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
         return replace(ruling, reason=f"{ruling.reason} {said}")
     instead = f"Kept in its place: {model_title(winners.name)}, the cheaper one, than which it is not proven better."
     return Ruling("promote", ("SFT on winners is as good",), f"{ruling.reason} {said} {instead}")
-
-
-def _plain(x: RoundReport) -> dict[str, Any]:
-    """A round as JSON: what it began with, what was decided and why."""
-    return {
-        "name": x.name,
-        "model": x.model,
-        "reference": x.reference,
-        "reference_model": x.reference_model,
-        "action": x.ruling.action,
-        "rules": list(x.ruling.rules),
-        "reason": x.ruling.reason,
-        "gain": vars(x.gain),
-        "signs": vars(x.signs),
-        "asked": [vars(a) for a in x.asked],
-        "edges": {s.source: s.edges for s in x.sources},
-        "changed": dict(x.changed),
-        "kept": x.kept,
-        "winners": {**vars(x.winners), "gain": vars(x.winners.gain), "attribution": x.winners.attribution.to_dict()}
-        if x.winners
-        else None,
-    }
