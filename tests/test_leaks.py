@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hafs.data import read_prompts
 from hafs.errors import UsageError
-from hafs.evals.leaks import HeldOut, refuse_leaks
+from hafs.evals.leaks import HeldOut, WorkspaceTexts, refuse_leaks
+from hafs.evals.split import split_prompts
 from hafs.store import init_workspace
 from hafs.types import Annotation, Candidate, Prompt
 from run_hafs import hafs
@@ -150,6 +152,21 @@ def test_a_copy_is_found_among_any_number_of_prompts_of_its_template(which: int,
     with pytest.raises(UsageError, match="1 of the 5 prompts of held"):
         refuse_leaks({"file": texts}, held, 0.58)
     assert refuse_leaks({"file": texts}, [HeldOut("held", [*map(Prompt, asked(HELD))])], 0.58) == []
+
+
+def test_a_template_is_known_by_the_prompts_that_were_split(tmp_path: Path) -> None:
+    """What the split kept apart as prompts of one template is no copy when only a part of them is compared."""
+    space = init_workspace(tmp_path / "w")
+    file = Path(__file__).parent.parent / "runs/own-task/functions.jsonl"
+    prompts = read_prompts(file).rows
+    parts = split_prompts(prompts, {"train": 0.5, "validation": 0.25, "test": 0.25}).parts
+    held = [HeldOut("held", [*parts["test"], *parts["validation"]])]
+    taught = {"sft": [p.text for p in parts["train"][:12]]}
+    with pytest.raises(UsageError, match="as near copies"):
+        refuse_leaks(taught, held, 0.58)
+    with space.open_store() as store:
+        store.add_prompts(prompts)
+    assert refuse_leaks(taught, held, 0.58, others=WorkspaceTexts(space)) == []
 
 
 def test_a_pack_keeps_its_splits_apart_by_itself(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -423,6 +424,13 @@ def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path,
         assert not box.box(bench, fields).values["blind"]
         with pytest.raises(UsageError, match="vote"):
             box.vote(bench, {**fields, "vote": "C"})
+
+
+def test_the_script_of_both_pages_together_is_short() -> None:
+    """No build step and no framework: what the browser runs of ours can be read in a sitting."""
+    rooms = [Path(str(files("hafs") / room)) for room in ("annotate", "workbench")]
+    own = [p for room in rooms for p in room.rglob("*.js") if not p.name.startswith("htmx")]
+    assert sum(len(p.read_text().splitlines()) for p in own) <= 600
 
 
 def test_every_style_sheet_is_whole() -> None:

@@ -76,7 +76,8 @@ class Index:
         templates: bool = True,
     ) -> None:
         """`prompts` maps ids to texts; `threshold` is the similarity from which a prompt counts as a copy. `others` are
-        further prompts of the same kind, by which templates are known; without `templates` there are none."""
+        further prompts of the same kind, by which templates are known (gone through when two are similar, not before);
+        without `templates` there are none."""
         self._threshold, self._templates = threshold, templates
         self._ids, self._texts = list(prompts), list(prompts.values())
         self._sizes: list[int] = []
@@ -86,7 +87,7 @@ class Index:
             self._sizes.append(len(found))
             for s in found:
                 self._holding[s].append(i)
-        self._known = _Known([*self._texts, *others])
+        self._others = others
 
     def hits(self, training: Iterable[tuple[str, str]]) -> list[Hit]:
         """For every prompt with a copy among `training` (where, text): the nearest one; most similar first."""
@@ -112,16 +113,21 @@ class Index:
         given: dict[str, str] = {}
         for where, text in training:
             given.setdefault(text, where)
-        known = self._known.with_more(given)
+        known: _Known | None = None
         for text, where in given.items():
-            found = known.shingles_of(text)
+            found = shingles(text)
             common = Counter(i for s in found for i in self._holding.get(s, ()))
             for i, n in common.items():
                 near = n / (self._sizes[i] + len(found) - n)
                 if near < self._threshold:
                     continue
-                if near == 1 or not self._templates or not known.one_template(self._texts[i], text, self._threshold):
-                    yield i, Hit(self._ids[i], self._texts[i], text, near, where)
+                if near < 1 and self._templates:
+                    if known is None:
+                        self._others = list(self._others)
+                        known = _Known([*self._texts, *self._others, *given])
+                    if known.one_template(self._texts[i], text, self._threshold):
+                        continue
+                yield i, Hit(self._ids[i], self._texts[i], text, near, where)
 
 
 class _Known:
@@ -136,15 +142,6 @@ class _Known:
             for s in found:
                 self._holding[s].append(i)
         self._template: dict[frozenset[Shingle], tuple[int, frozenset[str]]] = {}
-
-    def with_more(self, texts: Iterable[str]) -> _Known:
-        """The same with more prompts."""
-        more = [text for text in texts if text not in self._shingles]
-        return _Known([*self._texts, *more]) if more else self
-
-    def shingles_of(self, text: str) -> frozenset[Shingle]:
-        """The shingles of one of these prompts."""
-        return self._shingles[text]
 
     def one_template(self, a: str, b: str, threshold: float) -> bool:
         """Whether two similar prompts have in common what many others have, and differ in the rest.
@@ -186,17 +183,19 @@ def refuse_contaminated(
     allowed: bool = False,
     fix: str = "go on anyway with --allow-contaminated",
     threshold: float = THRESHOLD,
+    others: Iterable[str] = (),
 ) -> list[str]:
     """Look for `prompts` (id -> text) in what models were trained on; returns what a table should say of it.
 
     `models` maps names to content hashes. The training runs that made them are looked for below `roots` and around the
     models' directories `paths`; `more` has further training prompts by where they come from. Raises UsageError when any
     is found, unless that is `allowed`; `fix` says what to do beside training or evaluating on other prompts. From the
-    similarity `threshold` on a prompt counts as a copy, from 1 on only the same words do.
+    similarity `threshold` on a prompt counts as a copy, from 1 on only the same words do. `others` are further prompts
+    by which templates are known: those that the sets were split from.
     """
     texts, unknown = _training_texts(models, training_runs(roots, sorted(map(str, paths))))
     texts.update({where: list(found) for where, found in (more or {}).items()})
-    hits = Index(prompts, threshold).hits((where, text) for where, found in texts.items() for text in found)
+    hits = Index(prompts, threshold, others).hits((where, text) for where, found in texts.items() for text in found)
     if hits and not allowed:
         raise UsageError(
             _told(hits, len(prompts)), f"take them out and train again, evaluate on other prompts, or {fix}"

@@ -6,8 +6,9 @@ workspace's test prompts, with which whatever was evaluated there counts. So not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hafs import registry
 from hafs.backends import is_local
@@ -19,7 +20,7 @@ from hafs.store import Workspace
 from hafs.tasks import benchmark, benchmark_names, task_file
 from hafs.types import Prompt
 
-__all__ = ["HeldOut", "held_out", "refuse_leaks", "refuse_trained_on"]
+__all__ = ["HeldOut", "WorkspaceTexts", "held_out", "refuse_leaks", "refuse_trained_on"]
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,45 @@ def held_out(workspace: Workspace | None) -> list[HeldOut]:
     return [*found, HeldOut("the workspace's test prompts", tests)] if tests else found
 
 
+@dataclass(frozen=True)
+class WorkspaceTexts:
+    """Every prompt that a workspace knows, and those of its loop's task file, read when they are gone through.
+
+    By these a template is known as one when few of its prompts are compared, as it was when they were split.
+    """
+
+    workspace: Workspace | None
+
+    def __iter__(self) -> Iterator[str]:
+        if self.workspace is None:
+            return
+        with self.workspace.open_store() as store:
+            yield from (p.text for p in store.prompts())
+        path = Path(self.workspace.config.loop.prompts).expanduser()
+        if path.is_file():
+            yield from (p.text for p in read_prompts(path).rows)
+
+
 def refuse_leaks(
-    training: Mapping[str, Iterable[str]], held: Iterable[HeldOut], near_copy: float, *, allowed: bool = False
+    training: Mapping[str, Iterable[str]],
+    held: Iterable[HeldOut],
+    near_copy: float,
+    *,
+    allowed: bool = False,
+    others: Iterable[str] = (),
 ) -> list[str]:
     """Look for held-out prompts among those of the `training` data (texts by where they are from).
 
     From the similarity `near_copy` on a prompt is a copy, prompts of one template aside; of validation prompts that a
     task pack made only the same words count, since a pack keeps its splits apart by itself. Raises UsageError with
     the nearest two side by side, unless copies are `allowed`, which a prompt that picks the checkpoint and is in the
-    training data word by word never is. Returns what was allowed, in words.
+    training data word by word never is. `others` are further prompts by which templates are known. Returns what was
+    allowed, in words.
     """
     texts = [(where, text) for where, found in training.items() for text in found]
     notes = []
     for part in held:
-        hits = _hits(part.prompts, texts, near_copy)
+        hits = _hits(part.prompts, texts, near_copy, others)
         same = [h for h in hits if h.similarity == 1]
         if not hits:
             continue
@@ -100,16 +126,19 @@ def refuse_trained_on(
         local.values(),
         allowed=allowed,
         threshold=near_copy,
+        others=WorkspaceTexts(workspace),
     )
     return [line for line in found if line.startswith("Contaminated")]
 
 
-def _hits(prompts: Sequence[Prompt], training: Sequence[tuple[str, str]], near_copy: float) -> list[Hit]:
+def _hits(
+    prompts: Sequence[Prompt], training: Sequence[tuple[str, str]], near_copy: float, others: Iterable[str]
+) -> list[Hit]:
     packs = set(registry.names("tasks"))
     made = {p.id: p.text for p in prompts if p.source in packs and p.split == "validation"}
-    others = {p.id: p.text for p in prompts if p.id not in made}
-    parts = ((made, 1.0), (others, near_copy))
-    found = [hit for texts, limit in parts if texts for hit in Index(texts, limit).hits(training)]
+    rest = {p.id: p.text for p in prompts if p.id not in made}
+    parts = ((made, 1.0), (rest, near_copy))
+    found = [hit for texts, limit in parts if texts for hit in Index(texts, limit, others).hits(training)]
     return sorted(found, key=lambda h: -h.similarity)
 
 

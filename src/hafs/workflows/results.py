@@ -15,6 +15,7 @@ from hafs.evals.compare import same_models
 from hafs.evals.contamination import THRESHOLD, refuse_contaminated
 from hafs.evals.human import human_preference
 from hafs.evals.kept import newest_results
+from hafs.evals.leaks import WorkspaceTexts
 from hafs.evals.sealed import sealed_notes
 from hafs.evals.tables import Table
 from hafs.judge.winrate import judge_preference
@@ -131,6 +132,7 @@ def check_contamination(
         more={str(file): _prompts_of(file, columns) for file in files},
         allowed=allowed,
         threshold=space.config.eval.near_copy if space else THRESHOLD,
+        others=WorkspaceTexts(space),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hafs.config import Config
 from hafs.errors import HafsError, UsageError
 from hafs.evals.evaluate import PassRate
-from hafs.evals.leaks import HeldOut, held_out, refuse_leaks
+from hafs.evals.leaks import HeldOut, WorkspaceTexts, held_out, refuse_leaks
 from hafs.evals.sealed import refuse_sealed
 from hafs.models.loading import load_tokenizer
 from hafs.models.naming import resolve
@@ -93,7 +93,8 @@ def refuse_held_out(
         with workspace.open_store() as store:
             refuse_sealed(store, asked)
     held = [HeldOut(name, found, picks=True) for name, found in picks.items()] + held_out(workspace)
-    for line in refuse_leaks(texts, held, config.eval.near_copy, allowed=allowed):
+    near = config.eval.near_copy
+    for line in refuse_leaks(texts, held, near, allowed=allowed, others=WorkspaceTexts(workspace)):
         say(f"warning: {line}")
 
 

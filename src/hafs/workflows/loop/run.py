@@ -24,6 +24,7 @@ from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
 from hafs.evals.attribution import cheaper
 from hafs.evals.contamination import refuse_contaminated, side_by_side
+from hafs.evals.leaks import WorkspaceTexts
 from hafs.evals.sealed import refuse_sealed
 from hafs.evals.words import model_title
 from hafs.files.fetch import file_sha256
@@ -169,10 +170,9 @@ def run(
     if loop.config.loop.budget and not loop.config.loop.price_per_hour:
         raise UsageError("a budget needs to know what an hour costs", "set price_per_hour under [loop]")
     with workspace.open_store() as store:
-        known = store.get_run(store.start_run("loop", loop.to_dict()))
-        assert known is not None
-        if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
-            return LoopOutcome.of_record(known.outputs, workspace.root)
+        known = store.once("loop", loop.to_dict())
+        if known.done is not None and (workspace.root / known.done.outputs["report"]).is_file():
+            return LoopOutcome.of_record(known.done.outputs, workspace.root)
         source, reported = prompts_of(loop.config)
         benchmarks = [p for found in reported.values() for p in found]
         held = [*source.decision, *source.checkpoint]
@@ -191,7 +191,7 @@ def run(
             stages = Stages({}, workspace.root, store, scorer, say, progress, crew)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
-        store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
+        known.finish({"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
 
 
@@ -584,7 +584,8 @@ def _not_trained_on(
     where: Any = {"roots": [workspace.root], "paths": [path], "fix": "begin with a model that was not trained on them"}
     refuse_contaminated({p.id: p.text for p in held}, model, threshold=1.0, **where)
     near = loop.config.eval.near_copy
-    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, **where)
+    others = WorkspaceTexts(workspace)
+    return refuse_contaminated({p.id: p.text for p in benchmarks}, model, threshold=near, others=others, **where)
 
 
 def _with_attribution(ruling: Ruling, winners: Winners) -> Ruling:
