@@ -210,7 +210,7 @@ class GenerateConfig(_Section):
     max_new_tokens: int = Field(256, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
     cache: Literal["growing", "fixed"] = Field(
-        "growing", description="fixed: room for all tokens at once; on CUDA each token is one recorded graph"
+        default="growing", description="fixed: room for all tokens at once; on CUDA each token is one recorded graph"
     )
     seed: int = Field(default=0, description="of sampling")
     thinking: Thinking = Field(

@@ -29,16 +29,17 @@ class FixedLayer(DynamicLayer):
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, room: int, at: torch.Tensor) -> None:
         super().__init__()
         self.lazy_initialization(keys, values)
-        self.keys, self.values = (torch.nn.functional.pad(t, (0, 0, 0, room)) for t in (keys, values))  # NaN may not be
+        self._keys, self._values = (torch.nn.functional.pad(t, (0, 0, 0, room)) for t in (keys, values))
+        self.keys, self.values = self._keys, self._values  # zeros after what is there: a masked NaN would spoil a row
         self._at = at
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write one token for every row; returns all places, of which the mask says which are filled."""
-        self.keys.index_copy_(2, self._at, key_states)
-        self.values.index_copy_(2, self._at, value_states)
-        return self.keys, self.values
+        self._keys.index_copy_(2, self._at, key_states)
+        self._values.index_copy_(2, self._at, value_states)
+        return self._keys, self._values
 
 
 class FixedDecoder:
@@ -63,7 +64,8 @@ class FixedDecoder:
         device = seen.device
         self._at = torch.tensor([length - 1], device=device)
         self._step = torch.zeros(1, dtype=torch.long, device=device)
-        cache.layers = [FixedLayer(layer.keys, layer.values, room, self._at) for layer in cache.layers]
+        layers: list[Any] = list(cache.layers)
+        cache.layers = [FixedLayer(layer.keys, layer.values, room, self._at) for layer in layers]
         self._cache = cache
         self._mask = torch.nn.functional.pad(seen.bool(), (0, room))[:, None, None]
         self._position = position.clone()[:, None]

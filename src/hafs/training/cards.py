@@ -91,13 +91,8 @@ def fits() -> tuple[Fit, ...]:
 
 
 def _fit(model: str, method: str, tokens: int) -> Fit:
-    config = DPOConfig(  # type: ignore[call-arg]
-        precision="bf16",
-        quantize=METHODS[method],
-        two_pass=True,
-        row_tokens=tokens,
-        max_length=tokens,  # type: ignore[arg-type]
-    )
+    settings = {"precision": "bf16", "quantize": METHODS[method], "two_pass": True}
+    config = DPOConfig.model_validate({**settings, "row_tokens": tokens, "max_length": tokens})
     prompt = tokens // 4
     row = [TokenGroup((0,) * prompt, ((1,) * (tokens - prompt),))]
     peaks = [
