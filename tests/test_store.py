@@ -405,6 +405,23 @@ def test_a_run_is_found_again_and_a_finished_one_stays_finished(store: Store) ->
         store.finish_run(id, "great")
 
 
+def test_work_is_done_once_and_the_newest_of_its_kind_is_found(store: Store) -> None:
+    one, two = store.once("eval", {"name": "a"}), store.once("eval", {"name": "b"})
+    assert one.done is two.done is None and store.newest("eval") is None
+    one.finish({"passed": 1}, {"text": "x"}, model="m", whole=False)
+    assert store.once("eval", {"name": "a"}).done is None, "what is not whole is tried again"
+    one.finish({"passed": 2}, {"text": "y"}, model="m")
+    two.finish({"passed": 3})
+    found = store.newest("eval")
+    assert found is not None and found.config == {"name": "b"}
+    again = store.once("eval", {"name": "a"})
+    assert again.done is not None and again.renew().outputs == {"text": "y"}
+    assert [r.config["name"] for r in store.ended("eval")] == ["b", "a"]
+    renewed = store.newest("eval", name="a")
+    assert renewed is not None and (renewed.metrics, renewed.model) == ({"passed": 2}, "m")
+    assert store.newest("eval", name="c") is store.newest("sft") is None
+
+
 def test_groups_are_found_by_the_run_that_made_them(store: Store) -> None:
     def group(n: int) -> PreferenceGroup:
         return PreferenceGroup(f"p{n}", (GroupCandidate("a"), GroupCandidate("b")), (Edge(0, 1),), family=f"f{n}")

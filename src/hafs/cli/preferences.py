@@ -186,7 +186,7 @@ def _generate_judged(
 ) -> None:
     """Candidates of a model, a judge's verdicts on them, and groups of these."""
     from hafs.backends import open_backend
-    from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.cli.judge.run import ask, name_problems, open_clients, results_text
     from hafs.generation.candidates import generate_candidates
     from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
@@ -201,7 +201,7 @@ def _generate_judged(
         ids = [p.id for p in chosen]
         which = Selection(ids, backend.model, space.config.preferences.max_candidates)
         results = ask(space, store, clients, Judging(the_protocol(), which, budget=budget), quiet=as_json)
-        note(said(results))
+        note(results_text(results))
         short = name_problems(results)
         if not results[0].reliability.verdicts:
             note(
@@ -225,7 +225,7 @@ def _judged_groups(
     as_json: bool,
 ) -> None:
     """`hafs judge build` of some prompts."""
-    from hafs.cli.judge_calibrate import finish
+    from hafs.cli.judge.calibrate import finish
     from hafs.judge.clients import judge_name
     from hafs.workflows.hybrid import judged_groups
 

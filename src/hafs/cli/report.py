@@ -61,8 +61,8 @@ def show(page: Path) -> None:
 def _newest(space: Workspace) -> tuple[Path, Path]:
     """The page of the loop or demo that ended last (or of a loop before its end), and its Markdown twin."""
     with space.open_store() as store:
-        ended = [r for r in store.runs(kind=["loop", "recipe"]) if r.status == "finished" and r.outputs.get("report")]
-    pages = [space.root / r.outputs["report"] for r in sorted(ended, key=lambda r: r.finished or 0.0, reverse=True)]
+        ended = [r for r in store.ended(["loop", "recipe"]) if r.outputs.get("report")]
+    pages = [space.root / r.outputs["report"] for r in reversed(ended)]
     page = next((p for p in [*pages, space.root / "loop.html"] if p.is_file()), None)
     if page is None:
         raise UsageError(

@@ -96,7 +96,7 @@ def _have_judged(
     as_json: bool,
 ) -> None:
     """`hafs judge run` about the workspace's candidates."""
-    from hafs.cli.judge import ask, name_problems, open_clients, said
+    from hafs.cli.judge.run import ask, name_problems, open_clients, results_text
     from hafs.judge.run.elsewhere import CrewOfJudges
     from hafs.judge.run.runner import Judging
     from hafs.judge.work import Selection
@@ -108,7 +108,7 @@ def _have_judged(
             results = ask(space, store, clients, judging, as_json, CrewOfJudges(crew, [named]) if crew else None)
         if output is not None:
             store.export_jsonl("verdicts", output, judge=clients[0].model, protocol=judging.protocol.id)
-    emit({"judges": [r.to_dict() for r in results]}, said(results), as_json)
+    emit({"judges": [r.to_dict() for r in results]}, results_text(results), as_json)
     if name_problems(results):
         raise typer.Exit(1)
 

@@ -107,7 +107,7 @@ def split(
     json: Json = False,
 ) -> None:
     """Split a task file into train, validation and test that share no family, or no near copies."""
-    from hafs.cli.train import workspace_settings
+    from hafs.cli.train.common import workspace_settings
     from hafs.data import read_prompts
     from hafs.data.remarks import of_prompts
     from hafs.errors import UsageError

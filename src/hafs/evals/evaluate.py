@@ -67,11 +67,9 @@ def evaluate(
     }
     backend = None if is_local(model) else open_backend(model)
     where = backend.name if backend else str(resolve(model))
-    run = store.start_run("eval", settings, {"model": backend.model if backend else model_hash(where)})
-    known = store.get_run(run)
-    if known is not None and known.status == "finished":
-        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)  # now the newest of its name
-        return EvalResult.from_dict(known.outputs)
+    known = store.once("eval", settings, {"model": backend.model if backend else model_hash(where)})
+    if known.done is not None:
+        return EvalResult.from_dict(known.renew().outputs)
     started = time.monotonic()
     backend = backend or (open_backend(model) if crew is None else open_planner(model))
     made = generate_candidates(store, backend, _held_out(prompts), decoding, progress, crew).candidates
@@ -87,13 +85,8 @@ def evaluate(
         {s.candidate_id: s for s in scores},
         seconds=time.monotonic() - started,
     )
-    store.finish_run(
-        run,
-        "failed" if result.unscored() else "finished",
-        {"passed": result.passed, "scored": result.scored},
-        result.to_dict(),
-        model=backend.model,
-    )
+    figures = {"passed": result.passed, "scored": result.scored}
+    known.finish(figures, result.to_dict(), model=backend.model, whole=not result.unscored())
     return result
 
 
@@ -121,11 +114,9 @@ def evaluate_sampled(
         "scorer": identity(scorer, prompts),
         "prompts": content_id([p.id for p in prompts]),
     }
-    run = store.start_run("eval-sampled", settings, {"model": model_hash(path)})
-    known = store.get_run(run)
-    if known is not None and known.status == "finished":
-        store.finish_run(run, "finished", known.metrics, known.outputs, known.model)
-        return SampledResult.from_dict(known.outputs)
+    known = store.once("eval-sampled", settings, {"model": model_hash(path)})
+    if known.done is not None:
+        return SampledResult.from_dict(known.renew().outputs)
     started = time.monotonic()
     backend = open_backend(model) if crew is None else open_planner(model)
     made = generate_candidates(store, backend, _held_out(prompts), sampling, progress, crew).candidates
@@ -141,8 +132,7 @@ def evaluate_sampled(
         {s.candidate_id: s for s in scores},
         seconds=time.monotonic() - started,
     )
-    status = "failed" if result.unscored() else "finished"
-    store.finish_run(run, status, {"answers": len(made)}, result.to_dict(), model=backend.model)
+    known.finish({"answers": len(made)}, result.to_dict(), model=backend.model, whole=not result.unscored())
     return result
 
 

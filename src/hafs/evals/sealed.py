@@ -54,10 +54,8 @@ def seal(workspace: Workspace, store: Store, name: str, prompts: Sequence[Prompt
         )
     write_jsonl(path, prompts)
     path.chmod(0o400)
-    run = store.start_run("seal", {"name": name}, {"prompts": digest})
-    store.finish_run(
-        run, "finished", {"prompts": len(prompts)}, {"file": f"{FOLDER}/{name}.jsonl", "ids": [p.id for p in prompts]}
-    )
+    kept = {"file": f"{FOLDER}/{name}.jsonl", "ids": [p.id for p in prompts]}
+    store.keep_run("seal", {"name": name}, {"prompts": digest}, metrics={"prompts": len(prompts)}, outputs=kept)
     return path
 
 
@@ -117,7 +115,7 @@ def open_sealed(
         fix="open it anyway with --allow-contaminated; it stays sealed now",
         threshold=workspace.config.eval.near_copy,
     )
-    run = store.start_run("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
+    opening = store.once("open-seal", {"name": name, "models": hashes}, {"prompts": known.inputs["prompts"]})
     config = workspace.config
     try_commands(config, prompts)
     with closing(scorer_for(config)) as scorer:
@@ -126,11 +124,8 @@ def open_sealed(
             for who, model in models.items()
         }
     if not same or same[0].status != "finished":
-        store.finish_run(
-            run,
-            "finished",
-            {"passed": {who: r[0].passed for who, r in results.items()}, "opened": _started(store, run)},
-        )
+        passed = {who: r[0].passed for who, r in results.items()}
+        opening.finish({"passed": passed, "opened": _started(store, opening.id)})
     return results, [*sealed_notes(store, [name]), *notes]
 
 
@@ -153,7 +148,7 @@ def sealed_notes(store: Store, benchmarks: Sequence[str]) -> list[str]:
 
 
 def _sealed(store: Store) -> dict[str, Run]:
-    return {str(r.config["name"]): r for r in store.runs(kind="seal") if r.status == "finished"}
+    return {str(r.config["name"]): r for r in store.ended("seal")}
 
 
 def _started(store: Store, run: str) -> float:

@@ -40,8 +40,7 @@ def origin(path: Path, root: Path | None = None, store: Store | None = None) -> 
     base = _base_name(start if start.is_dir() else path, hashes[-1])
     if store is None:
         return Origin(runs, base, model)
-    found = sorted((r for r in store.runs(kind="eval") if r.status == "finished"), key=lambda r: r.finished or 0.0)
-    rows = [EvalResult.from_dict(r.outputs) for r in found]
+    rows = [EvalResult.from_dict(r.outputs) for r in store.ended("eval")]
     return Origin(runs, base, model, [r for r in rows if r.model in hashes])
 
 

@@ -240,22 +240,19 @@ def calibrate(
         "labels": content_id(sorted(evidence.labels.annotations)),
         "weights": content_id(evidence.weights),
     }
-    run = store.start_run(KIND, config, inputs)
-    known = store.get_run(run)
-    if known is not None and known.status == "finished":
-        found = Calibration.from_dict(known.outputs)
-    else:
-        found = measure(store, evidence, target=target, level=level, count_ties=count_ties)
+    known = store.once(KIND, config, inputs)
+    if known.done is not None:
+        return Calibration.from_dict(known.renew().outputs)
+    found = measure(store, evidence, target=target, level=level, count_ties=count_ties)
     figures = {"agreement": found.judge.decided.value, "coverage": found.coverage, "slope": found.slope}
-    store.finish_run(run, "finished", figures, found.to_dict())  # repeated, it is the newest again
+    known.finish(figures, found.to_dict())
     return found
 
 
 def newest_calibration(store: Store, source: str, protocol: str) -> Calibration | None:
     """The calibration of a judge (as edges name it) in a protocol that was made last; None without one."""
-    wanted = {"judge": source, "protocol": protocol, "version": VERSION}.items()
-    made = [r for r in store.runs(kind=KIND) if r.status == "finished" and wanted <= dict(r.config).items()]
-    return Calibration.from_dict(max(made, key=lambda r: r.finished or 0.0).outputs) if made else None
+    made = store.newest(KIND, judge=source, protocol=protocol, version=VERSION)
+    return Calibration.from_dict(made.outputs) if made else None
 
 
 def measure(store: Store, evidence: Evidence, *, target: float, level: float, count_ties: bool) -> Calibration:

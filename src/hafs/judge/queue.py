@@ -90,17 +90,14 @@ def save_queue(
     `source` is the judge as edges name it, `protocol` that of its verdicts.
     """
     rows = [asdict(q) for q in queued]
-    run = store.start_run(KIND, {"judge": source, "protocol": protocol, **settings}, {"prompts": content_id(rows)})
     kept = {"prompts": rows, "probabilities": dict(probabilities), "labelled": sorted(probabilities.keys() & labelled)}
-    store.finish_run(run, "finished", {"prompts": len(rows)}, kept)
-    return run
+    config = {"judge": source, "protocol": protocol, **settings}
+    return store.keep_run(KIND, config, {"prompts": content_id(rows)}, metrics={"prompts": len(rows)}, outputs=kept)
 
 
 def newest_queue(store: Store, source: str, protocol: str, settings: Mapping[str, Any] | None = None) -> Run | None:
     """The queue made last for a judge's verdicts by a protocol; `settings` keeps those that were made with them."""
-    wanted = {"judge": source, "protocol": protocol, **(settings or {})}
-    made = [r for r in store.runs(kind=KIND) if r.status == "finished" and wanted.items() <= dict(r.config).items()]
-    return max(made, key=lambda r: r.finished or 0.0) if made else None
+    return store.newest(KIND, judge=source, protocol=protocol, **(settings or {}))
 
 
 def queued(run: Run) -> list[Queued]:

@@ -14,7 +14,7 @@ from hafs.preferences import BuildReport, Stats, group_from_labels
 from hafs.preferences.parallel import Build, Built, build, few_cycles
 from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
-from hafs.store import Run, Store
+from hafs.store import Store
 from hafs.store.marks import Exclusions
 from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
 
@@ -83,26 +83,21 @@ def _noted(
     store: Store, ids: Sequence[str], about: Mapping[str, Any], metrics: Mapping[str, Any], stats: Stats
 ) -> BuiltGroups:
     """Groups that are in the store as those of a run of kind "preferences"."""
-    run = store.start_run("preferences", about, {"groups": content_id(ids)})
-    store.link_groups(run, ids)
-    store.finish_run(run, "finished", metrics, {"stats": stats.to_dict()})
-    return BuiltGroups(store, run, len(ids))
+    made = store.once("preferences", about, {"groups": content_id(ids)})
+    store.link_groups(made.id, ids)
+    made.finish(metrics, {"stats": stats.to_dict()})
+    return BuiltGroups(store, made.id, len(ids))
 
 
 def newest_stats(store: Store) -> Stats:
     """What is in the groups that `newest_groups` gives; counted when they were built where that is known."""
-    run = _newest_build(store)
+    run = store.newest("preferences")
     if run is not None and "stats" in run.outputs:
         return Stats.from_dict(dict(run.outputs["stats"]))
     stats = Stats()
     for group in store.groups(run=run.id if run else None):
         stats.add(group)
     return stats
-
-
-def _newest_build(store: Store) -> Run | None:
-    built = [r for r in store.runs(kind="preferences") if r.status == "finished"]
-    return max(built, key=lambda r: r.finished or 0.0, default=None)
 
 
 def groups_from_people(
@@ -143,5 +138,5 @@ def groups_from_people(
 
 def newest_groups(store: Store) -> list[PreferenceGroup]:
     """The groups of the newest build (of everything imported when nothing was built)."""
-    run = _newest_build(store)
+    run = store.newest("preferences")
     return list(store.groups(run=run.id if run else None))

@@ -21,7 +21,8 @@ from typing import Any
 from hafs import tasks
 from hafs.config import parse_config
 from hafs.errors import DataError, UsageError
-from hafs.evals import Comparison, EvalResult
+from hafs.evals import Comparison
+from hafs.evals.kept import newest_results
 from hafs.files.jsonl import atomic_write
 from hafs.models.naming import model_hash, resolve
 from hafs.store import Run, Store, Workspace
@@ -67,21 +68,14 @@ def lock(workspace: Workspace, store: Store, name: str = "") -> dict[str, Any]:
 
     Raises UsageError when nothing has.
     """
-    kinds = ["recipe"] if name else list(_KINDS)
-    ended = [
-        r
-        for kind in kinds
-        for r in store.runs(kind=kind)
-        if r.status == "finished" and (not name or r.config["name"] == name)
-    ]
-    if not ended:
+    done = store.newest("recipe", name=name) if name else store.newest(list(_KINDS))
+    if done is None:
         raise UsageError(
             f"no recipe {name} has ended in {workspace.root}"
             if name
             else f"no recipe and no loop has ended in {workspace.root}",
             "`hafs demo DIR` and `hafs loop run` run one",
         )
-    done = max(ended, key=lambda r: r.finished or 0.0)
     kind = _KINDS[done.kind]
     row = kind.row(done)
     work = kind.read(row)
@@ -359,10 +353,7 @@ def _models(workspace: Workspace) -> dict[str, str]:
 
 def _answers(store: Store, wanted: set[tuple[str, str]]) -> dict[str, str]:
     """The hash of every answer with what its checker said, by the (model, benchmark) pairs behind a table."""
-    newest: dict[tuple[str, str], EvalResult] = {}
-    for r in sorted(store.runs(kind="eval"), key=lambda r: r.finished or r.started):
-        if r.outputs and (key := (r.config["name"], r.config["benchmark"])) in wanted:
-            newest[key] = EvalResult.from_dict(r.outputs)
+    newest = {(r.name, r.benchmark): r for r in newest_results(store) if (r.name, r.benchmark) in wanted}
     return {
         f"{name} on {benchmark}": content_id(
             "answers", [[r.prompt_id, r.text, r.passed, r.cause] for r in found.results]

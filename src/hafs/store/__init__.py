@@ -7,7 +7,7 @@ from hafs.store.desk import Desk, Lease
 from hafs.store.files import Imported
 from hafs.store.reading import Answers
 from hafs.store.rows import Run
-from hafs.store.store import Store, open_store
+from hafs.store.store import Once, Store, open_store
 from hafs.store.workspace import Workspace, find_workspace, init_workspace, open_workspace, workspace_or_none
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Desk",
     "Imported",
     "Lease",
+    "Once",
     "Run",
     "Store",
     "Workspace",

@@ -164,6 +164,5 @@ def marked_queue(store: Store, who: str) -> str:
     if not wanted:
         raise UsageError("no prompt was sent to people", "mark one first")
     rows = [{"id": id, "probability": None, "reason": "sent"} for id in wanted]
-    run = store.start_run("annotation-queue", {"sent": "by hand"})
-    store.finish_run(run, "finished", {"prompts": len(rows), "who": who}, {"prompts": rows})
-    return run
+    about = {"prompts": len(rows), "who": who}
+    return store.keep_run("annotation-queue", {"sent": "by hand"}, metrics=about, outputs={"prompts": rows})

@@ -163,6 +163,15 @@ class Reader:
         query = self._select("runs", ((t.id, ids), (t.kind, kind)))
         return self._stream("runs", query.order_by(t.started.desc(), t.id))
 
+    def ended(self, kind: Matching, **config: Any) -> list[Run]:
+        """The finished runs of a kind with these settings, in the order of their ends."""
+        found = [r for r in self.runs(kind=kind) if r.status == "finished" and config.items() <= dict(r.config).items()]
+        return sorted(found, key=lambda r: r.finished or 0.0)
+
+    def newest(self, kind: Matching, **config: Any) -> Run | None:
+        """The run of a kind with these settings that ended last and well, or None."""
+        return next(reversed(self.ended(kind, **config)), None)
+
     def answers(
         self,
         scorer: str,

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -37,6 +37,32 @@ BATCH = 2000
 """Rows in one write transaction."""
 
 STATUSES = ("running", "finished", "failed")
+
+
+@dataclass(frozen=True)
+class Once:
+    """A piece of work in a store (`Store.once`). `done` is its record where it was finished before."""
+
+    store: Store
+    id: str
+    done: Run | None
+
+    def finish(
+        self,
+        metrics: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+        *,
+        model: str = "",
+        whole: bool = True,
+    ) -> None:
+        """Keep what came of it; what is not `whole` is tried again next time."""
+        self.store.finish_run(self.id, "finished" if whole else "failed", metrics, outputs, model)
+
+    def renew(self) -> Run:
+        """The record of finished work, which is from now on the newest of its kind."""
+        assert self.done is not None
+        self.store.finish_run(self.id, "finished", self.done.metrics, self.done.outputs, self.done.model)
+        return self.done
 
 
 def open_store(url_or_path: str | Path) -> Store:
@@ -235,6 +261,26 @@ class Store(Reader):
             found = conn.execute(statement).rowcount
         if not found:
             raise UsageError(f"there is no run {id} in {self.where}", "start it first")
+
+    def once(self, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Once:
+        """A piece of work, named by all that it depends on: begun, or found finished (then `done` is its record)."""
+        id = self.start_run(kind, config, inputs)
+        known = self.get_run(id)
+        return Once(self, id, known if known is not None and known.status == "finished" else None)
+
+    def keep_run(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        outputs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Keep what was done in one go as a finished run, from now on the newest of its kind; returns its id."""
+        id = self.start_run(kind, config, inputs)
+        self.finish_run(id, "finished", metrics, outputs)
+        return id
 
     # ---- the whole
 

@@ -42,10 +42,10 @@ def health(bench: OpenWorkspace, query: Query) -> View:
 
 
 def _dropped(bench: OpenWorkspace, marked: int) -> tuple[Any, ...]:
-    built = [r for r in bench.store.runs(kind="preferences") if r.status == "finished"]
-    if not built:
+    built = bench.store.newest("preferences")
+    if built is None:
         return ()
-    m = max(built, key=lambda r: r.finished or 0.0).metrics
+    m = built.metrics
     rows = [(f"prompts: {why}", float(n), f"{n:,}") for why, n in dict(m.get("skipped", {})).items()]
     words = {
         "equal": "answers of a text that was there already",

@@ -117,9 +117,9 @@ def judged_groups(
         "claim": report.claim,
         "model": model,
     }
-    run = store.start_run("preferences", about, {"groups": content_id([g.id for g in groups])})
-    store.add_groups(groups, run=run)
-    store.finish_run(run, "finished", report.to_dict())
+    made = store.once("preferences", about, {"groups": content_id([g.id for g in groups])})
+    store.add_groups(groups, run=made.id)
+    made.finish(report.to_dict())
     return groups, report
 
 

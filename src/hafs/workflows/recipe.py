@@ -112,17 +112,16 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
     Raises HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
     """
     with workspace.open_store() as store:
-        known = store.get_run(store.start_run("recipe", recipe.to_dict()))
-        assert known is not None
-        if known.status == "finished":
-            outcome = RecipeOutcome.of_record(known.outputs, workspace.root)
+        known = store.once("recipe", recipe.to_dict())
+        if known.done is not None:
+            outcome = RecipeOutcome.of_record(known.done.outputs, workspace.root)
             if outcome.report.is_file():
                 return outcome
         with closing(scorer_for(recipe.config)) as scorer:
             stages = Stages({"recipe": recipe.to_dict()}, workspace.root, store, scorer, say, progress)
             outcome = _run(stages, recipe)
         made = outcome.record(workspace.root)
-        store.finish_run(known.id, "finished", {"promoted": outcome.promoted}, made)
+        known.finish({"promoted": outcome.promoted}, made)
         return outcome
 
 

@@ -53,15 +53,13 @@ class Stages:
         One that leaves everything in the store and gives nothing back is done `once`.
         """
         self.say(label or name)
-        run = self.store.start_run("stage", {**self.about, "stage": name})
-        known = self.store.get_run(run)
-        done = known is not None and known.status == "finished"
+        known = self.store.once("stage", {**self.about, "stage": name})
         started = time.monotonic()
-        result = None if once and done else work()
+        result = None if once and known.done else work()
         seconds = time.monotonic() - started
-        if not done:
-            self.store.finish_run(run, "finished", {"seconds": seconds})
-        self.seconds[name] = float(known.metrics["seconds"]) if known is not None and done else seconds
+        if known.done is None:
+            known.finish({"seconds": seconds})
+        self.seconds[name] = float(known.done.metrics["seconds"]) if known.done else seconds
         return result
 
     def times(self) -> tuple[Stage, ...]:

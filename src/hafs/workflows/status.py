@@ -92,8 +92,8 @@ def _models(root: Path) -> dict[str, str]:
 
 def _results(store: Store) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {}
-    for run in sorted(store.runs(kind="eval"), key=lambda r: r.finished or 0):
-        if run.status == "finished" and (name := run.config.get("name")):
+    for run in store.ended("eval"):
+        if name := run.config.get("name"):
             n, passed = run.metrics.get("scored", 0), run.metrics.get("passed", 0)
             found.setdefault(str(name), {})[str(run.config.get("benchmark", ""))] = passed / n if n else None
     return found

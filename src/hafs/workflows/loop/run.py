@@ -170,10 +170,9 @@ def run(
     if loop.config.loop.budget and not loop.config.loop.price_per_hour:
         raise UsageError("a budget needs to know what an hour costs", "set price_per_hour under [loop]")
     with workspace.open_store() as store:
-        known = store.get_run(store.start_run("loop", loop.to_dict()))
-        assert known is not None
-        if known.status == "finished" and (workspace.root / known.outputs["report"]).is_file():
-            return LoopOutcome.of_record(known.outputs, workspace.root)
+        known = store.once("loop", loop.to_dict())
+        if known.done is not None and (workspace.root / known.done.outputs["report"]).is_file():
+            return LoopOutcome.of_record(known.done.outputs, workspace.root)
         source, reported = prompts_of(loop.config)
         benchmarks = [p for found in reported.values() for p in found]
         held = [*source.decision, *source.checkpoint]
@@ -192,7 +191,7 @@ def run(
             stages = Stages({}, workspace.root, store, scorer, say, progress, crew)
             outcome = _Loop(loop, stages, source, reported, notes).run()
         made = outcome.record(workspace.root)
-        store.finish_run(known.id, "finished", {"kept": outcome.kept}, made, model=outcome.kept_hash)
+        known.finish({"kept": outcome.kept}, made, model=outcome.kept_hash)
         return outcome
 
 

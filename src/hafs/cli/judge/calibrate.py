@@ -44,12 +44,6 @@ Output = Annotated[
 Pairs = Annotated[bool, typer.Option("--pairs", help="Write prompt / chosen / rejected rows instead of groups.")]
 
 
-def register_into(group: typer.Typer) -> None:
-    """Add the verbs to the group `hafs judge`."""
-    for verb in (calibrate, plan, build, hybrid, winrate):
-        group.command(verb.__name__)(verb)
-
-
 def calibrate(
     judge: Judges = None,
     protocol: ProtocolName = "",
@@ -217,8 +211,8 @@ def _asking(
 
     All of it is one run, so the budget is of all of it, repeats included.
     """
-    from hafs.cli.judge import ask as ask_all
-    from hafs.cli.judge import name_problems, open_clients, said
+    from hafs.cli.judge.run import ask as ask_all
+    from hafs.cli.judge.run import name_problems, open_clients, results_text
     from hafs.judge.injection import probes_of
     from hafs.judge.run.calling import Manner
     from hafs.judge.run.runner import Judging
@@ -234,7 +228,7 @@ def _asking(
 
         judging = Judging(protocol, Selection(sorted(kept), choose=sets), Manner(max_tokens=max_tokens), budget)
         results = ask_all(space, store, open_clients(judges, base_url, False), judging, quiet)
-        note(said(results))
+        note(results_text(results))
         name_problems(results)
         if any(r.tally.stopped for r in results):
             raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`hafs judge`: a language model says which answers are better; what that costs, how far it contradicts itself."""
+"""`hafs judge run`, `probe` and `ledger`: judges are asked; what that costs, how far they contradict themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli import judge_calibrate
 from hafs.cli.common import Cluster, Json, WorkspaceDir, crew_at, emit, note, progress_bars, workspace_at
 from hafs.cli.generate import NumSamples, Prompts, Split, choose_prompts
 from hafs.cli.reading import ColumnsOption
@@ -30,15 +29,6 @@ BaseUrl = Annotated[
     typer.Option("--base-url", help="Where Ollama, vLLM, llama.cpp or LM Studio serves it (…/v1).", show_default=False),
 ]
 Replay = Annotated[bool, typer.Option("--replay", help="Send nothing: verdicts from the ledger's answers alone.")]
-
-
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="A language model as judge: verdicts, costs, reliability.", no_args_is_help=True)
-    group.command("run")(run)
-    group.command("probe")(probe)
-    group.command("ledger")(ledger)
-    judge_calibrate.register_into(group)
-    app.add_typer(group, name="judge")
 
 
 def run(
@@ -97,7 +87,7 @@ def run(
         with crew_at(space, store, "" if replay or batch else cluster) as crew:
             clients = open_clients(judge, base_url, replay)
             results = ask(space, store, clients, judging, json, CrewOfJudges(crew, judge, base_url) if crew else None)
-    emit({"judges": [r.to_dict() for r in results]}, said(results), json)
+    emit({"judges": [r.to_dict() for r in results]}, results_text(results), json)
     if name_problems(results):
         raise typer.Exit(1)
 
@@ -235,12 +225,12 @@ def _expects(e: CostEstimate) -> str:
     return line + (f"\n  {e.skipped:,} prompts have nothing to judge" if e.skipped else "")
 
 
-def said(results: Sequence[JudgeResult]) -> str:
+def results_text(results: Sequence[JudgeResult]) -> str:
     """What each judge did and how far it contradicts itself, for people."""
-    return "\n\n".join(map(_said, results))
+    return "\n\n".join(map(_result_text, results))
 
 
-def _said(r: JudgeResult) -> str:
+def _result_text(r: JudgeResult) -> str:
     t, rel = r.tally, r.reliability
     outcomes = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.verdicts.items(), key=lambda x: -x[1])) or "none"
     pairs = ", ".join(f"{n:,} {o}" for o, n in sorted(rel.pairs.items(), key=lambda x: -x[1])) or "none"

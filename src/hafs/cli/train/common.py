@@ -1,20 +1,19 @@
-"""`hafs train dpo`: preference training; and what it shares with `hafs sft`."""
+"""What the verbs that train share: how they are asked, where their data come from, how they ended."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hafs.cli.common import AllowContaminated, Json, WorkspaceDir, emit, note, noted_at, progress_bars
-from hafs.cli.options import Given, with_settings
-from hafs.cli.reading import ColumnsOption, Show, ValidateColumns, examples_from, preferences_from, show_rows
+from hafs.cli.common import emit, note, noted_at, progress_bars
+from hafs.cli.reading import examples_from, preferences_from, show_rows
 from hafs.errors import UsageError
-from hafs.presets import PRESETS
 
 if TYPE_CHECKING:
     from hafs.config import Config, TrainConfig
@@ -38,112 +37,34 @@ AllowUncalibrated = Annotated[
     bool, typer.Option("--allow-uncalibrated", help="Train on edges of an uncalibrated judge too.")
 ]
 
-_PRESET_HELP = " ".join(f"{name}: {preset[1]}." for name, preset in PRESETS.items())
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """What a training was asked for: the kind, what it begins with and learns from, and how; `flags` are settings.
+
+    `data` is a file of what the kind learns from (else the workspace's), `winners_of` one of preferences whose right
+    winners SFT learns.
+    """
+
+    kind: str
+    model: str | None
+    data: Path | None
+    output: Path | None
+    workspace: Path | None
+    as_json: bool
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    winners_of: Path | None = None
+    validate: str | None = None
+    validate_columns: str | None = None
+    columns: str | None = None
+    show: int | None = None
+    dry_run: bool = False
+    memory_limit: str | None = None
+    allow_uncalibrated: bool = False
+    allow_contaminated: bool = False
 
 
-def register(app: typer.Typer) -> None:
-    from hafs.cli import rlhf  # which takes its options from here
-
-    group = typer.Typer(help="Training on preferences.", no_args_is_help=True)
-    group.callback()(lambda: None)
-    group.command("dpo")(dpo)
-    group.command("reward")(rlhf.reward)
-    group.command("ppo")(rlhf.ppo)
-    app.add_typer(group, name="train")
-
-
-@with_settings(
-    "dpo",
-    trackers="--tracker",
-    activation_checkpointing="--activation-checkpointing/--keep-activations",
-    reference_free="--reference-free/--with-reference",
-    two_pass="--two-pass/--one-pass",
-)
-def dpo(
-    *,
-    sft_model: str = typer.Option(None, help="The model to improve; frozen, it is also the reference. [required]"),
-    preference_data: Path = typer.Option(
-        None, help="Preferences, in a file of any kind. Without it: the groups that were built last."
-    ),
-    columns: ColumnsOption = None,
-    show: Show = None,
-    output_dir: Output = None,
-    preset: str = typer.Option(None, help=_PRESET_HELP),
-    validate: str = typer.Option(
-        None,
-        help="Pick the checkpoint by pass rate on these prompts: a task file, or PACK:N"
-        " for N prompts of a pack's validation split.",
-    ),
-    validate_columns: ValidateColumns = None,
-    allow_uncalibrated: AllowUncalibrated = False,
-    allow_contaminated: AllowContaminated = False,
-    online: bool = typer.Option(False, "--online", help="Sample and compare anew at every step; needs --scorer."),
-    prompts: Path = typer.Option(None, help="With --online: prompts to sample answers to; else the workspace's."),
-    scorer: str = typer.Option(None, help="With --online: what compares the answers: `asm`, `automatic`, reward:RUN."),
-    rollouts: int = typer.Option(None, help="With --online: answers sampled for each prompt of a step."),
-    reference_every: int = typer.Option(
-        None, help="With --online: steps after which the policy becomes its own reference; 0: never."
-    ),
-    max_minutes: float = typer.Option(None, help="With --online: stop after so many minutes of training."),
-    dry_run: DryRun = False,
-    memory_limit: MemoryLimit = None,
-    workspace: WorkspaceDir = None,
-    json: Json = False,
-    settings: Given,
-) -> None:
-    """Make a model prefer the better answers. Repeated, it goes on from the last checkpoint or says that it is done."""
-    if sft_model is None:
-        raise UsageError("`hafs train dpo` needs the model to improve", "--sft-model DIRECTORY")
-    flags: dict[str, Any] = {**_preset(preset), **settings}
-    if online:
-        from hafs.cli.online import run_online
-
-        _not_online(preference_data, dry_run, show)
-        more = given(rollouts=rollouts, reference_every=reference_every, max_minutes=max_minutes)
-        run_online(
-            model=sft_model,
-            prompts=prompts,
-            columns=columns,
-            scorer=scorer,
-            output=output_dir,
-            validate=validate,
-            validate_columns=validate_columns,
-            flags={**flags, **more},
-            allow_contaminated=allow_contaminated,
-            workspace=workspace,
-            as_json=json,
-        )
-        return
-    if alone := given(prompts=prompts, scorer=scorer, rollouts=rollouts, reference_every=reference_every):
-        name = next(iter(alone)).replace("_", "-")
-        raise UsageError(f"--{name} is of online DPO", "add --online, or leave it out")
-    run_training(
-        "dpo",
-        model=sft_model,
-        data=preference_data,
-        output=output_dir,
-        workspace=workspace,
-        as_json=json,
-        validate=validate,
-        validate_columns=validate_columns,
-        dry_run=dry_run,
-        columns=columns,
-        show=show,
-        memory_limit=memory_limit,
-        allow_uncalibrated=allow_uncalibrated,
-        allow_contaminated=allow_contaminated,
-        flags=flags,
-    )
-
-
-def _not_online(data: Path | None, dry_run: bool, show: int | None) -> None:
-    """Refuse what has no meaning where the data come in training."""
-    for flag, asked in (("--preference-data", data), ("--dry-run", dry_run), ("--show", show)):
-        if asked:
-            raise UsageError(f"{flag} does not go with --online: answers are sampled in training", f"leave {flag} out")
-
-
-def given(**flags: Any) -> dict[str, Any]:
+def given_flags(**flags: Any) -> dict[str, Any]:
     """The flags that were given."""
     return {name: value for name, value in flags.items() if value is not None}
 
@@ -154,70 +75,50 @@ def with_alpha(flags: Mapping[str, Any]) -> dict[str, Any]:
     return {**rank, **flags}
 
 
-def _preset(name: str | None) -> dict[str, float]:
-    if name is not None and name not in PRESETS:
-        raise UsageError(f"there is no preset {name!r}", f"use one of: {', '.join(PRESETS)}")
-    return PRESETS[name][0] if name else {}
-
-
-def run_training(
-    kind: str,
-    *,
-    model: str | None,
-    data: Path | None,
-    output: Path | None,
-    workspace: Path | None,
-    as_json: bool,
-    flags: dict[str, Any],
-    winners_of: Path | None = None,
-    validate: str | None = None,
-    validate_columns: str | None = None,
-    dry_run: bool = False,
-    memory_limit: str | None = None,
-    allow_uncalibrated: bool = False,
-    allow_contaminated: bool = False,
-    columns: str | None = None,
-    show: int | None = None,
-) -> None:
-    """Train from files or from the workspace, print how it ended; SFT learns the winners of `winners_of`."""
+def run_training(request: TrainingRequest) -> None:
+    """Train from files or from the workspace, print how it ended; SFT may learn the winners of preferences."""
     from hafs.config import override
     from hafs.training import train_dpo, train_reward, train_sft
     from hafs.training.run import refuse_labels_alone
     from hafs.workflows.training import is_finished, pass_rate, refuse_held_out, validation_prompts, without_marked
 
-    space, config, root = workspace_settings(workspace)
-    section = override(getattr(config, kind), **with_alpha(flags))
-    answers = getattr(section, "answers", 0)
-    if winners_of is not None:
-        if data is not None:
-            raise UsageError("--data and --preference-data were both given", "give one of them")
-        groups = _winners(winners_of, answers, columns)
-    else:
-        groups = _read(kind, data, section, columns) if data else _stored(kind, workspace, answers)
-    groups = without_marked(space, groups, note)
-    chosen = config.model.name if model is None else model
-    directory = (output or root / "models" / kind).expanduser()
+    r, kind = request, request.kind
+    space, config, root = workspace_settings(r.workspace)
+    section = override(getattr(config, kind), **with_alpha(r.flags))
+    groups = without_marked(space, _learnt(r, section), note)
+    chosen = config.model.name if r.model is None else r.model
+    directory = (r.output or root / "models" / kind).expanduser()
     done = is_finished(directory)
-    asked = validation_prompts(validate, validate_columns, say=note)
+    asked = validation_prompts(r.validate, r.validate_columns, say=note)
     if not done:
-        where = str(winners_of or data or "the workspace")
-        picks = {f"--validate {validate}": asked} if asked else {}
-        refuse_held_out(space, config, {where: groups}, picks, note, allowed=allow_contaminated)
-    show_rows(groups, show or 0, chosen)
+        where = str(r.winners_of or r.data or "the workspace")
+        picks = {f"--validate {r.validate}": asked} if asked else {}
+        refuse_held_out(space, config, {where: groups}, picks, note, allowed=r.allow_contaminated)
+    show_rows(groups, r.show or 0, chosen)
     if kind != "sft" and getattr(section, "loss", "") != "kto":
         refuse_labels_alone(groups)
-    if dry_run:
-        _plan(chosen, groups, section, memory_limit, as_json)
+    if r.dry_run:
+        _plan(chosen, groups, section, r.memory_limit, r.as_json)
         return
     train: Any = {"sft": train_sft, "dpo": train_dpo, "reward": train_reward}[kind]
     with ExitStack() as stack:
-        hooks: dict[str, Any] = {"allow_uncalibrated": allow_uncalibrated}
-        progress = stack.enter_context(progress_bars(quiet=as_json or not MAIN_PROCESS))
+        hooks: dict[str, Any] = {"allow_uncalibrated": r.allow_uncalibrated}
+        progress = stack.enter_context(progress_bars(quiet=r.as_json or not MAIN_PROCESS))
         if asked and not done:
             hooks["validate"] = stack.enter_context(pass_rate(config, chosen, asked, progress))
         result = train(chosen, groups, section, directory, progress=progress, **hooks)
     if MAIN_PROCESS:
-        report(kind, result, directory, done, as_json)
+        report(kind, result, directory, done, r.as_json)
+
+
+def _learnt(r: TrainingRequest, section: Any) -> list[PreferenceGroup]:
+    """What is learnt from: of the file that was named, or of the workspace."""
+    answers = getattr(section, "answers", 0)
+    if r.winners_of is not None:
+        if r.data is not None:
+            raise UsageError("--data and --preference-data were both given", "give one of them")
+        return _winners(r.winners_of, answers, r.columns)
+    return _read(r.kind, r.data, section, r.columns) if r.data else _stored(r.kind, r.workspace, answers)
 
 
 MAIN_PROCESS = os.environ.get("RANK", "0") == "0"

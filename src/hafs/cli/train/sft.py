@@ -9,11 +9,7 @@ import typer
 from hafs.cli.common import AllowContaminated, Json, WorkspaceDir
 from hafs.cli.options import Given, with_settings
 from hafs.cli.reading import ColumnsOption, Show, ValidateColumns
-from hafs.cli.train import DryRun, MemoryLimit, Output, run_training
-
-
-def register(app: typer.Typer) -> None:
-    app.command("sft")(sft)
+from hafs.cli.train.common import DryRun, MemoryLimit, Output, TrainingRequest, run_training
 
 
 @with_settings("sft", trackers="--tracker", activation_checkpointing="--activation-checkpointing/--keep-activations")
@@ -44,19 +40,21 @@ def sft(
 ) -> None:
     """Teach a model your right answers. Repeated, it goes on from the last checkpoint or says that it is done."""
     run_training(
-        "sft",
-        model=model,
-        data=data,
-        winners_of=preference_data,
-        validate=validate,
-        validate_columns=validate_columns,
-        output=output_dir,
-        workspace=workspace,
-        as_json=json,
-        allow_contaminated=allow_contaminated,
-        dry_run=dry_run,
-        columns=columns,
-        show=show,
-        memory_limit=memory_limit,
-        flags=dict(settings),
+        TrainingRequest(
+            "sft",
+            model,
+            data,
+            output_dir,
+            workspace,
+            json,
+            dict(settings),
+            winners_of=preference_data,
+            validate=validate,
+            validate_columns=validate_columns,
+            columns=columns,
+            show=show,
+            dry_run=dry_run,
+            memory_limit=memory_limit,
+            allow_contaminated=allow_contaminated,
+        )
     )
