@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
+from hafs.generation.static import FixedDecoder, Pick, decode_fixed, takes_fixed
 from hafs.models.chat import TemplateRefuses, check_rows, encode_messages, read_answer, stop_ids
 from hafs.models.loading import load_model, load_shape, load_tokenizer
 from hafs.models.naming import model_hash, resolve
@@ -231,37 +232,16 @@ def _decode(
     draw: Draw,
     watch: Watch | None = None,
 ) -> list[tuple[list[int], float, str]]:
-    """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order.
-
-    What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
-    padded on the left, computed once, and the cache repeated `counts[i]` times.
-    """
-    device = next(net.parameters()).device
-    cache = _cache_with_room(net.config, config.max_new_tokens)
-    shared = _shared_tokens(prompts, cache)
-    if shared:
-        ids = torch.tensor([list(prompts[0][:shared])], device=device)
-        net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long, device=device))
-    rest = [list(p[shared:]) for p in prompts]
-    width = max(map(len, rest))
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
-    seen = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
-    mask = torch.tensor(seen, device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-    first = net(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
-    cache.batch_select_indices(repeat)
-    logits, mask, position = first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
+    """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order."""
+    cache, logits, mask, position = _read_prompts(net, prompts, counts, config.max_new_tokens)
+    if config.cache == "fixed" and watch is None and _takes_fixed(net, cache):
+        uniform = torch.stack([draw(range(len(mask)), step) for step in range(config.max_new_tokens)])
+        pick: Pick = lambda x, numbers: _sample(x, config, lambda rows, step: numbers, (), 0)  # noqa: E731
+        decoder = FixedDecoder(net, cache, mask, position, uniform, pick)
+        return decode_fixed(decoder, logits, config.max_new_tokens, stops)
+    device, rows = logits.device, len(mask)
     stop = torch.tensor(list(stops), device=device)
-    present = list(range(len(repeat)))  # the answers that go on
+    present = list(range(rows))  # the answers that go on
     tokens: list[list[int]] = [[] for _ in present]
     logprobs, finish = [0.0] * len(present), ["length"] * len(present)
     for step in range(config.max_new_tokens):
@@ -292,6 +272,46 @@ def _decode(
         )
         logits = out.logits[:, -1].float()
     return list(zip(tokens, logprobs, finish, strict=True))
+
+
+def _read_prompts(
+    net: Any, prompts: Sequence[Sequence[int]], counts: Sequence[int], room: int
+) -> tuple[DynamicCache, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(cache, logits after the prompt, places that count, last position) of each answer wanted.
+
+    What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
+    padded on the left, computed once, and the cache repeated `counts[i]` times.
+    """
+    device = next(net.parameters()).device
+    cache = _cache_with_room(net.config, room)
+    shared = _shared_tokens(prompts, cache)
+    if shared:
+        ids = torch.tensor([list(prompts[0][:shared])], device=device)
+        net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    rest = [list(p[shared:]) for p in prompts]
+    width = max(map(len, rest))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
+    seen = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
+    mask = torch.tensor(seen, device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+    first = net(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
+    cache.batch_select_indices(repeat)
+    return cache, first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
+
+
+def _takes_fixed(net: Any, cache: DynamicCache) -> bool:
+    """Whether the model may decode with a cache of fixed size: it takes a mask of places, and keeps every token."""
+    attention = net.config._attn_implementation
+    return takes_fixed(cache) and attention not in ("eager", "flex_attention")
 
 
 def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int:
