@@ -237,8 +237,10 @@ def _excess(child: Child, job: SandboxJob, files_before: float) -> str:
 
 
 def waited(root: int) -> float:
-    """The seconds for which a thread of `root` or of what descends from it stood ready and had no processor; the most of
-    any thread, 0 where the kernel does not say."""
+    """The seconds for which a thread of `root`, or of what descends from it, stood ready and had no processor.
+
+    The most of any thread; 0 where the kernel does not say.
+    """
     most = 0
     for pid in tree_bytes(root):
         with suppress(OSError, ValueError, IndexError):
