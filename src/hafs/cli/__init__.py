@@ -106,8 +106,10 @@ def build_app(verb: str | None = None) -> typer.Typer:
                 group.rich_help_panel = panel
                 assert group.typer_instance is not None
                 typed = group.typer_instance
-                for inner in (*typed.registered_commands, *filter(None, [typed.registered_callback])):
+                for inner in typed.registered_commands:
                     _expand(inner, verb in (None, group.name))
+                if typed.registered_callback is not None:
+                    _expand(typed.registered_callback, verb in (None, group.name))
                 app.registered_groups.append(group)
                 order.append(group.name or "")
     return app
