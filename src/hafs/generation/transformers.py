@@ -231,37 +231,11 @@ def _decode(
     draw: Draw,
     watch: Watch | None = None,
 ) -> list[tuple[list[int], float, str]]:
-    """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order.
-
-    What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
-    padded on the left, computed once, and the cache repeated `counts[i]` times.
-    """
+    """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order."""
     device = next(net.parameters()).device
-    cache = _cache_with_room(net.config, config.max_new_tokens)
-    shared = _shared_tokens(prompts, cache)
-    if shared:
-        ids = torch.tensor([list(prompts[0][:shared])], device=device)
-        net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long, device=device))
-    rest = [list(p[shared:]) for p in prompts]
-    width = max(map(len, rest))
-    ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
-    seen = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
-    mask = torch.tensor(seen, device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
-    first = net(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
-    cache.batch_select_indices(repeat)
-    logits, mask, position = first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
+    cache, logits, mask, position = _read_prompts(net, prompts, counts, config.max_new_tokens)
     stop = torch.tensor(list(stops), device=device)
-    present = list(range(len(repeat)))  # the answers that go on
+    present = list(range(len(logits)))  # the answers that go on
     tokens: list[list[int]] = [[] for _ in present]
     logprobs, finish = [0.0] * len(present), ["length"] * len(present)
     for step in range(config.max_new_tokens):
@@ -292,6 +266,40 @@ def _decode(
         )
         logits = out.logits[:, -1].float()
     return list(zip(tokens, logprobs, finish, strict=True))
+
+
+def _read_prompts(
+    net: Any, prompts: Sequence[Sequence[int]], counts: Sequence[int], room: int
+) -> tuple[DynamicCache, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The cache of every answer's prompt with `room` for its tokens, and its first logits, mask and position.
+
+    What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
+    padded on the left, computed once, and the cache repeated `counts[i]` times.
+    """
+    device = next(net.parameters()).device
+    cache = _cache_with_room(net.config, room)
+    shared = _shared_tokens(prompts, cache)
+    if shared:
+        ids = torch.tensor([list(prompts[0][:shared])], device=device)
+        net(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_select_indices(torch.zeros(len(prompts), dtype=torch.long, device=device))
+    rest = [list(p[shared:]) for p in prompts]
+    width = max(map(len, rest))
+    ids = torch.tensor([[0] * (width - len(p)) + p for p in rest], device=device)
+    seen = [[1] * shared + [0] * (width - len(p)) + [1] * len(p) for p in rest]
+    mask = torch.tensor(seen, device=device)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, shared:]
+    first = net(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
+    cache.batch_select_indices(repeat)
+    return cache, first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
 
 
 def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int:
