@@ -8,7 +8,7 @@ ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extr
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
+.PHONY: demo setup assets test rehearse-gpu bench-gpu faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -38,11 +38,17 @@ assets: $(READY)
 
 test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster" $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal" $(PYTEST)
 
 test-cluster: assets $(DEVELOP)  ## three Ray nodes on this machine, PostgreSQL, and what kills them
 	@(ls /usr/lib/postgresql/*/bin/initdb || (apt-get update && apt-get install -y postgresql)) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 0 -m cluster tests/test_cluster.py $(PYTEST)
+
+rehearse-gpu: assets $(DEVELOP)  ## benchmarks/gpu whole with tiny shapes on a processor
+	@$(BIN)/python -m pytest -n 0 -m rehearsal tests/test_gpu.py $(PYTEST)
+
+bench-gpu: assets $(DEVELOP)     ## what only a card can show, in half an hour
+	@benchmarks/gpu/run.sh
 
 faults: assets $(DEVELOP)        ## every fault of tests/faults; ends with one RESULT line
 	@PYTHONPATH=tests/faults $(BIN)/python -m catalogue

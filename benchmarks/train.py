@@ -10,6 +10,7 @@ optimiser step and, unless it is cached, the reference pass, not imports, loadin
 - `warm_cache`: as `all_edges_k4` when the reference's log-probabilities are known from before (TRL: precomputed).
 - `demo_data`: prompts of the demo under the model's own template, all edges; `--data FILE` takes groups that
   `hafs preferences build` wrote, such as the demo's. Without it answers are made from the prompts' proven ones.
+- `long_groups`: four answers of 384 tokens to a prompt of 512, for a card; only where it is asked for.
 - `system_prompt`: 512 tokens of system text before every prompt, four answers, all edges. TRL computes four of the 24
   pairs, since its time is that of its pairs.
 
@@ -39,7 +40,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import peak_mb, result, seconds
+from common import cuda, peak_mb, result, seconds, wait
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,14 @@ SHAPES = {
     "best_worst_r4": Shape(128, 32, 2, 4),
     "demo_data": Shape(0, 0, 4, 4, data=True),
     "system_prompt": Shape(64, 48, 4, 4, system=512, limit=4),
+    "long_groups": Shape(512, 384, 4, 1),
 }
 SCENARIOS = (*SHAPES, "warm_cache")
+FOR_A_CARD = ("long_groups",)
+"""Scenarios that a processor takes too long for; they are run where they are asked for."""
+
 BATCHES = (1, 2, 4, 8)
+CARD_BATCHES = (8, 16, 32, 64)
 BARS = {
     "all_edges_k4_speed": ">= 8",
     "all_edges_k4_memory": "<= 0.35",
@@ -121,7 +127,7 @@ class Bench:
     """Starts the runs and compares them; imports no torch, so that what it starts has the machine to itself."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
-        self.options, self.wanted = options, options.scenario or list(SCENARIOS)
+        self.options, self.wanted = options, options.scenario or [s for s in SCENARIOS if s not in FOR_A_CARD]
         self.env = {
             **os.environ,
             "TMPDIR": str(folder),
@@ -160,7 +166,7 @@ class Bench:
         figures: dict[str, float] = {}
         if {"all_edges_k4", "warm_cache"} & {*self.wanted}:
             figures |= self.all_edges()
-        for name in ("best_worst_r1", "best_worst_r4"):
+        for name in ("best_worst_r1", "best_worst_r4", *FOR_A_CARD):
             if name in self.wanted:
                 figures |= self.compare(name, self.alternate(name, ["hafs", "trl"]))
         if "demo_data" in self.wanted:
@@ -184,7 +190,7 @@ class Bench:
         if self.batch:
             return
         tried = {}
-        for batch in BATCHES:
+        for batch in CARD_BATCHES if _on_a_card() else BATCHES:
             tried[batch] = found = self.run("trl", "all_edges_k4", batch=batch, limit=max(2, batch), warm=False)
             print(
                 f"  TRL with {batch} pairs a pass: {_rate(found):.3f} pairs/s, peak {found['peak_mb']:.0f} MiB"
@@ -202,7 +208,7 @@ class Bench:
         for _ in range(self.options.runs):
             for peer in peers:
                 do, warm = peer.partition(",")[0], peer.endswith("warm")
-                limit = SHAPES[shape].limit or None
+                limit = None if _on_a_card() else SHAPES[shape].limit or None
                 runs[peer].append(self.run(do, shape, batch=self.batch, warm=warm, limit=limit))
             _same_task([r[-1] for r in runs.values()], ("loss",) if limit else ("loss", "logps"))
         return runs
@@ -251,9 +257,15 @@ class Bench:
             )
             grown = statistics.median(_grown(a) / _grown(b) for a, b in zip(ours, theirs, strict=True))
             print(f"  memory above the loaded model: {grown:.3f} of TRL's")
+            figures[f"{name}_memory_above"] = grown
         for key, value in figures.items():
             print(f"  {key} {value:.3f}" + (f"   (bar: {BARS[key]})" if key in BARS else ""), flush=True)
         return figures
+
+
+def _on_a_card() -> bool:
+    """Whether the runs compute on a GPU; told without torch, which this process does not import."""
+    return Path("/dev/nvidiactl").exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
 def _rate(run: dict[str, Any]) -> float:
@@ -315,7 +327,13 @@ def settings(groups: int, accumulation: int = 1) -> Any:
     """hafs' defaults, all of `groups` in one step, without validation and warm-up."""
     from hafs.config import DPOConfig
 
-    return DPOConfig(batch_size=groups, gradient_accumulation_steps=accumulation, validation_share=0, warmup_ratio=0)  # type: ignore[call-arg]
+    return DPOConfig(  # type: ignore[call-arg]
+        batch_size=groups,
+        gradient_accumulation_steps=accumulation,
+        validation_share=0,
+        warmup_ratio=0,
+        row_tokens=16384 if cuda() else 512,
+    )
 
 
 def loaded(spec: dict[str, Any]) -> tuple[Any, Any, list[Any], dict[str, Any]]:
@@ -440,9 +458,11 @@ def trl(spec: dict[str, Any]) -> dict[str, Any]:
         """From the beginning of the step, when its batches are there, to the end of the optimiser's update."""
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            wait()
             clock.setdefault("started", time.perf_counter())
 
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            wait()
             clock["ended"] = time.perf_counter()
 
         def on_log(self, *args: Any, **kwargs: Any) -> None:
@@ -568,7 +588,15 @@ WORKERS = {"hafs": hafs, "trl": trl, "layouts": layouts, "versus": versus, "prof
 
 
 def memory_mb(field: str) -> float:
-    """The process's resident memory (MiB): "VmRSS" now, "VmHWM" its peak. Elsewhere than on Linux always the peak."""
+    """The process's memory (MiB): "VmRSS" now, "VmHWM" its peak; on a GPU what its tensors take there.
+
+    On a processor it is resident memory, elsewhere than on Linux always the peak.
+    """
+    if cuda():
+        import torch
+
+        taken = {"VmRSS": torch.cuda.memory_allocated, "VmHWM": torch.cuda.max_memory_allocated}
+        return taken[field]() / 2**20
     status = Path("/proc/self/status")
     if not status.is_file():
         return peak_mb()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,6 +84,29 @@ def test_torch_is_imported_only_when_the_device_is_asked_for() -> None:
     script = "import sys; from hafs.doctor import checks; checks(); print('torch' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "False\n"
     assert by_name(device=True)["device"].status == "ok"
+
+
+def test_what_trains_on_the_card_that_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    card = SimpleNamespace(name="A card of 16 GB", total_memory=16 * 10**9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: card)
+    found = {check.name: check for check in doctor._torch_device()}
+    assert found["device"].detail == "A card of 16 GB, 15 GiB"
+    assert "14B at 2,048 tokens" in found["trains by QLoRA"].detail
+    assert "3B at 512 tokens" in found["trains by LoRA bf16"].detail
+    assert "--quantize nf4" in found["trains by QLoRA"].fix
+    card.total_memory = 2 * 10**9
+    assert all("no model" in c.detail for c in doctor._torch_device() if c.name.startswith("trains"))
+
+
+def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.Path, "exists", lambda path: False)
+    assert "no card is seen" in {check.name: check for check in doctor._torch_device()}["training"].detail
 
 
 @pytest.mark.tools

@@ -188,3 +188,26 @@ def test_what_all_prompts_begin_with_is_computed_once(family: str, monkeypatch: 
     assert [lp for _, lp, _ in once] == pytest.approx([lp for _, lp, _ in whole], abs=1e-5)
     equal = backend.decode([prompts[0]] * 2, [1, 1], config, seed=3)  # of equal prompts each keeps a token of its own
     assert len(equal) == 2
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gpt2", "mistral"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_cache_of_fixed_size_decodes_the_same(family: str, temperature: float) -> None:
+    """Token by token what the growing one gives, ends of answers too; a model with a window goes on growing its own."""
+    net = tiny_network(family).double()
+    backend = TransformersBackend.of(net, byte_tokenizer())
+    prompts = [[*range(1, 41), *rest] for rest in ((50, 51), (60,), (70, 71, 72))] + [[5, 6]]
+    growing = GenerateConfig(temperature=temperature, max_new_tokens=40)
+    fixed = growing.model_copy(update={"cache": "fixed"})
+    want = backend.decode(prompts, [2, 1, 2, 2], growing, seeds=range(7))
+    stops = backend.stops()
+    ends = sorted({ids[len(ids) // 2] for ids, _, _ in want})[:2]  # so that some answers end early
+    backend.stops = lambda: [*stops, *ends]  # type: ignore[method-assign]
+    want, got = (backend.decode(prompts, [2, 1, 2, 2], config, seeds=range(7)) for config in (growing, fixed))
+    assert [(ids, finish) for ids, _, finish in got] == [(ids, finish) for ids, _, finish in want]
+    assert [lp for _, lp, _ in got] == pytest.approx([lp for _, lp, _ in want], abs=1e-4)
+    assert {finish for _, _, finish in got} >= {"stop"}
+
+
+def test_which_cache_decodes_is_no_part_of_what_a_candidate_is() -> None:
+    assert sampling_of(CONFIG) == sampling_of(CONFIG.model_copy(update={"cache": "fixed"}))

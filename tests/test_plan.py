@@ -15,11 +15,12 @@ import torch
 from conftest import tiny_config, tiny_network
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import UsageError
-from hafs.training import train_dpo
+from hafs.training import cards, train_dpo
 from hafs.training.estimate import RunEstimate, Work
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.packing import TokenGroup
 from hafs.training.plan import Plan, parse_size, plan, to_rich
+from hafs.training.rows import SHARE, choose_rows
 from hafs.training.run import token_groups, with_adapter
 from hafs.training.shapes import Shape
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
@@ -241,6 +242,58 @@ def test_base_precision_and_checkpointing(tmp_path: Path) -> None:
     assert memory(lora={"dropout": 0.1})["activations"] > full["activations"]
 
 
+def test_checkpointing_some_layers_lies_between(tmp_path: Path) -> None:
+    path, groups = config_only(tmp_path, num_hidden_layers=6), equal_groups(4, 100, 2, 100)
+
+    def both(**changes: Any) -> tuple[int, float]:
+        run = RunEstimate(Shape.read(path), settings(**changes), groups, "cpu")
+        return run.memory()["activations"], run.step_flops()
+
+    none, some, every = (
+        both(),
+        both(activation_checkpointing=True, checkpointed_layers=2),
+        both(activation_checkpointing=True),
+    )
+    assert none[0] > some[0] > every[0] and none[1] < some[1] < every[1]
+    assert both(checkpointed_layers=2) == none
+    assert both(activation_checkpointing=True, checkpointed_layers=99) == every
+
+
+# Rows for the memory there is.
+
+
+def test_rows_are_the_largest_that_fit(tmp_path: Path) -> None:
+    shape, config = Shape.read(config_only(tmp_path)), settings(row_tokens=0)
+    groups = equal_groups(64, 100, 2, 100)
+    wide = choose_rows(shape, config, groups, "cuda", 10**12)
+    assert (wide.tokens, wide.tight) == (16384, False)
+    framework = RunEstimate(shape, config, groups[:1], "cuda").memory()["framework"]
+    peaks = [RunEstimate(shape, settings(row_tokens=n), groups, "cuda").peak / SHARE for n in (16384, 2048)]
+    between = choose_rows(shape, config, groups, "cuda", int(sum(peaks) / 2))
+    assert 2048 <= between.tokens < 16384 and not between.tight
+    assert choose_rows(shape, config, groups, "cpu", 10**12).tokens == 512
+    none = choose_rows(shape, config, groups, "cuda", framework // 2)
+    assert none.tight and none.tokens == 64 and "of 0." in none.why
+
+
+def test_a_dry_run_says_what_rows_it_takes_and_what_each_stage_costs(tmp_path: Path) -> None:
+    path, groups = config_only(tmp_path), equal_groups(8, 60, 3, 60)
+    made = plan(path, settings(row_tokens=0), groups, uses_reference=True, device="cpu")
+    assert made.rows_chosen and made.row_tokens == 512
+    assert "rows of 512 tokens, chosen for the memory there is" in text(made)
+    stages = [c["stage"] for c in made.costs]
+    assert stages == ["reference, whole run", "layers, forward and backward", "output layer", "optimiser"]
+    assert sum(c["flops"] for c in made.costs[1:3]) == pytest.approx(
+        RunEstimate(Shape.read(path), settings(row_tokens=512), groups, "cpu").step_flops()
+    )
+    assert all(c["seconds"] > 0 and c["limit"] in ("arithmetic", "memory") for c in made.costs)
+    assert made.costs[-1]["limit"] == "memory"  # AdamW reads and writes more than it computes
+    assert "of the limit" in text(made) and json.loads(json.dumps(made.to_dict()))["costs"]
+    fixed = plan(path, settings(row_tokens=64), groups, uses_reference=False, device="cpu")
+    assert not fixed.rows_chosen and "rows of 64 tokens, as the settings say" in text(fixed)
+    assert len(fixed.costs) == 3
+
+
 def test_what_is_done_twice_takes_longer(tmp_path: Path) -> None:
     shape, groups = Shape.read(config_only(tmp_path)), equal_groups(4, 60, 3, 60)
 
@@ -306,6 +359,16 @@ def test_a_14b_model_fits_a_16_gb_card_in_4_bits(qwen_14b: Path) -> None:
     assert made.peak < 16e9
     assert made.longest_row == 511 + 1536
     assert "It fits." in text(made)
+
+
+def test_the_page_of_common_cards_is_what_the_planner_says(qwen_14b: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs/cards.md").read_text()
+    assert "\n".join(cards.table()).rstrip() in page, "run `python docs/cards.py`"
+    (fit,) = (f for f in cards.fits() if (f.model, f.method, f.tokens) == ("14B", "QLoRA", 2048))
+    assert fit.again == pytest.approx(on_16_gb(qwen_14b).peak, rel=0.01)
+    assert fit.word(16 * 10**9).startswith("twice") and "--activation-checkpointing" in fit.command(16 * 10**9)
+    assert fit.command(12 * 10**9) == "" and fit.word(12 * 10**9).startswith("no")
+    assert all(f.again <= f.kept for f in cards.fits())
 
 
 def test_without_4_bits_it_does_not_and_the_advice_says_so(qwen_14b: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_network
+from hafs.config import DPOConfig
 from hafs.errors import UsageError
 from hafs.training import tree
 from hafs.training.attention import SHARED_LAYOUT, masks
@@ -20,6 +21,7 @@ from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.objectives.sft import SFTObjective
 from hafs.training.packing import PackedRow, TokenGroup, fit, pack, shared_row, tokens_of, unshared_row
 from hafs.training.reference import ReferenceCache
+from hafs.training.run import with_adapter
 from hafs.types import CandidateLabel, Edge
 
 few, many = (st.lists(st.integers(0, top), min_size=1, max_size=7).map(tuple) for top in (2, 255))
@@ -205,6 +207,35 @@ def test_attention_by_blocks_is_attention_under_the_whole_mask(net: Any, monkeyp
     by_blocks = gradients(net, model(row).sum())
     monkeypatch.setattr("hafs.training.logprobs.masks", lambda row, config: masks(row, config).clone())  # no blocks
     same(gradients(net, model(row).sum()), by_blocks)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+@settings(max_examples=20, deadline=None)
+@given(members=st.lists(groups(), min_size=1, max_size=4))
+def test_a_block_has_the_keys_that_its_queries_see(family: str, members: list[TokenGroup]) -> None:
+    """None is left out; what is taken beside them is masked; only a chain of queries goes without a mask."""
+    row, config = shared_row(members), tiny_network(family).config
+    mask = masks(row, config)
+    for block in mask.blocks:
+        seen = mask[0, 0, block.first : block.last]
+        keys = torch.arange(seen.shape[1])[block.keys]
+        assert {*seen.any(0).nonzero()[:, 0].tolist()} <= {*keys.tolist()}
+        given = torch.ones(len(seen), len(keys), dtype=torch.bool).tril() if block.mask is None else block.mask[0, 0]
+        assert torch.equal(given, seen[:, keys])
+
+
+def test_checkpointing_a_group_of_layers_changes_no_number(net: Any) -> None:
+    config = DPOConfig(activation_checkpointing=True, precision="fp32", method="full")
+    row = shared_row([TokenGroup((1, 2, 3), ((4, 5), (6, 7, 8)))])
+    found = []
+    for changes in ({"activation_checkpointing": False}, {}, {"checkpointed_layers": 1}):
+        deep = tiny_network(num_hidden_layers=4).double()
+        model = CandidateLogps(with_adapter(deep, config.model_copy(update=changes)).train())
+        layers = [getattr(layer, "gradient_checkpointing", False) for layer in deep.model.layers]
+        assert sum(layers) == (0 if "activation_checkpointing" in changes else changes.get("checkpointed_layers", 4))
+        found.append(gradients(deep, model(row).sum()))
+    same(found[0], found[1])
+    same(found[0], found[2])
 
 
 def test_flex_attention_is_given_the_same_rule() -> None:

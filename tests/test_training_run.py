@@ -20,6 +20,7 @@ from hafs.models.loading import load_tokenizer
 from hafs.training import train_dpo, train_sft
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.left_out import LeftOut
+from hafs.training.rows import SIZES
 from hafs.training.run import split
 from hafs.training.runner import TrainResult, learning_rate
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
@@ -445,3 +446,35 @@ def test_trouble_is_said_in_words(tmp_path: Path, rows: list[dict[str, float]], 
     calm = [{"step": i, "loss": 0.6, "rewards/chosen": 0.1, "length_preference": 0.1} for i in range(9)]
     log.write_text("".join(json.dumps(r) + "\n" for r in calm))
     assert signs_of_trouble(log, 1) == []
+
+
+def test_rows_left_open_are_chosen_once_and_change_no_result(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HAFS_CACHE", str(tmp_path / "cache"))
+    settings = {**SMALL, "num_epochs": 1, "lora": {**LORA, "dropout": 0.0}}
+    config = DPOConfig(**{**settings, "row_tokens": 0})
+    with pytest.raises(Killed):
+        train_dpo(str(tiny_model), preferences(), config, tmp_path / "open", progress=kill_at(1))
+    assert RunDirectory(tmp_path / "open").recorded("row_tokens") == 512
+    monkeypatch.setitem(SIZES, "cpu", (64,))  # as if there were less memory now
+    kept = train_dpo(str(tiny_model), preferences(), config, tmp_path / "open")
+    anew = train_dpo(str(tiny_model), preferences(), config, tmp_path / "small")
+    assert (kept.row_tokens, anew.row_tokens) == (512, 64)
+    for name, tensor in weights_of(tmp_path / "open").items():
+        torch.testing.assert_close(tensor, weights_of(tmp_path / "small")[name], rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr("hafs.training.rows.available_memory", lambda device: 1)
+    tight = train_dpo(str(tiny_model), preferences(), config, tmp_path / "tight")
+    assert any("rows of 64 tokens, the fewest that are tried" in said for said in tight.warnings)
+
+
+@pytest.mark.parametrize("tokens", [-1, 1, 7])
+def test_a_row_holds_some_tokens(tokens: int) -> None:
+    with pytest.raises(ValueError, match="row_tokens"):
+        DPOConfig(row_tokens=tokens)
+
+
+def test_a_paged_optimizer_is_for_a_card(tiny_model: Path, tmp_path: Path) -> None:
+    config = DPOConfig(**{**SMALL, "method": "full", "paged_optimizer": True})
+    with pytest.raises(UsageError, match="no card here"):
+        train_dpo(str(tiny_model), preferences(), config, tmp_path / "run")

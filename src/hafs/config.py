@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hafs.errors import UsageError
 
@@ -62,11 +62,17 @@ class TrainConfig(_Section):
     weight_decay: float = Field(0.0, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this")
     max_length: int = Field(2048, ge=8, description="tokens of prompt and one candidate together")
-    row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
+    row_tokens: int = Field(
+        0, ge=0, description="tokens of one packed row, the unit of a forward pass; 0: what there is memory for"
+    )
     precision: Precision = Field("auto", description="auto: bf16 where the processor computes in it")
     seed: int = Field(0, ge=-(2**63), lt=2**63, description="of shuffling, initialisation and dropout")
     attention: Literal["auto", "sdpa", "flex"] = Field("auto", description="flex: FlexAttention, on CUDA only")
     activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    checkpointed_layers: int = Field(0, ge=0, description="of these layers alone, the first ones; 0: of all")
+    paged_optimizer: bool = Field(
+        False, description="on CUDA: AdamW's states move to main memory where the card is full (extra `quant`)"
+    )
     two_pass: bool = Field(False, description="split a group longer than a row: any number of candidates, fixed memory")
     validation_share: float = Field(0.1, ge=0, lt=1, description="share of the prompts held out to choose by")
     eval_steps: int = Field(0, ge=0, description="steps between validations; 0: at the end of each epoch")
@@ -85,6 +91,13 @@ class TrainConfig(_Section):
     lora: LoraConfig = LoraConfig()  # type: ignore[call-arg]
     save: Literal["merged", "adapter"] = Field("merged", description="an adapter on a 4-bit base is saved as adapter")
     trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="may be repeated")
+
+    @field_validator("row_tokens")
+    @classmethod
+    def _a_row_holds_some(cls, tokens: int) -> int:
+        if 0 < tokens < 8:
+            raise ValueError("a row has at least 8 tokens; 0 leaves the choice to the memory there is")
+        return tokens
 
 
 class SFTConfig(TrainConfig):
@@ -136,6 +149,7 @@ class OnlineDPOConfig(DPOConfig):
     temperature: float = Field(0.7, gt=0)
     max_new_tokens: int = Field(128, ge=1)
     rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
+    row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
     reference_every: int = Field(0, ge=0, description="steps after which the policy is its own reference; 0: never")
     redraws: int = Field(
         3, ge=0, description="prompts drawn in place of one whose answers are all right or all wrong, at most"
@@ -156,6 +170,7 @@ class PPOConfig(TrainConfig):
     rollouts: int = Field(4, ge=1, description="answers sampled for each prompt of a step")
     max_new_tokens: int = Field(128, ge=1, description="tokens after which an answer is cut")
     rollout_batch: int = Field(96, ge=1, description="sequences decoded together")
+    row_tokens: int = Field(512, ge=8, description="tokens of one packed row, the unit of a forward pass")
     advantage: Literal["gae", "rloo", "grpo"] = Field(
         "gae", description="gae, with a value function; rloo or grpo without"
     )
@@ -194,6 +209,9 @@ class GenerateConfig(_Section):
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens of this share")
     max_new_tokens: int = Field(256, ge=1, description="tokens after which an answer is cut")
     batch_size: int = Field(64, ge=1, description="sequences decoded together")
+    cache: Literal["growing", "fixed"] = Field(
+        default="growing", description="fixed: room for all tokens at once; on CUDA each token is one recorded graph"
+    )
     seed: int = Field(default=0, description="of sampling")
     thinking: Thinking = Field(
         default="keep", description="a model's thoughts: off asks for none; what stands after one is the answer"

@@ -124,11 +124,20 @@ def _torch_device() -> list[Check]:
         return [Check("device", "missing", f"torch cannot be imported: {e}", "pip install --force-reinstall torch")]
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        return [Check("device", "ok", f"{card.name}, {card.total_memory / GIB:.0f} GiB")]
+        return card_checks(card.name, card.total_memory)
     if Path("/dev/nvidiactl").exists():
         detail = f"there is an NVIDIA GPU, but torch {torch.__version__} cannot use it"
         return [Check("device", "warn", detail, "install a CUDA build of torch that fits the driver")]
-    return [Check("device", "ok", f"processor, {torch.get_num_threads()} threads")]
+    none = "no card is seen: `hafs doctor --cards` says which models train on which"
+    return [Check("device", "ok", f"processor, {torch.get_num_threads()} threads"), Check("training", "ok", none)]
+
+
+def card_checks(name: str, memory: int) -> list[Check]:
+    """What a card of `memory` bytes is, and the largest models that train on it by the planner's figures."""
+    from hafs.training.cards import largest
+
+    rows = [Check(f"trains by {method}", "ok", sizes, command) for method, sizes, command in largest(memory)]
+    return [Check("device", "ok", f"{name}, {memory / GIB:.0f} GiB"), *rows]
 
 
 def _sandbox() -> list[Check]:

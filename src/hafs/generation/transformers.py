@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from hafs.backends import Answer, Capabilities, Request, Unanswered
 from hafs.config import GenerateConfig
 from hafs.errors import UsageError
+from hafs.generation.static import FixedDecoder, Pick, decode_fixed, takes_fixed
 from hafs.models.chat import TemplateRefuses, check_rows, encode_messages, read_answer, stop_ids
 from hafs.models.loading import load_model, load_shape, load_tokenizer
 from hafs.models.naming import model_hash, resolve
@@ -232,10 +233,15 @@ def _decode(
     watch: Watch | None = None,
 ) -> list[tuple[list[int], float, str]]:
     """(token ids, log-probability, finish) of each answer, `counts[i]` answers for `prompts[i]` in order."""
-    device = next(net.parameters()).device
     cache, logits, mask, position = _read_prompts(net, prompts, counts, config.max_new_tokens)
+    if config.cache == "fixed" and watch is None and _takes_fixed(net, cache):
+        uniform = torch.stack([draw(range(len(mask)), step) for step in range(config.max_new_tokens)])
+        pick: Pick = lambda x, numbers: _sample(x, config, lambda rows, step: numbers, (), 0)  # noqa: E731
+        decoder = FixedDecoder(net, cache, mask, position, uniform, pick)
+        return decode_fixed(decoder, logits, config.max_new_tokens, stops)
+    device, rows = logits.device, len(mask)
     stop = torch.tensor(list(stops), device=device)
-    present = list(range(len(logits)))  # the answers that go on
+    present = list(range(rows))  # the answers that go on
     tokens: list[list[int]] = [[] for _ in present]
     logprobs, finish = [0.0] * len(present), ["length"] * len(present)
     for step in range(config.max_new_tokens):
@@ -271,7 +277,7 @@ def _decode(
 def _read_prompts(
     net: Any, prompts: Sequence[Sequence[int]], counts: Sequence[int], room: int
 ) -> tuple[DynamicCache, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The cache of every answer's prompt with `room` for its tokens, and its first logits, mask and position.
+    """(cache, logits after the prompt, places that count, last position) of each answer wanted.
 
     What all prompts begin with is computed once, and its cache repeated for each of them. The rest of the prompts is
     padded on the left, computed once, and the cache repeated `counts[i]` times.
@@ -300,6 +306,12 @@ def _read_prompts(
     repeat = torch.repeat_interleave(torch.arange(len(prompts)), torch.tensor(counts)).to(device)
     cache.batch_select_indices(repeat)
     return cache, first.logits[repeat, -1].float(), mask[repeat], positions[repeat, -1]
+
+
+def _takes_fixed(net: Any, cache: DynamicCache) -> bool:
+    """Whether the model may decode with a cache of fixed size: it takes a mask of places, and keeps every token."""
+    attention = net.config._attn_implementation
+    return takes_fixed(cache) and attention not in ("eager", "flex_attention")
 
 
 def _shared_tokens(prompts: Sequence[Sequence[int]], cache: DynamicCache) -> int:

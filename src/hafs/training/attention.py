@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from hafs.training.packing import PackedRow
+from hafs.training.packing import PackedRow, to_device
 
 BLOCKS = "hafs_blocks"
 
@@ -92,28 +92,32 @@ class _Block:
 
 
 def _boolean(row: PackedRow, window: int | None) -> torch.Tensor:
-    """[1, 1, length, length] bool, and as its attribute `blocks` the row's blocks."""
+    """[1, 1, length, length] bool, and as its attribute `blocks` the row's blocks. No device is waited for."""
     assert row.ends is not None
     places = torch.arange(len(row.ends), device=row.ends.device)
     mask = _visible(row, window)(None, None, places[:, None], places[None, :])
-    blocks = [_block(mask, first, last) for first, last in row.blocks]
+    blocks = [_block(mask, row.on_host, window, first, last) for first, last in row.blocks]
     mask = mask[None, None]
     mask.blocks = blocks  # type: ignore[attr-defined]
     return mask
 
 
-def _block(mask: torch.Tensor, first: int, last: int) -> _Block:
-    seen = mask[first:last]
-    keys = seen.any(0).nonzero()[:, 0]
-    low, high = int(keys[0]), int(keys[-1]) + 1
-    if high - low > len(keys):
-        return _Block(first, last, keys, seen[:, keys][None, None])
-    own = (low, high) == (first, last) and seen[:, first:last].equal(_triangle(last - first, mask.device))
-    return _Block(first, last, slice(low, high), None if own else seen[:, low:high][None, None])
-
-
-def _triangle(size: int, device: torch.device) -> torch.Tensor:
-    return torch.ones(size, size, dtype=torch.bool, device=device).tril()
+def _block(mask: torch.Tensor, row: PackedRow, window: int | None, first: int, last: int) -> _Block:
+    """The stretch [first, last) of a row that is on the host; `mask` is the whole row's, where it is computed."""
+    assert row.ends is not None
+    ends, positions = row.ends, row.positions[0]
+    above = ends[:first] > first
+    if window is not None:  # a place that no query sees after all is masked
+        above &= positions[first:last].min() - positions[:first] < window
+    keys = above.nonzero()[:, 0]
+    if not len(keys):
+        chain = bool((ends[first:last] >= last).all()) and (window is None or last - first <= window)
+        return _Block(first, last, slice(first, last), None if chain else mask[first:last, first:last][None, None])
+    low = int(keys[0])
+    if len(keys) == first - low:
+        return _Block(first, last, slice(low, last), mask[first:last, low:last][None, None])
+    seen = to_device(torch.cat([keys, torch.arange(first, last)]), mask.device)
+    return _Block(first, last, seen, mask[first:last][:, seen][None, None])
 
 
 def _added(row: PackedRow, window: int | None) -> torch.Tensor:

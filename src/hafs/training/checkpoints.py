@@ -141,6 +141,10 @@ class RunDirectory:
             ) from e
         return dict(data)
 
+    def recorded(self, setting: str) -> Any:
+        """What the run that was begun here has for a setting; None without a run, or without such a setting."""
+        return self.about()["identity"].get("settings", {}).get(setting) if self._run.is_file() else None
+
     def finished(self) -> dict[str, Any] | None:
         """The result of a run that has ended, or None."""
         result = self.about().get("result") if self._run.is_file() else None

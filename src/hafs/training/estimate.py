@@ -123,8 +123,10 @@ class RunEstimate:
         layers = [self.kept(layer, row) for layer in self.shape.layers]
         kept = sum(map(sum, layers))
         if self.config.activation_checkpointing:  # the inputs of all layers, and one layer computed anew
-            stream = 4 if self.full else self.bytes
-            kept = len(layers) * row.tokens * self.shape.hidden * stream + max(map(sum, layers))
+            stream, again = 4 if self.full else self.bytes, self.computed_again
+            kept = (
+                again * row.tokens * self.shape.hidden * stream + max(map(sum, layers)) + sum(map(sum, layers[again:]))
+            )
         parts: dict[str, float] = {
             **self._weights(),
             "gradients": 4 * self.trainable,
@@ -137,6 +139,12 @@ class RunEstimate:
         used = parts["activations"] + parts["temporaries"] + parts["logits"]
         parts["allocator"] = CACHE_SLACK * used if self.device == "cuda" else self._holes(row)
         return {name: round(size) for name, size in parts.items()}
+
+    @property
+    def computed_again(self) -> int:
+        """Layers whose activations are computed twice."""
+        every = len(self.shape.layers)
+        return min(self.config.checkpointed_layers or every, every) if self.config.activation_checkpointing else 0
 
     def _holes(self, row: Work) -> float:
         """Memory that the heap holds and does not use, on CPU."""
@@ -228,9 +236,12 @@ class RunEstimate:
     def _head(self, row: Work) -> float:
         return 2.0 * row.labels * self.shape.hidden * self.shape.vocabulary
 
-    def _row_flops(self, row: Work, two_pass: bool) -> float:
-        """Forward and backward of a row. Backward costs a frozen weight as much as forward, a trained one twice that
-        (Kaplan et al. 2020, section 2.1); attention 2.5 times (Dao 2023, "FlashAttention-2", section 4.1)."""
+    def layer_flops(self, row: Work, two_pass: bool) -> float:
+        """Operations of a row's layers, forward and backward.
+
+        Backward costs a frozen weight as much as forward, a trained one twice that (Kaplan et al. 2020, section 2.1);
+        attention 2.5 times (Dao 2023, "FlashAttention-2", section 4.1).
+        """
         forward, weights = self._forward(row), sum(layer.active for layer in self.shape.layers)
         attention = 4 * row.pairs * self.shape.attention * len(self.shape.layers)
         adapter = 0.0 if self.full else 2.0 * row.tokens * self.trainable
@@ -238,13 +249,17 @@ class RunEstimate:
             adapter += 2 * row.tokens * weights
             adapter += sum(self.config.lora.rank * 2 * x.inputs * (x.inputs + x.outputs) for x in self.targets)
         backward = 2 * row.tokens * weights * (2 if self.full else 1) + 2.5 * attention + 2 * adapter
-        again = (1 if self.config.activation_checkpointing else 0) + (1 if two_pass else 0)
-        head = self._head(row) * ((4 if self.full else 2) + (1 if two_pass else 0))
-        return (1 + again) * (forward + adapter) + backward + head
+        again = self.computed_again / len(self.shape.layers) + (1 if two_pass else 0)
+        return (1 + again) * (forward + adapter) + backward
+
+    def head_flops(self, row: Work, two_pass: bool) -> float:
+        """Operations of the output layer for a row, forward and backward."""
+        return self._head(row) * ((4 if self.full else 2) + (1 if two_pass else 0))
 
     def step_flops(self) -> float:
         """Operations of a step, on average over an epoch."""
-        return sum(self._row_flops(row, two) for rows, two in self.plans for row in rows) / len(self.plans)
+        each = (self.layer_flops(row, two) + self.head_flops(row, two) for rows, two in self.plans for row in rows)
+        return sum(each) / len(self.plans)
 
     def reference_flops(self) -> float:
         """Operations of one forward pass over all groups."""

@@ -7,8 +7,9 @@ result does not depend on how the step was split, nor over how many processes (s
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -17,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from hafs.config import TrainConfig
-from hafs.errors import UsageError
+from hafs.errors import MissingTool, UsageError
 from hafs.training.checkpoints import RunDirectory
 from hafs.training.logprobs import CandidateLogps, autocast
 from hafs.training.objectives import Objective, Sums, add, means
@@ -28,6 +29,26 @@ from hafs.training.router import token_weights
 from hafs.training.runner import Runner, Validate, found_in, seed_of
 from hafs.training.sharding import is_sharded, whole
 from hafs.types import Progress, silent
+
+
+def optimizer_of(parameters: Iterable[torch.nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; paged (Dettmers et al. 2023, "QLoRA", section 3), its states lie in memory that CUDA moves by itself.
+
+    Raises UsageError for paging without a CUDA device, MissingTool without bitsandbytes.
+    """
+    mine = list(parameters)
+    if not config.paged_optimizer:
+        return torch.optim.AdamW(mine, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    if not any(p.is_cuda for p in mine):
+        raise UsageError("a paged optimiser moves what a card has no room for: there is no card here", _NOT_PAGED)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingTool("a paged optimiser needs the package bitsandbytes", "pip install 'hafs[quant]'")
+    from bitsandbytes.optim import PagedAdamW
+
+    return PagedAdamW(mine, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+_NOT_PAGED = "leave out --paged-optimizer"
 
 
 class Trainer(Runner):
@@ -64,9 +85,7 @@ class Trainer(Runner):
                     self._mismatched |= {id(g): other for g, other in zip(part, others, strict=True)}
         self._reference, self._words = reference, words or (lambda group: f"of {len(group.candidates)} candidates")
         trained = {n: p for n, p in model.net.named_parameters() if p.requires_grad}
-        optimizer = torch.optim.AdamW(
-            trained.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = optimizer_of(trained.values(), config)
         self.model, self.optimizer = crew.prepare(model, optimizer)
         self.parameters = {n: p for n, p in model.net.named_parameters() if p.requires_grad}  # FSDP has replaced them
 

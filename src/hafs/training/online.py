@@ -288,6 +288,7 @@ def _refuse(config: OnlineDPOConfig) -> None:
         (config.engine != "hafs", "online DPO is not done through TRL", "leave engine at hafs"),
         (config.reference, "online DPO's reference is the model it starts from", "leave out reference"),
         (config.two_pass, "online DPO does not split a step in two passes", "leave out two_pass"),
+        (config.paged_optimizer, "an adapter's optimiser needs no paging", "leave out --paged-optimizer"),
         (config.rollouts < 2, "online DPO compares answers of one prompt", "set rollouts to 2 or more"),
     ):
         if asked:

@@ -59,7 +59,8 @@ class PackedRow:
     its tree (`tree.py`). The unshared layout has `padding` [lines, length] (1 = token) instead. `where` [choices] are
     indices into the flattened hidden states, `chosen` [choices] the tokens that follow; `choice` [labels] is the choice
     that each label of each candidate is; `owner` [labels] the candidate (counted over the row) that a label belongs to;
-    `lengths` [candidates] tokens; `groups` the groups in the order of their candidates.
+    `lengths` [candidates] tokens; `groups` the groups in the order of their candidates; `host` the same row before it
+    went to a device.
     """
 
     input_ids: torch.Tensor
@@ -73,6 +74,12 @@ class PackedRow:
     ends: torch.Tensor | None = None
     blocks: tuple[tuple[int, int], ...] = ()
     padding: torch.Tensor | None = None
+    host: PackedRow | None = None
+
+    @property
+    def on_host(self) -> PackedRow:
+        """The row as it was before it went to a device: reading it waits for nothing."""
+        return self.host or self
 
     @property
     def labels(self) -> torch.Tensor:
@@ -81,12 +88,21 @@ class PackedRow:
 
     def to(self, device: torch.device | str) -> PackedRow:
         """The row with its tensors on `device`."""
-        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
-        return replace(self, **moved)
+        device = torch.device(device)
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved: dict[str, Any] = {k: to_device(v, device) for k, v in tensors.items()}
+        return replace(self, **moved, host=None if device == self.input_ids.device else self.on_host)
 
     def sums(self, logps: torch.Tensor) -> torch.Tensor:
         """[candidates] log-probability of each candidate (nats), from those of its tokens [labels]."""
         return logps.new_zeros(len(self.lengths)).index_add(0, self.owner, logps)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`; a GPU fetches it by itself, from memory that the system does not move."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def tokenize(tokenizer: Tokenizer, group: PreferenceGroup, thinking: Thinking = "keep") -> TokenGroup:

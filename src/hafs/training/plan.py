@@ -9,7 +9,6 @@ One process is planned. Generation for `--validate`, and what other programs tak
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,8 +21,10 @@ from torch import nn
 
 from hafs.config import TrainConfig
 from hafs.errors import UsageError
+from hafs.training.costs import MachineLimits, copy_speed, stage_costs
 from hafs.training.estimate import RunEstimate
 from hafs.training.packing import TokenGroup, fit
+from hafs.training.rows import available_memory, choose_rows
 from hafs.training.shapes import Shape
 
 if TYPE_CHECKING:
@@ -39,8 +40,12 @@ utilisation that Chowdhery et al. 2022, "PaLM", section 4.1, report."""
 class Plan:
     """What a run takes: `memory` is the peak in bytes by part; `advice` is empty when it fits.
 
-    `pair_tokens` are those of an epoch pair by pair, `tree_tokens` those of one tree over all groups, the fewest that
-    rows of any size could have; `tokens_per_epoch` are those of the rows as they are.
+    `row_tokens` are those of the settings, or chosen for the memory (`rows_chosen`). `pair_tokens` are those of an
+    epoch pair by pair, `tree_tokens` those of one tree over all groups, the fewest that rows of any size could have;
+    `tokens_per_epoch` are those of the rows as they are.
+
+    `costs` are the stages in operations and bytes, with the least time that each can take here and the limit that sets
+    it (`costs.py`): the reference's of the whole run, the others' of an average step.
 
     Figures of the data are 0 and times None when no groups were given; times are None too for a device that is not
     here. `reference_seconds` is the one pass over all groups under the reference, and part of `total_seconds`.
@@ -53,6 +58,8 @@ class Plan:
     precision: str
     quantize: str
     device: str
+    row_tokens: int
+    rows_chosen: bool
     prompts: int
     steps: int
     rows_per_step: float
@@ -67,6 +74,7 @@ class Plan:
     seconds_per_step: float | None
     reference_seconds: float | None
     total_seconds: float | None
+    costs: tuple[dict[str, Any], ...] = ()
     advice: tuple[str, ...] = ()
 
     @property
@@ -81,7 +89,8 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON, with `peak` and `fits`."""
-        return {**asdict(self), "advice": list(self.advice), "peak": self.peak, "fits": self.fits}
+        lists = {"advice": list(self.advice), "costs": list(self.costs)}
+        return {**asdict(self), **lists, "peak": self.peak, "fits": self.fits}
 
 
 def plan(
@@ -106,9 +115,14 @@ def plan(
     if limit is None and device == "cuda" and not cuda:
         raise UsageError("there is no CUDA device here to plan for", "give the memory of the card, as 16GB")
     shape = Shape.read(model_path)
+    available = limit if limit is not None else available_memory(device)
+    chosen = None if config.row_tokens else choose_rows(shape, config, groups, device, available)
+    if chosen is not None:
+        config = config.model_copy(update={"row_tokens": chosen.tokens})
     run = RunEstimate(shape, config, groups, device)
-    memory, available = run.memory(), limit if limit is not None else _available(device)
-    speed = _throughput(shape, run.precision, device, run.longest) if groups and (device == "cpu" or cuda) else None
+    memory = run.memory()
+    limits = _limits(shape, run, device) if groups and (device == "cpu" or cuda) else None
+    speed = limits.flops * EFFICIENCY[device] if limits else None
     reference = run.reference_flops() / speed if speed and uses_reference else 0.0 if speed else None
     per_step = run.step_flops() / speed if speed else None
     return Plan(
@@ -119,14 +133,22 @@ def plan(
         precision=run.precision,
         quantize=config.quantize,
         device=device,
+        row_tokens=config.row_tokens,
+        rows_chosen=chosen is not None,
         **run.data(),
         memory=memory,
         available=available,
         seconds_per_step=per_step,
         reference_seconds=reference,
         total_seconds=None if per_step is None or reference is None else per_step * run.steps + reference,
+        costs=tuple(cost.to_dict(limits) for cost in stage_costs(run, uses_reference)) if groups else (),
         advice=tuple(_advice(run, available)) if sum(memory.values()) > available else (),
     )
+
+
+def _limits(shape: Shape, run: RunEstimate, device: str) -> MachineLimits:
+    """What this machine does at best, measured."""
+    return MachineLimits(_throughput(shape, run.precision, device, run.longest), copy_speed(device))
 
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
@@ -144,20 +166,8 @@ def parse_size(text: str) -> int:
 # The machine.
 
 
-def _available(device: str) -> int:
-    """Bytes that are free: on the CUDA device, or in main memory (all of it where the system does not say)."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) << 10 if found else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
 def _throughput(shape: Shape, precision: str, device: str, rows: int, seconds: float = 0.3) -> float:
-    """Operations a second of a training step: matrix products of the model's own sizes, forward and backward, timed for
-    about `seconds`, times `EFFICIENCY`."""
+    """Operations a second of products of the model's own sizes, forward and backward, timed for about `seconds`."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     middle = max(max(layer.middle, default=0) for layer in shape.layers)
     inputs, outputs = min(shape.hidden, 4096), min(middle or shape.hidden, 4096)
@@ -179,7 +189,7 @@ def _throughput(shape: Shape, precision: str, device: str, rows: int, seconds: f
         best = max(best, 4 * size * inputs * outputs / took)
         if took < seconds / 10:
             size = min(2 * size, rows)
-    return best * EFFICIENCY[device]
+    return best
 
 
 # What to change when it does not fit.
@@ -273,14 +283,41 @@ def to_rich(made: Plan) -> RenderableType:
     table.add_row("together", size_text(made.peak), style="bold")
     table.add_row(f"available ({made.device})", size_text(made.available))
     verdict = "It fits." if made.fits else "It does not fit:"
+    tables = [table, *([_cost_table(made)] if made.costs else [])]
     closing = [Text(verdict, style="bold"), *(Text(f"- {line}") for line in made.advice)]
-    return Group(*(Text(line) for line in _lines(made)), table, *closing)
+    return Group(*(Text(line) for line in _lines(made)), *tables, *closing)
+
+
+def _cost_table(made: Plan) -> RenderableType:
+    """The stages, and how near the step as a whole is expected to be to what this machine can do."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, title=Text("cost by stage", style="bold"), title_justify="left")
+    table.add_column("stage")
+    for name in ("GFLOP", "bytes", "FLOP a byte", "at best", "limited by"):
+        table.add_column(name, justify="right")
+    for cost in made.costs:
+        flops, moved = cost["flops"], cost["bytes"]
+        least = _duration(cost["seconds"]) if "seconds" in cost else "-"
+        row = (f"{flops / 1e9:,.1f}", size_text(round(moved)), f"{flops / moved:,.1f}", least, cost.get("limit", "-"))
+        table.add_row(cost["stage"], *row)
+    best = sum(c["seconds"] for c in made.costs if "seconds" in c and not c["stage"].startswith("reference"))
+    if not best or made.seconds_per_step is None:
+        return table
+    expected = made.seconds_per_step
+    said = f"a step takes {_duration(best)} at the machine's limits and is expected to take {_duration(expected)}"
+    return Group(table, Text(f"{said}: {best / expected:.0%} of the limit"))
 
 
 def _lines(made: Plan) -> Iterator[str]:
     base = "4-bit base" if made.quantize == "nf4" and made.method != "full" else made.precision
     total, trained = made.parameters / 1e6, made.trainable / 1e6
     yield f"{total:,.1f} million parameters, {trained:,.2f} million trained ({made.method}, {base})"
+    how = "chosen for the memory there is" if made.rows_chosen else "as the settings say"
+    yield f"rows of {made.row_tokens:,} tokens, {how}"
     if not made.prompts:
         yield f"no data given: planned for a row of {made.longest_row:,} tokens, two candidates of the greatest length"
         return

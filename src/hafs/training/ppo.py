@@ -442,6 +442,8 @@ def train_ppo(
             "PPO trains adapters: a fully trained policy would need a second model as reference",
             "leave method at lora or dora",
         )
+    if config.paged_optimizer:
+        raise UsageError("PPO trains adapters, whose optimiser needs no paging", "leave out --paged-optimizer")
     tokenizer = load_tokenizer(path)
     adapter = reward_adapter(Path(reward), model_hash(path)) if reward else None
     if reward and adapter is None:

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from peft import LoraConfig as PeftLora
 from peft import get_peft_model
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from hafs import registry
 from hafs.config import DPOConfig, TrainConfig
@@ -38,6 +39,7 @@ from hafs.training.objectives.preference import PreferenceObjective
 from hafs.training.packing import TokenGroup, fit, tokenize
 from hafs.training.reference import ReferenceCache, fill_reference
 from hafs.training.reward import reward_report
+from hafs.training.rows import with_rows
 from hafs.training.runner import TrainResult, Validate, result_dict
 from hafs.training.saving import save_checked
 from hafs.training.sharding import all_finite, is_sharded
@@ -70,6 +72,7 @@ def train(
     accelerator = _accelerator(config, output)
     with run.held(accelerator.is_main_process):
         with accelerator.main_process_first():
+            config, rows = with_rows(config, run, path, tokenizer, groups, accelerator.device.type)
             about = identity(kind, path, tokenizer, groups, config)
             run.claim(about, accelerator.is_main_process, settings_of(type(config).model_validate({})))
             done = run.finished()
@@ -83,7 +86,9 @@ def train(
         trainer = _trainer(path, tokenizer, train, valid, objective, config, run, accelerator, validate, progress)
         with tracked(kind, config, accelerator):
             result = trainer.fit()
-        result.dropped = left.long
+        result.dropped, result.row_tokens = left.long, config.row_tokens
+        if rows is not None and rows.tight:
+            result.warnings.append(f"rows of {rows.tokens} tokens, the fewest that are tried, were {rows.why}")
         result.warnings += data_notes(tokenizer, groups, left, output)
         if mute:
             result.warnings.append(f"{mute} prompts have nothing that this objective learns from: left out")
@@ -287,7 +292,18 @@ def with_adapter(net: Any, config: TrainConfig) -> Any:
         net = _adapted(net, config)
     if config.activation_checkpointing:
         net.gradient_checkpointing_enable({"use_reentrant": False})
+        if config.checkpointed_layers:
+            _keep_activations(net, config.checkpointed_layers)
     return net
+
+
+def _keep_activations(net: Any, first: int) -> None:
+    """Keep the activations of all layers but the `first` ones. Raises UsageError for a model whose layers are alike."""
+    layers = [m for m in net.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers:
+        raise UsageError("this model computes all its layers again or none", "leave checkpointed_layers at 0")
+    for layer in layers[first:]:
+        layer.gradient_checkpointing = False
 
 
 def adapter_config(config: TrainConfig) -> PeftLora:

@@ -40,7 +40,7 @@ class TrainResult:
     """How a run ended: the step whose weights are kept, its validation metrics, warnings in words.
 
     `report` is what a reward model reached on the held-out prompts; `stopped` why a run ended before its last step;
-    `gpu_mb` the most MiB of a GPU that the process held.
+    `gpu_mb` the most MiB of a GPU that the process held; `row_tokens` the tokens of a row (0: not of this engine).
     """
 
     steps: int
@@ -53,6 +53,7 @@ class TrainResult:
     report: dict[str, Any] = field(default_factory=dict)
     stopped: str = ""
     gpu_mb: float = 0.0
+    row_tokens: int = 0
 
 
 class Runner(ABC):

@@ -79,7 +79,7 @@ class Shape:
         path = resolve(model)
         if adapter := (path / "adapter_config.json").is_file():
             path = base_of(path)
-        return Shape.of(_on_meta(path), adapter)
+        return Shape.of(_read(path), adapter)
 
     @staticmethod
     def of(net: Any, adapter: bool = False) -> Shape:
@@ -124,19 +124,25 @@ def _at_an_end(net: Any, name: str) -> bool:
     return net.get_submodule(name) in (net.get_input_embeddings(), net.get_output_embeddings())
 
 
-def _on_meta(path: Path) -> Any:
+def _read(path: Path) -> Any:
     """The model of a directory's config.json without memory for its weights."""
-    from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     quiet()
     try:
-        config = AutoConfig.from_pretrained(str(path))
-        with init_empty_weights():
-            net = AutoModelForCausalLM.from_config(config)
-        net.tie_weights()
+        return on_meta(AutoConfig.from_pretrained(str(path)))
     except (OSError, ValueError, RuntimeError) as e:
         raise UsageError(f"{path}/config.json makes no causal language model: {e}", "give another model") from e
+
+
+def on_meta(config: Any) -> Any:
+    """The causal language model of a configuration without memory for its weights."""
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights():
+        net = AutoModelForCausalLM.from_config(config)
+    net.tie_weights()
     return net
 
 

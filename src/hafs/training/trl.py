@@ -87,7 +87,7 @@ def train_dpo_trl(
         raise UsageError(
             "through TRL the weights are picked by validation loss alone", f"leave out --validate, or {_OURS}"
         )
-    config = config.model_copy(update={"engine": "trl"})
+    config = config.model_copy(update={"engine": "trl", "row_tokens": config.row_tokens or 512})
     _refuse(model, groups, config)
     path = resolve(model)
     tokenizer = load_tokenizer(path)
@@ -444,6 +444,8 @@ def _refuse(model: str, groups: Sequence[PreferenceGroup], config: DPOConfig) ->
         (config.quantize != "none", "through TRL the base is not held in 4 bits", f'quantize = "none", or {_OURS}'),
         (config.two_pass, "TRL does not split a step in two passes", f"a smaller batch_size, or {_OURS}"),
         (config.attention == "flex", "TRL does not pack pairs for FlexAttention", f'attention = "auto", or {_OURS}'),
+        (config.paged_optimizer, "through TRL the optimiser is not paged", f"leave it out, or {_OURS}"),
+        (config.checkpointed_layers, "TRL computes all layers again or none", f"checkpointed_layers = 0, or {_OURS}"),
         (processes, "the engine trl runs in one process on one GPU", "start it alone, with CUDA_VISIBLE_DEVICES=0"),
     ):
         if asked:

@@ -149,13 +149,15 @@ def report(kind: str, result: TrainResult, directory: Path, finished: bool, as_j
         "seconds": round(result.seconds, 1),
         "gpu_mb": round(result.gpu_mb, 1),
         "tokens": result.tokens,
+        "row_tokens": result.row_tokens,
         "too_long": result.dropped,
         "validation": result.best,
         "warnings": result.warnings,
     }
     figures = ", ".join(f"{k} {result.best[f'eval/{k}']:.4g}" for k in _FIGURES if f"eval/{k}" in result.best)
+    rows = f", in rows of {result.row_tokens:,} tokens" if result.row_tokens else ""
     text = (
-        f"{kind}: {result.steps} steps in {result.seconds:.0f} s; kept step {result.best_step}"
+        f"{kind}: {result.steps} steps in {result.seconds:.0f} s{rows}; kept step {result.best_step}"
         f" ({figures or 'no prompt was held out to choose by'})\n"
         f"model: {directory / 'model'}"
     )

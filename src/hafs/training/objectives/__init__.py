@@ -6,7 +6,7 @@ the step was split into rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -51,6 +51,12 @@ def add(total: Sums, part: Sums) -> None:
     for name, (value, weight) in part.items():
         before = total.get(name, (0.0, 0.0))
         total[name] = (before[0] + value, before[1] + weight)
+
+
+def read(values: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The numbers in tensors of one element each, in one wait for the device."""
+    found = torch.stack([value.detach().double() for value in values.values()]).tolist()
+    return dict(zip(values, found, strict=True))
 
 
 def means(total: Sums) -> dict[str, float]:

@@ -16,7 +16,7 @@ from hafs.config import DPOConfig
 from hafs.errors import UsageError
 from hafs.training.logprobs import CandidateLogps
 from hafs.training.losses import Edges, Loss, Strength, tiers_of
-from hafs.training.objectives import Sums
+from hafs.training.objectives import Sums, read
 from hafs.training.packing import PackedRow, TokenGroup
 
 
@@ -67,10 +67,13 @@ class PreferenceObjective:
         right, share = winner_tensors(row, logps.dtype)
         nll = -(share * sums[right] / lengths[right]).sum()
         total = loss + self.nll_weight * nll if self.nll_weight else loss
-        metrics = self._metrics(edges, weight, loss)
-        metrics["nll"] = (float(nll.detach()), float(share.sum()))
+        beside = {"nll": nll, "share": share.sum()}
         if self.uses_reference:  # nats a token; it is KL(reference || policy) where the reference sampled the answers
-            metrics["kl"] = (float(((before - sums.detach()) / lengths).sum()), len(lengths))
+            beside["kl"] = ((before - sums) / lengths).sum()
+        metrics, found = self._metrics(edges, weight, loss, beside)
+        metrics["nll"] = (found["nll"], found["share"])
+        if self.uses_reference:
+            metrics["kl"] = (found["kl"], len(lengths))
         return total, metrics
 
     def _desensitised(
@@ -103,9 +106,10 @@ class PreferenceObjective:
         )
 
     @torch.no_grad()
-    def _metrics(self, e: Edges, weight: torch.Tensor, loss: torch.Tensor) -> Sums:
-        """TRL's names, so that curves from elsewhere can be laid beside these."""
-        n = float(weight.sum())
+    def _metrics(
+        self, e: Edges, weight: torch.Tensor, loss: torch.Tensor, beside: dict[str, torch.Tensor]
+    ) -> tuple[Sums, dict[str, float]]:
+        """TRL's names, so that curves from elsewhere can be laid beside these; and the numbers of `beside`."""
         chosen, rejected = self.beta * e.won, self.beta * e.lost
         per_edge = {
             "rewards/chosen": chosen,
@@ -117,8 +121,10 @@ class PreferenceObjective:
             "length_gap": e.winner_length - e.loser_length,
             "length_preference": torch.sign(chosen - rejected) * torch.sign(e.winner_length - e.loser_length),
         }
-        out = {name: (float((weight * value).sum()), n) for name, value in per_edge.items()}
-        return {"loss": (float(loss), n), **out}
+        sums = {name: (weight * value).sum() for name, value in per_edge.items()}
+        found = read({"loss": loss, "weight": weight.sum(), **sums, **beside})
+        n = found["weight"]
+        return {name: (found[name], n) for name in ("loss", *sums)}, found
 
 
 def group_weight(group: TokenGroup) -> float:
