@@ -682,4 +682,5 @@ def test_set_reaches_any_setting_and_refuses_what_is_none(tmp_path: Path) -> Non
     assert (found := json.loads(shown.out))["annotate"]["overlap"] == 0.5 and found["loop"]["target"] == {"asm": 0.9}
     assert json.loads(hafs("config", "-w", tmp_path, "--json").out)["annotate"]["overlap"] == 0.1
     hafs("config", "-w", tmp_path, "--set", "dpo.betta=1").failed(2, "unknown setting 'dpo.betta'")
+    hafs("score", "-w", tmp_path, "--set", "score.betta=1").failed(2, "unknown setting 'score.betta'")
     hafs("config", "-w", tmp_path, "--set", "dpo.beta").failed(2, "section.key=value")

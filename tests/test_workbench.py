@@ -27,7 +27,7 @@ from hafs.files.activity import Activity, activities, record_progress, recorded,
 from hafs.store import init_workspace
 from hafs.store.marks import marks
 from hafs.workbench.rounds import forecast
-from hafs.workbench.view import OpenWorkspace, to_csv, to_text
+from hafs.workbench.view import OpenWorkspace, called, to_csv, to_text
 from hafs.workbench.views import VIEWS, view_of
 from run_hafs import hafs
 from workbench_site import Desk, filled_workspace, old_training, workbench, working
@@ -424,6 +424,11 @@ def test_a_vote_in_the_box_is_kept_once_and_tells_nothing_before(tmp_path: Path,
         assert not box.box(bench, fields).values["blind"]
         with pytest.raises(UsageError, match="vote"):
             box.vote(bench, {**fields, "vote": "C"})
+
+
+def test_a_model_is_called_by_its_training() -> None:
+    assert called("/home/ann/work/models/dpo-1/model") == "dpo-1"
+    assert [called(x) for x in ("sft", "model", "owner/model-7b", "")] == ["sft", "model", "owner/model-7b", ""]
 
 
 def test_the_script_of_both_pages_together_is_short() -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
-from typer.models import CommandInfo
+from typer.models import CommandInfo, TyperInfo
 
 from hafs import __version__
 from hafs.cli import (
@@ -105,8 +105,11 @@ def build_app(verb: str | None = None) -> typer.Typer:
             for group in part.registered_groups:
                 group.rich_help_panel = panel
                 assert group.typer_instance is not None
-                for inner in group.typer_instance.registered_commands:
+                typed = group.typer_instance
+                for inner in typed.registered_commands:
                     _expand(inner, verb in (None, group.name))
+                if typed.registered_callback is not None:
+                    _expand(typed.registered_callback, verb in (None, group.name))
                 app.registered_groups.append(group)
                 order.append(group.name or "")
     return app
@@ -118,7 +121,7 @@ def _root(version: bool = typer.Option(False, "--version", is_eager=True, help="
         raise typer.Exit
 
 
-def _expand(command: CommandInfo, flags: bool) -> None:
+def _expand(command: CommandInfo | TyperInfo, flags: bool) -> None:
     if command.callback is not None:
         command.callback = expanded(command.callback, flags)
 

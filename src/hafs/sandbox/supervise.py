@@ -29,14 +29,16 @@ KILLERS: dict[int, str] = {
     signal.SIGXFSZ: "wrote a larger file than allowed",
     signal.SIGSYS: "made a forbidden system call",
 }
+PATIENCE = 4
+"""How many times its seconds a run may take at most where others keep the processor from it."""
 ENTRY_BYTES = 4096  # what a file counts at least, so that a million empty ones are noticed
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one run may use: wall-clock seconds, memory of all its processes (MiB), processes at once, bytes of
-    standard output and of standard error (each), bytes that its folder may grow by (files that were removed and are
-    still open included), open files of each process.
+    """What one run may use: seconds, memory of all its processes (MiB), processes at once, bytes of standard output and
+    of standard error (each), bytes that its folder may grow by (files that were removed and are still open included),
+    open files of each process. Its seconds are those of the clock less what it waited while others had the processor.
     """
 
     seconds: float = 5.0
@@ -194,7 +196,9 @@ def _watch(child: Child, job: SandboxJob, streams: _Streams, began: float, cance
         while True:
             now = time.monotonic()
             if now >= deadline:
-                return "timed out", f"still running after {limits.seconds:g} s"
+                deadline = began + limits.seconds + min(waited(child.pid), (PATIENCE - 1) * limits.seconds)
+                if now >= deadline:
+                    return "timed out", f"still running after {limits.seconds:g} s"
             for key, events in selector.select(min(deadline, looked + tick) - now):
                 if key.fd == ended or key.fd == cancel:
                     return "", ""
@@ -230,6 +234,19 @@ def _excess(child: Child, job: SandboxJob, files_before: float) -> str:
         if len(sizes) - child.helpers > limits.processes:
             return f"{limits.processes} processes"
     return ""
+
+
+def waited(root: int) -> float:
+    """The seconds for which a thread of `root`, or of what descends from it, stood ready and had no processor.
+
+    The most of any thread; 0 where the kernel does not say.
+    """
+    most = 0
+    for pid in tree_bytes(root):
+        with suppress(OSError, ValueError, IndexError):
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                most = max(most, int((task / "schedstat").read_text().split()[1]))
+    return most / 1e9
 
 
 def folder_bytes(folder: str, enough: float = math.inf) -> float:

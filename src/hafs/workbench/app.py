@@ -36,7 +36,7 @@ from hafs.files import activity
 from hafs.store import Store, Workspace
 from hafs.store.marks import add_mark, marked_queue, undo_mark
 from hafs.workbench import views
-from hafs.workbench.view import OpenWorkspace, View, to_csv
+from hafs.workbench.view import OpenWorkspace, View, called, to_csv
 
 __all__ = ["create_workbench"]
 
@@ -128,6 +128,7 @@ class _Pages:
             "rendered": render.rendered,
             "raw": render.raw,
             "visible": visible,
+            "called": called,
             "duration": duration,
             "pct": lambda share: f"{100 * share:.2f}%",
             "line_chart": _late("hafs.report.charts", "line_chart"),

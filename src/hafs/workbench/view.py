@@ -108,6 +108,12 @@ def to_csv(view: View) -> str:
     return out.getvalue()
 
 
+def called(model: str) -> str:
+    """A model's short name: of what a training made, the training's (`…/models/dpo-1/model` is `dpo-1`)."""
+    parts = Path(model).parts
+    return parts[-2] if len(parts) > 1 and parts[-1] == "model" else model
+
+
 def _is_number(text: str) -> bool:
     try:
         float(text)
