@@ -241,7 +241,7 @@ def test_generate_eval_and_a_judge(url: str, tmp_path: Path) -> None:
     assert judge["stopped"] == "" and judge["coverage"] > 0
 
 
-# ---- the server ends: these come last
+# ---- the server ends: this comes last
 
 
 def _kill_after(space: Path, n: int, server: VllmServer) -> None:
@@ -252,7 +252,8 @@ def _kill_after(space: Path, n: int, server: VllmServer) -> None:
 
 
 @pytest.mark.skipif(bool(GIVEN), reason="the server is not ours to kill")
-def test_killed_half_way_and_started_again_nothing_is_lost(server: VllmServer, tmp_path: Path) -> None:
+def test_killed_half_way_and_ended_by_a_seed_nothing_is_lost(server: VllmServer, tmp_path: Path) -> None:
+    """On a CPU, a seed and a prompt that is read in parts end the engine ("CPU Generator does not use offset")."""
     space = space_of(tmp_path / "w", 12)
     run = ("generate", "-w", space, "--model", f"openai:{server.url}#{NAME}", "--prompts", space / "prompts.jsonl")
     killer = threading.Thread(target=_kill_after, args=(space, 4, server))
@@ -263,26 +264,12 @@ def test_killed_half_way_and_started_again_nothing_is_lost(server: VllmServer, t
     with open_store(space / "hafs.db") as store:
         kept = {c.id: c.text for c in store.candidates()}
     assert 4 <= len(kept) < 24
-    server.start("--max-num-batched-tokens", "64", "--enable-chunked-prefill")
+    server.start("--enable-chunked-prefill", "--max-num-batched-tokens", "64")
+    hafs(*run, "--json").failed(1, "its engine has ended", "--no-enable-chunked-prefill")
+    assert "CPU Generator does not use offset" in server.log.read_text()
+    server.kill()
+    server.start("--no-enable-chunked-prefill")
     hafs(*run, "--json").ok()
     with open_store(space / "hafs.db") as store:
         found = {c.id: c.text for c in store.candidates()}
     assert len(found) == 24 and kept.items() <= found.items()
-
-
-@pytest.mark.skipif(bool(GIVEN), reason="the server is not ours to end")
-def test_a_seed_that_ends_the_engine_is_said(server: VllmServer, tmp_path: Path) -> None:
-    """On a CPU, a seed and a prompt that is read in parts end it ("CPU Generator does not use offset")."""
-    if not healthy(server.url):
-        server.start("--max-num-batched-tokens", "64", "--enable-chunked-prefill")
-    space = space_of(tmp_path / "w", 2)
-    long = {"prompt": "Count these words. " + "apple pear " * 90, "checker": "text", "check": {"min_words": 1}}
-    (space / "prompts.jsonl").write_text(json.dumps(long) + "\n")
-    run = ("generate", "-w", space, "--model", f"openai:{server.url}#{NAME}", "--prompts", space / "prompts.jsonl")
-    hafs(*run).failed(1, "engine has ended", "--no-enable-chunked-prefill")
-    assert "CPU Generator does not use offset" in server.log.read_text()
-    server.kill()
-    server.start("--no-enable-chunked-prefill")
-    hafs(*run).ok()
-    with open_store(space / "hafs.db") as store:
-        assert len(list(store.candidates())) == 2
