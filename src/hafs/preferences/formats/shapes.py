@@ -24,14 +24,14 @@ from hafs.data import (
     value_of,
 )
 from hafs.preferences.pairs import Label, Pair, checked_pair, messages, parse_group, parse_pair, to_pairs, weight_of
-from hafs.types import PreferenceGroup
+from hafs.types import PreferenceGroup, call_in
 
 Said = Sequence[Pair | Label | PreferenceGroup]
 
 
 def assistant(text: str) -> list[dict[str, Any]]:
-    """An answer as a list of one chat message."""
-    return [{"role": "assistant", "content": text}]
+    """An answer as a list of one chat message; one that calls tools as the message with its calls."""
+    return [call_in(text) or {"role": "assistant", "content": text}]
 
 
 # ---- hafs' own groups, and TRL's rows
