@@ -92,6 +92,38 @@ def test_calls_of_tools_are_answers_and_a_tools_result_ends_a_prompt(here: Path)
     assert won["content"] == row["chosen"][-1]["content"]
 
 
+@pytest.mark.parametrize(
+    "format", ["trl", "trl-chat", "trl-implicit", "unpaired", "openai", "ms-swift", "ultrafeedback"]
+)
+def test_calls_of_tools_come_back_from_every_format_of_messages(here: Path, format: str) -> None:
+    from hafs.preferences.formats import read_preferences, write_preferences
+
+    groups = read_preferences(CASES / "08-tool-calls/tools.jsonl").groups
+    write_preferences("out.jsonl", groups, format)
+    said = [message for row in lines(here / "out.jsonl") for message in _messages_in(row)]
+    assert any(message.get("tool_calls") for message in said)
+    assert not any('"tool_calls"' in str(message.get("content")) for message in said)
+    back = read_preferences("out.jsonl", format).groups
+    assert [{c.text for c in g.candidates} for g in back] == [{c.text for c in g.candidates} for g in groups]
+
+
+def _messages_in(value: Any) -> list[dict[str, Any]]:
+    """Every message anywhere in a row."""
+    if isinstance(value, list):
+        return [found for item in value for found in _messages_in(item)]
+    if not isinstance(value, dict):
+        return []
+    return [value] if "role" in value else _messages_in(list(value.values()))
+
+
+@pytest.mark.parametrize("format", ["sharegpt", "hh-rlhf"])
+def test_a_format_of_texts_leaves_calls_of_tools_out_and_says_so(here: Path, format: str) -> None:
+    file = copied("08-tool-calls/tools.jsonl")
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    ran = hafs("preferences", "export", "out.jsonl", "--input", file, "--format", format)
+    assert "its answers hold calls of tools" in ran.err
+
+
 def train(model: Path, data: Path, *more: str) -> Ran:
     return hafs("train", "dpo", "--sft-model", model, "--preference-data", data, "--output-dir", "out", *QUICK, *more)
 
