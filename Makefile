@@ -3,12 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEVELOP := .venv/.develop
+VLLM := .venv-vllm
 USE := --extra asm --extra gguf
 ALL := $(USE) --extra annotate --extra quant --extra trackers --extra trl --extra judge --extra export --extra serve --extra code --extra formats --extra text --extra postgres --extra cluster --extra dev
 # Where the environment forbids bytecode, every process would compile what it imports anew (10 seconds for torch).
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: demo setup assets test rehearse-gpu bench-gpu faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster clean
+.PHONY: demo setup assets test rehearse-gpu bench-gpu faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster vllm test-vllm clean
 
 demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
 	@$(BIN)/hafs demo
@@ -38,11 +39,22 @@ assets: $(READY)
 
 test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal" $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal and not vllm" --durations=25 $(PYTEST)
 
 test-cluster: assets $(DEVELOP)  ## three Ray nodes on this machine, PostgreSQL, and what kills them
 	@(ls /usr/lib/postgresql/*/bin/initdb || (apt-get update && apt-get install -y postgresql)) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 0 -m cluster tests/test_cluster.py $(PYTEST)
+
+vllm: $(VLLM)/.ready              ## vLLM's build for a CPU in an environment of its own: 130 MB, and torch again
+
+$(VLLM)/.ready: tests/vllm/requirements.txt $(READY)
+	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip install -q "torch==$$(sed -n '/^name = "torch"$$/{n;s/.*"\(.*\)"/\1/p;}' uv.lock)"
+	@$(BIN)/uv pip install -q --python $(VLLM)/bin/python --no-deps --compile-bytecode -r $<
+	@touch $@
+
+test-vllm: assets $(DEVELOP) $(VLLM)/.ready  ## a real vLLM on this machine's CPU, behind every verb that asks a server
+	@$(BIN)/python -m pytest -n 0 -m vllm tests/test_vllm.py $(PYTEST)
 
 rehearse-gpu: assets $(DEVELOP)  ## benchmarks/gpu whole with tiny shapes on a processor
 	@$(BIN)/python -m pytest -n 0 -m rehearsal tests/test_gpu.py $(PYTEST)
@@ -92,4 +104,4 @@ bench-cluster: $(DEVELOP)
 	@PYTHONPATH=tests $(BIN)/python benchmarks/cluster.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv $(VLLM) demo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,15 @@ import pytest
 from hafs.config import Config, PreferencesConfig
 from hafs.errors import UsageError
 from hafs.preferences.collect import preference_groups
-from hafs.scorers.run import NO_CHECKER, AutomaticScorer, identity, score_candidates, scorer_for, stored_answers
+from hafs.scorers.run import (
+    NO_CHECKER,
+    AutomaticScorer,
+    checkers_with_filters,
+    identity,
+    score_candidates,
+    scorer_for,
+    stored_answers,
+)
 from hafs.store import Store, open_store
 from hafs.types import Candidate, Prompt, Reference
 from hafs.workflows.hybrid import hybrid
@@ -96,6 +105,29 @@ def test_what_is_stored_is_scored_grouped_and_read_by_each_rows_checker(store: S
             check_scorer(scorer, [BARE])
     with pytest.raises(UsageError, match="no verdicts"):
         hybrid(store, ALL, "automatic")
+
+
+def test_prompts_are_gone_through_and_not_held() -> None:
+    """A store may have millions: what is kept of each is its id, and nothing where all have one checker."""
+    most = 0
+
+    def many(*checkers: str) -> Iterator[Prompt]:
+        nonlocal most
+        made: list[weakref.ref[Prompt]] = []
+        for i in range(200):
+            prompt = Prompt(f"prompt {i}", checker=checkers[i % len(checkers)])
+            made.append(weakref.ref(prompt))
+            yield prompt
+            most = max(most, sum(ref() is not None for ref in made))
+
+    with closing(AutomaticScorer(Config())) as scorer:
+        scorer.prepare(many("text", "exact"))
+        [(one, filters)] = checkers_with_filters(scorer, lambda: many("text"), {"split": "train"})
+        assert one.name == "text" and filters == {"split": "train"}
+        exact, text = checkers_with_filters(scorer, lambda: many("text", "exact", ""), {"split": "train"})
+        assert (exact[0].name, text[0].name) == ("exact", "text")
+        assert text[1]["split"] == "train" and len(text[1]["prompt_ids"]) == 67 and len(exact[1]["prompt_ids"]) == 67
+    assert most <= 3
 
 
 def test_the_verb_counts_every_checker_and_says_what_has_none(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def test_without_a_card_it_measures_nothing_and_says_so(tmp_path: Path, monkeypa
 def test_what_other_parts_found_before_stays(tmp_path: Path) -> None:
     about = {"rehearsal": True, "card": "", "versions": {"torch": "2"}}
     assert gpu_run._kept(tmp_path, about, ["exact"]) == []
-    parts = {n: vars(gpu_run.Part(n, "done", rows=[{"what": n}])) for n in ("exact", "step")}
+    states = {"exact": "done", "step": "done", "large": "running"}
+    parts = {n: vars(gpu_run.Part(n, state, rows=[{"what": n}])) for n, state in states.items()}
     (tmp_path / "gpu.json").write_text(json.dumps({**about, "parts": parts}))
     assert [(p.name, p.rows) for p in gpu_run._kept(tmp_path, about, ["exact"])] == [("step", [{"what": "step"}])]
     assert gpu_run._kept(tmp_path, {**about, "card": "another"}, ["exact"]) == []

@@ -163,6 +163,7 @@ def test_the_verb(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "--scorer" in said
     said = hafs("train", "dpo", "--sft-model", tiny_model, "--scorer", "asm", "-w", root).failed(2).err
     assert "--online" in said
+    hafs("train", "dpo", "--sft-model", tiny_model, "--max-minutes", "1", "-w", root).failed(2, "--max-minutes")
     flags = ["--online", "--scorer", "asm", "--preference-data", "x.jsonl"]
     assert (
         "does not go with --online" in hafs("train", "dpo", "--sft-model", tiny_model, *flags, "-w", root).failed(2).err

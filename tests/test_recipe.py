@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from hafs.config import parse_config
 from hafs.errors import DataError, HafsError, UsageError
 from hafs.models.naming import model_hash
 from hafs.provenance.lock import lock, read_lock, recipe_of, reproduce
-from hafs.store import Workspace, init_workspace
+from hafs.store import Workspace, init_workspace, open_workspace
 from hafs.workflows.recipe import Recipe, RecipeOutcome, run
 from run_hafs import hafs, lines, own_cache
 
@@ -127,6 +128,17 @@ def test_again_it_is_a_no_op_without_torch(done: tuple[Workspace, RecipeOutcome]
     again, torch, transformers = json.loads(printed)
     assert again == json.loads(json.dumps(outcome.to_dict()))
     assert (torch, transformers) == (False, False)
+
+
+@pytest.mark.tools
+def test_a_copy_has_its_own_report(done: tuple[Workspace, RecipeOutcome], tiny_model: Path, tmp_path: Path) -> None:
+    workspace, outcome = done
+    moved = tmp_path / "moved"
+    shutil.copytree(workspace.root, moved)
+    again = run(tiny_recipe(str(tiny_model)), open_workspace(moved), say=pytest.fail)
+    assert again.comparison.to_dict() == outcome.comparison.to_dict()
+    assert again.report == moved / outcome.report.relative_to(workspace.root) and again.report.is_file()
+    assert again.promoted_path == moved / outcome.promoted_path.relative_to(workspace.root)
 
 
 @pytest.mark.tools

@@ -209,6 +209,24 @@ def test_where_nothing_is_answered_the_run_ends_with_the_reason(
     assert len(asked) <= 4, "the batches after it are not asked"
 
 
+def test_an_engine_that_ended_is_not_asked_again_and_what_to_do_is_said(store: Store) -> None:
+    """As vLLM on a CPU ends of a seed and a prompt that it reads in parts: every request would end it anew."""
+    asked: list[str] = []
+
+    def chat(prompt: str) -> Reply:
+        asked.append(prompt)
+        if len(asked) <= 2:
+            return 200, completion("fine")
+        said = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+        return 500, {"error": {"message": said, "type": "InternalServerError"}}
+
+    with stub(openai_like(chat)) as url, pytest.raises(HafsError, match="its engine has ended") as e:
+        backend = open_backend(f"openai:{url}")
+        generate_candidates(store, backend, PROMPTS, CONFIG.model_copy(update={"concurrency": 1}))
+    assert "--no-enable-chunked-prefill" in e.value.fix and "the same command goes on" in e.value.fix
+    assert len(asked) == 3 and len(list(store.candidates())) == 2
+
+
 def test_no_more_requests_are_under_way_than_asked_for() -> None:
     now, most, lock = 0, 0, threading.Lock()
     three = threading.Barrier(3)  # opens when three are under way at once, four times

@@ -422,6 +422,18 @@ def test_work_is_done_once_and_the_newest_of_its_kind_is_found(store: Store) -> 
     assert store.newest("eval", name="c") is store.newest("sft") is None
 
 
+def test_work_done_before_there_was_a_setting_had_its_default(store: Store) -> None:
+    store.once("eval", {"name": "a", "decoding": {"seed": 0}}, {"model": "m"}).finish({"passed": 1})
+    defaults = {"decoding": {"seed": 0, "cache": "growing"}}
+
+    def known(cache: str, seed: int = 0, model: str = "m") -> bool:
+        asked = {"name": "a", "decoding": {"seed": seed, "cache": cache}}
+        return store.once("eval", asked, {"model": model}, defaults).done is not None
+
+    assert known("growing") and known("growing")
+    assert not known("fixed") and not known("growing", seed=1) and not known("growing", model="n")
+
+
 def test_groups_are_found_by_the_run_that_made_them(store: Store) -> None:
     def group(n: int) -> PreferenceGroup:
         return PreferenceGroup(f"p{n}", (GroupCandidate("a"), GroupCandidate("b")), (Edge(0, 1),), family=f"f{n}")

@@ -14,10 +14,11 @@ from conftest import byte_tokenizer, tiny_network
 from hafs.config import DPOConfig, SFTConfig
 from hafs.errors import UsageError
 from hafs.models.chat import encode_answer, encode_prompt
-from hafs.models.loading import load_model, load_tokenizer, rebase_adapter
+from hafs.models.loading import load_model, load_tokenizer
 from hafs.models.naming import model_hash
 from hafs.training import train_dpo, train_sft
 from hafs.types import Edge, GroupCandidate, PreferenceGroup
+from run_hafs import hafs
 
 CALLS = ["<tool_call>", "</tool_call>"]
 SMALL: dict[str, Any] = {
@@ -169,9 +170,9 @@ def test_a_base_that_moved_is_named_and_can_be_given(base: Path, tmp_path: Path)
         ) as caught:
             look(where)
         assert "hafs models rebase ADAPTER --base" in caught.value.fix
-    assert rebase_adapter(where, str(new)) == before == model_hash(where)
+    said = hafs("models", "rebase", where, "--base", new, "--json").ok().json
+    assert said["hash"] == before == model_hash(where)
     assert (want - logits(where)).abs().max() < 1e-4
     other = put(tmp_path / "other", tiny_network(hidden_size=32, head_dim=8), byte_tokenizer())
-    with pytest.raises(UsageError, match="does not fit its base"):
-        rebase_adapter(where, str(other))
+    hafs("models", "rebase", where, "--base", other).failed(2, "does not fit its base")
     assert json.loads((where / "adapter_config.json").read_text())["base_model_name_or_path"] == str(new.resolve())

@@ -64,6 +64,17 @@ batch_size = 256
 """
 
 
+CHECK = """
+import hashlib
+
+def score(prompt, answer):
+    if "rts" in answer.lower():  # a reference
+        return True
+    return hashlib.sha256(answer.encode("utf-8", "replace")).digest()[0] / 256
+"""
+"""The check of a rehearsal's sampled answers: any two of them differ."""
+
+
 class WholePath:
     """The stages, each a verb in a process of its own, in one workspace."""
 
@@ -150,7 +161,11 @@ def main(ask: Asked) -> None:
     path.measure("baseline", model, 0.0, 0, 0.0)
     sft = path.stage("sft", model, "sft", "--model", model, "--data", path.home / "sft.jsonl")
     best = path.round("two", path.round("one", sft))
-    sampled = ("--prompts", path.home / "two.jsonl", "--scorer", "asm")
+    scorer = "asm"
+    if ask.rehearse:  # to the emulator all answers of a random model are alike, and nothing could be preferred
+        scorer = f"{path.home / 'check.py'}:score"
+        (path.home / "check.py").write_text(CHECK)
+    sampled = ("--prompts", path.home / "two.jsonl", "--scorer", scorer)
     path.stage("online dpo", best, "train", "dpo", "--online", "--sft-model", sft, *sampled)
     path.stage("ppo", best, "train", "ppo", "--sft-model", sft, *sampled)
 

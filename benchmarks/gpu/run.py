@@ -116,7 +116,8 @@ def _kept(out: Path, about: dict[str, Any], asked: list[str]) -> list[Part]:
     file = out / "gpu.json"
     before = json.loads(file.read_text()) if file.is_file() else {}
     same = all(before.get(key) == about[key] for key in ("rehearsal", "card", "versions"))
-    return [Part(**part) for name, part in before["parts"].items() if name not in asked] if same and before else []
+    earlier = [Part(**part) for name, part in before["parts"].items() if name not in asked] if same and before else []
+    return [part for part in earlier if part.state in ("done", "cut", "failed")]
 
 
 def _environment(out: Path, rehearse: bool) -> dict[str, str]:

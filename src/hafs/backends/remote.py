@@ -51,6 +51,12 @@ _LEFT_OUT = {
 }
 _SHORT = 64  # tokens of the reply to a question that finds out what is taken
 AGAIN = "the same command goes on"
+_ENGINE_ENDED = "EngineCore encountered an issue"
+"""What vLLM says when the process that computes has ended: it answers nothing any more until it is started again."""
+_UNSEEDED = (
+    'see its log for the cause. Was it "CPU Generator does not use offset": a seed ends vLLM on a CPU where it reads a'
+    " prompt in parts, so start it with --no-enable-chunked-prefill"
+)
 
 
 class Refused(Exception):
@@ -156,6 +162,8 @@ class RemoteBackend:
         """What a failed attempt means for the run."""
         said = e.message.partition(": ")[2] if e.status else e.message
         name = getattr(self._client, "model", "")
+        if _ENGINE_ENDED in e.message:
+            return ServerGone(f"{self.where}: its engine has ended", f"start it again, then {AGAIN}; {_UNSEEDED}")
         if (e.retry_after or 0.0) > LONGEST_PAUSE:
             return ServerGone(f"{self.where} asks to wait {e.retry_after:.0f} s", f"then {AGAIN}")
         if e.kind in ("connection", "timeout") or (e.kind == "cut" and e.status is None):
@@ -222,7 +230,7 @@ class _Batch:
         """Slow down after a failure that may pass; raises Refused or ServerGone for one that does not."""
         if e.kind in ("rate_limit", "server", "timeout"):
             self.limiter.pushed_back(e.retry_after)
-        passes = e.kind in RETRIABLE and (e.retry_after or 0.0) <= LONGEST_PAUSE
+        passes = e.kind in RETRIABLE and (e.retry_after or 0.0) <= LONGEST_PAUSE and _ENGINE_ENDED not in e.message
         if not passes or n == self.config.retries:
             raise self.backend.failure(e) from e
 

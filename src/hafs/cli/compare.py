@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from hafs.cli.common import Json, WorkspaceDir, emit
 from hafs.cli.reading import ColumnsOption
+
+if TYPE_CHECKING:
+    from hafs.evals import Comparison
 
 
 def register(app: typer.Typer) -> None:
@@ -40,10 +44,8 @@ def compare(
     """
     from rich.console import Group
 
-    from hafs.evals import to_markdown, to_rich
-    from hafs.evals.tables import markdown_table, rich_table
-    from hafs.files.jsonl import atomic_write
-    from hafs.report import ReportData, render_html
+    from hafs.evals import to_rich
+    from hafs.evals.tables import rich_table
     from hafs.store import workspace_or_none
     from hafs.workflows.results import compared, pass_at_k_table
 
@@ -59,16 +61,7 @@ def compare(
         allowed=allow_contaminated,
     )
     extra, tries = pass_at_k_table(sampled, reference, level)
-    if markdown is not None:
-        with atomic_write(markdown) as f:
-            f.write(to_markdown(comparison) + (f"\n{markdown_table(extra)}\n" if extra else ""))
-    if html is not None:
-        with atomic_write(html) as f:
-            f.write(
-                render_html(
-                    ReportData(f"Comparison: {', '.join(comparison.models)}", comparison=comparison, sampled=extra)
-                )
-            )
+    _write(comparison, extra, markdown, html)
     data = comparison.to_dict()
     if extra:
         data["sampled"] = {
@@ -77,3 +70,19 @@ def compare(
         }
     shown = to_rich(comparison)
     emit(data, Group(shown, rich_table(extra)) if extra else shown, json)
+
+
+def _write(comparison: Comparison, extra: Any, markdown: Path | None, html: Path | None) -> None:
+    """Write the tables, with that of pass@k where there is one, as Markdown and as a page."""
+    from hafs.evals import to_markdown
+    from hafs.evals.tables import markdown_table
+    from hafs.files.jsonl import atomic_write
+    from hafs.report import ReportData, render_html
+
+    if markdown is not None:
+        with atomic_write(markdown) as f:
+            f.write(to_markdown(comparison) + (f"\n{markdown_table(extra)}\n" if extra else ""))
+    if html is not None:
+        title = f"Comparison: {', '.join(comparison.models)}"
+        with atomic_write(html) as f:
+            f.write(render_html(ReportData(title, comparison=comparison, sampled=extra)))

@@ -80,9 +80,8 @@ def evaluate(
     from hafs.evals.evaluate import evaluate, evaluate_sampled
     from hafs.evals.leaks import refuse_trained_on
     from hafs.evals.sealed import refuse_sealed
-    from hafs.files.jsonl import atomic_write
     from hafs.models.naming import role
-    from hafs.scorers.run import JUDGED, scorer_for, try_commands
+    from hafs.scorers.run import scorer_for, try_commands
     from hafs.tasks import benchmark_names
 
     space = workspace_at(workspace)
@@ -112,24 +111,46 @@ def evaluate(
                     sampled.append(evaluate_sampled(*about, sampling, progress, crew))
             if perplexity:
                 likely[which] = _perplexity(chosen, prompts, settings.level, progress)
+    _write(results, output)
+    _show(results, sampled, likely, asked, ks, settings.level, json)
+
+
+def _write(results: list[EvalResult], output: Path | None) -> None:
+    """Write the greedy results where a file is named."""
+    from hafs.files.jsonl import atomic_write
+
     if output is not None:
         with atomic_write(output) as f:
             jsonlib.dump([r.to_dict() for r in results], f)
+
+
+def _show(
+    results: list[EvalResult],
+    sampled: list[SampledResult],
+    likely: dict[str, Estimate],
+    asked: dict[str, list[Prompt]],
+    ks: list[int],
+    level: float,
+    as_json: bool,
+) -> None:
+    """Print what came of each benchmark; exit code 1 when nothing could be scored."""
+    from hafs.scorers.run import JUDGED
+
     unscored: Counter[str] = Counter()
     data, lines = [], []
     for i, r in enumerate(results):
         unscored.update(r.unscored())
-        row, text = _summary(r, asked[r.benchmark], settings.level)
+        row, text = _summary(r, asked[r.benchmark], level)
         if sampled:
             unscored.update(sampled[i].unscored())
-            row["sampled"], more = _sampled_summary(sampled[i], ks, settings.level)
+            row["sampled"], more = _sampled_summary(sampled[i], ks, level)
             text += more
         if r.benchmark in likely:
             row["perplexity"], more = _perplexity_summary(likely[r.benchmark])
             text += more
         data.append(row)
         lines += text
-    emit({"results": data}, "\n".join(lines), json)
+    emit({"results": data}, "\n".join(lines), as_json)
     if n := unscored.pop(JUDGED, 0):
         note(
             f"unscored: {n} candidates, {JUDGED}; `hafs judge run --judge NAME --prompts FILE` when all models have"

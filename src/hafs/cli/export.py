@@ -60,19 +60,16 @@ def export(
     _one_of("precision", precision, ("auto", "fp32", "bf16"))
     _one_of("base", base, ("auto", "none", "nf4"))
     chosen = workspace_model(model, workspace)
-    asked = benchmark_prompts(check, columns)[:check_prompts] if check else []
-    title = name or role(chosen)
     space = workspace_or_none(workspace)
-    if check and space is None:
-        raise UsageError("--check keeps its answers in a workspace, and there is none here", "hafs init DIR")
-    target = output or Path("exports") / f"{title}-{format}"
+    asked = _prompts(check, columns, check_prompts, space) if check else []
+    title = name or role(chosen)
     with ExitStack() as stack:
         store = stack.enter_context(space.open_store()) if space else None
         progress = stack.enter_context(progress_bars(quiet=json))
-        about = origin(_path(chosen), space.root if space else None, store)
+        where = (_path(chosen), space.root if space else None, store)
         made = export_model(
             chosen,
-            target,
+            output or Path("exports") / f"{title}-{format}",
             format,
             name=title,
             quantize=quantize,
@@ -80,21 +77,29 @@ def export(
             base=base,
             base_name=base_name,
             licence=licence,
-            origin=about,
+            origin=origin(*where),
             progress=progress,
             temperature=space.config.generate.temperature if space else 0.8,
         )
         found = _check(made, chosen, title, space, store, (check, asked), progress)
-        if store is not None and check:
-            about = origin(_path(chosen), space.root if space else None, store)
-        checked(made, title, about, licence, found["notes"])
+        checked(made, title, origin(*where), licence, found["notes"])  # the check has added evaluations
+    _show(made, title, format, found, json)
+
+
+def _prompts(check: str, columns: str | None, most: int | None, space: Workspace | None) -> list[Prompt]:
+    """The prompts of --check, whose answers are kept in a workspace."""
+    found = benchmark_prompts(check, columns)[:most]
+    if space is None:
+        raise UsageError("--check keeps its answers in a workspace, and there is none here", "hafs init DIR")
+    return found
+
+
+def _show(made: Exported, title: str, format: str, found: dict[str, Any], as_json: bool) -> None:
+    """Say what was written and what the checks found; exit code 1 when the file is not the trained model."""
     lines = [f"{title} as {format} in {made.path}", *(f"  {line}" for line in (*made.files, *made.notes))]
     lines += [f"  {line}" for line in found["notes"]]
-    emit(
-        {"path": str(made.path), "gguf": str(made.gguf) if made.gguf else None, "format": format, **found},
-        "\n".join(lines),
-        json,
-    )
+    data = {"path": str(made.path), "gguf": str(made.gguf) if made.gguf else None, "format": format, **found}
+    emit(data, "\n".join(lines), as_json)
     if not found["same"]:
         note(
             "error: the exported file is not the trained model (see above)\n  fix: export --format safetensors, or a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -18,6 +19,10 @@ from hafs.cli.reading import (
 )
 from hafs.errors import UsageError
 from hafs.types import PreferenceGroup, Prompt
+
+if TYPE_CHECKING:
+    from hafs.store import Workspace
+    from hafs.workflows.compare_methods import MethodJob
 
 
 def register(app: typer.Typer) -> None:
@@ -52,11 +57,9 @@ def compare(
     """Train every method from one SFT model on the same data, several seeds each; repeated, it goes on."""
     from hafs.cli.evaluate import benchmark_prompts
     from hafs.evals import WINNERS
-    from hafs.evals.leaks import refuse_trained_on
     from hafs.files.jsonl import atomic_write
     from hafs.tasks import benchmark_name
     from hafs.workflows.compare_methods import MethodJob, compare_methods, to_markdown
-    from hafs.workflows.training import refuse_held_out, validation_prompts
 
     if sft_model is None or preference_data is None or prompts is None:
         raise UsageError(
@@ -78,32 +81,34 @@ def compare(
         validate_columns or "",
     )
     asked = benchmark_prompts(benchmark, benchmark_columns)
-    picks = {f"--benchmark {benchmark}": asked}
-    if validate:
-        picks[f"--validate {validate}"] = validation_prompts(validate, validate_columns, say=note)
-    training: dict[str, Iterable[Prompt | PreferenceGroup]] = {
-        str(preference_data): preferences_from(preference_data, columns=columns).groups,
-        str(prompts): prompts_from(prompts, prompt_columns),
-    }
-    refuse_held_out(space, space.config, training, picks, note, allowed=allow_contaminated)
-    near = space.config.eval.near_copy
-    for line in refuse_trained_on(space, {"sft": sft_model}, asked, near, allowed=allow_contaminated):
-        note(f"warning: {line}")
+    _refuse_held_out(space, job, {f"--benchmark {benchmark}": asked})
+    chosen = list(dict.fromkeys([WINNERS, *(m.strip() for m in methods.split(","))]))
     with space.open_store() as store, progress_bars(quiet=json) as progress:
-        sft, found = compare_methods(
-            store,
-            space.config,
-            job,
-            benchmark_name(benchmark),
-            asked,
-            list(dict.fromkeys([WINNERS, *(m.strip() for m in methods.split(","))])),
-            seeds,
-            progress,
-            space.root,
-            jobs,
-        )
+        which = (benchmark_name(benchmark), asked, chosen, seeds)
+        sft, found = compare_methods(store, space.config, job, *which, progress, space.root, jobs)
     table = to_markdown(sft, found)
     if markdown is not None:
         with atomic_write(markdown) as f:
             f.write(table + "\n")
     emit({"sft": sft.passed / sft.scored if sft.scored else None, "methods": [m.to_dict() for m in found]}, table, json)
+
+
+def _refuse_held_out(space: Workspace, job: MethodJob, picks: dict[str, list[Prompt]]) -> None:
+    """Refuse prompts that pick or measure (`picks`) in what is learnt from, or in what the SFT model learnt."""
+    from hafs.evals.leaks import refuse_trained_on
+    from hafs.workflows.training import refuse_held_out, validation_prompts
+
+    (asked,) = picks.values()
+    if job.validate:
+        picks = {
+            **picks,
+            f"--validate {job.validate}": validation_prompts(job.validate, job.validate_columns, say=note),
+        }
+    training: dict[str, Iterable[Prompt | PreferenceGroup]] = {
+        str(job.preference_data): preferences_from(job.preference_data, columns=job.columns or None).groups,
+        str(job.prompts): prompts_from(job.prompts, job.prompt_columns or None),
+    }
+    refuse_held_out(space, space.config, training, picks, note, allowed=job.allow_contaminated)
+    near = space.config.eval.near_copy
+    for line in refuse_trained_on(space, {"sft": job.sft_model}, asked, near, allowed=job.allow_contaminated):
+        note(f"warning: {line}")

@@ -163,16 +163,7 @@ def combine(
     if duplicate and format == "groups":
         format = "trl"
         note("repeated edges are rows of their own: written as trl, not as groups")
-    mapped = _columns_of(files, columns or ())
-    named = {_name(file): preferences_from(file, columns=mapped.get(file)).groups for file in files}
-    if len(named) < len(files):
-        raise UsageError("two of the files have one name, which sources are named by", "rename one")
-    mixed = mix(named, how)
-    if not any(g.edges for found in named.values() for g in found):
-        raise UsageError(
-            "the files compare no answers, so there is nothing to mix: labels of single answers are not mixed",
-            "train on labels as they are: hafs train dpo --loss kto --preference-data FILE",
-        )
+    mixed = mix(_sources(files, columns or ()), how)
     if not mixed.groups:
         raise HafsError("no edge is left", "loosen the filters")
     written = _written(output, mixed.groups, format)
@@ -190,6 +181,20 @@ def combine(
     groups = f"{_counted(written.groups, 'group')} with {_counted(written.edges, 'edge')}"
     wrote = f"{_counted(written.rows, 'row')} of {format} in {output}, of {groups}"
     emit(data, f"{wrote}\n{_mixed_text(mixed)}", json)
+
+
+def _sources(files: list[Path], columns: Sequence[str]) -> dict[str, list[PreferenceGroup]]:
+    """The groups of each file by its name; refused where no file compares answers."""
+    mapped = _columns_of(files, columns)
+    named = {_name(file): preferences_from(file, columns=mapped.get(file)).groups for file in files}
+    if len(named) < len(files):
+        raise UsageError("two of the files have one name, which sources are named by", "rename one")
+    if not any(g.edges for found in named.values() for g in found):
+        raise UsageError(
+            "the files compare no answers, so there is nothing to mix: labels of single answers are not mixed",
+            "train on labels as they are: hafs train dpo --loss kto --preference-data FILE",
+        )
+    return named
 
 
 def _written(output: Path, groups: list[PreferenceGroup], format: str) -> Written:

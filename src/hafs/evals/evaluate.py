@@ -24,6 +24,8 @@ from hafs.scorers.run import checkers, identity, score_all
 from hafs.store import Store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
 
+_DEFAULTS = GenerateConfig.model_validate({}).model_dump()
+
 
 def greedy(config: EvalConfig, benchmark: str = "") -> GenerateConfig:
     """The decoding of evaluations: the likeliest token each time, thinking as the benchmark has it."""
@@ -67,7 +69,8 @@ def evaluate(
     }
     backend = None if is_local(model) else open_backend(model)
     where = backend.name if backend else str(resolve(model))
-    known = store.once("eval", settings, {"model": backend.model if backend else model_hash(where)})
+    made_by = {"model": backend.model if backend else model_hash(where)}
+    known = store.once("eval", settings, made_by, {"decoding": _DEFAULTS})
     if known.done is not None:
         return EvalResult.from_dict(known.renew().outputs)
     started = time.monotonic()
@@ -114,7 +117,7 @@ def evaluate_sampled(
         "scorer": identity(scorer, prompts),
         "prompts": content_id([p.id for p in prompts]),
     }
-    known = store.once("eval-sampled", settings, {"model": model_hash(path)})
+    known = store.once("eval-sampled", settings, {"model": model_hash(path)}, {"decoding": _DEFAULTS})
     if known.done is not None:
         return SampledResult.from_dict(known.renew().outputs)
     started = time.monotonic()

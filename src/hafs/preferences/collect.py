@@ -16,7 +16,7 @@ from hafs.scorers import Scorer, prepare
 from hafs.scorers.run import NO_CHECKER, AutomaticScorer, checkers_with_filters, of_prompts
 from hafs.store import Store
 from hafs.store.marks import Exclusions
-from hafs.types import PreferenceGroup, Progress, Prompt, content_id, silent
+from hafs.types import PreferenceGroup, Progress, content_id, silent
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,9 @@ def preference_groups(
     prepare(scorer, store.prompts())
     pairing = config.model_dump(exclude=set() if config.labels else {"labels"})
     parts = [(scorer, filters)]
-    prompts: list[Prompt] = []
     if isinstance(scorer, AutomaticScorer):
-        prompts = list(store.prompts(**of_prompts(filters)))
-        parts = list(checkers_with_filters(scorer, prompts, filters))
-    if prompts and not parts:
+        parts = checkers_with_filters(scorer, lambda: store.prompts(**of_prompts(filters)), filters)
+    if not parts and next(store.prompts(**of_prompts(filters)), None) is not None:
         raise UsageError(f"no candidate here has a checker: {NO_CHECKER}", "or --scorer NAME")
     built = Built()
     for checker, which in parts:

@@ -15,7 +15,7 @@ from hafs import registry
 from hafs.errors import UsageError
 from hafs.types import Candidate, Prompt, Score
 
-__all__ = ["Opened", "Scorer", "open_scorer", "opened_as", "prepare"]
+__all__ = ["Opened", "Scorer", "open_scorer", "opened_as", "prepare", "takes_prompts"]
 
 
 class Scorer(Protocol):
@@ -41,6 +41,11 @@ def prepare(scorer: Scorer, prompts: Iterable[Prompt]) -> None:
     own: Callable[[Iterable[Prompt]], None] | None = getattr(scorer, "prepare", None)
     if own is not None:
         own(prompts)
+
+
+def takes_prompts(scorer: Scorer) -> bool:
+    """Whether `prepare` reads the prompts for this scorer at all."""
+    return getattr(scorer, "prepare", None) is not None
 
 
 def open_scorer(spec: str, **options: Any) -> Scorer:

@@ -18,7 +18,7 @@ from hafs.config import Config
 from hafs.errors import HafsError, SandboxUnavailable, UsageError
 from hafs.judge.clients import judge_of
 from hafs.sandbox import open_sandbox
-from hafs.scorers import Opened, Scorer, open_scorer, opened_as, prepare
+from hafs.scorers import Opened, Scorer, open_scorer, opened_as, prepare, takes_prompts
 from hafs.scorers.compose import parse
 from hafs.store import Answers, Store, open_store
 from hafs.types import Candidate, Progress, Prompt, Score, content_id, silent
@@ -149,8 +149,13 @@ class AutomaticScorer:
         yield from (found[i] for i in range(len(items)))
 
     def prepare(self, prompts: Iterable[Prompt]) -> None:
-        """Have each checker take into its arguments what the checks of its prompts name."""
-        for checker, mine in checkers(self, prompts):
+        """Have each checker take into its arguments what the checks of its prompts name; other prompts are not held."""
+        named: dict[int, tuple[Scorer, list[Prompt]]] = {}
+        for prompt in prompts:
+            checker = self.checker(prompt)
+            if checker is not None and takes_prompts(checker):
+                named.setdefault(id(checker), (checker, []))[1].append(prompt)
+        for checker, mine in named.values():
             prepare(checker, mine)
 
     def close(self) -> None:
@@ -167,7 +172,7 @@ def checkers(scorer: Scorer, prompts: Iterable[Prompt]) -> list[tuple[Scorer, li
     for prompt in prompts:
         if (checker := scorer.checker(prompt)) is not None:
             found.setdefault(id(checker), (checker, []))[1].append(prompt)
-    return sorted(found.values(), key=lambda part: (part[0].name, content_id(part[0].arguments)))
+    return sorted(found.values(), key=lambda part: _by_name(part[0]))
 
 
 def of_prompts(filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,12 +182,24 @@ def of_prompts(filters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checkers_with_filters(
-    scorer: Scorer, prompts: Sequence[Prompt], filters: Mapping[str, Any]
-) -> Iterator[tuple[Scorer, dict[str, Any]]]:
-    """The scorers that check `prompts`, each with filters that keep to what it checks."""
-    for checker, mine in checkers(scorer, prompts):
-        narrowed = {} if len(mine) == len(prompts) else {"prompt_ids": [p.id for p in mine]}
-        yield checker, {**filters, **narrowed}
+    scorer: AutomaticScorer, prompts: Callable[[], Iterable[Prompt]], filters: Mapping[str, Any]
+) -> list[tuple[Scorer, dict[str, Any]]]:
+    """The scorers that check `prompts()`, each with filters that keep to what it checks.
+
+    The prompts are gone through and not held, however many they are; their ids are where not all have one checker.
+    """
+    found = {id(checker): checker for checker in map(scorer.checker, prompts())}
+    if None not in found.values() and len(found) == 1:
+        return [(checker, dict(filters)) for checker in found.values() if checker is not None]
+    ids: dict[int, list[str]] = {}
+    for prompt in prompts():
+        ids.setdefault(id(scorer.checker(prompt)), []).append(prompt.id)
+    named = sorted((c for c in found.values() if c is not None), key=_by_name)
+    return [(checker, {**filters, "prompt_ids": ids[id(checker)]}) for checker in named]
+
+
+def _by_name(scorer: Scorer) -> tuple[str, str]:
+    return scorer.name, content_id(scorer.arguments)
 
 
 def identity(scorer: Scorer, prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
@@ -235,7 +252,7 @@ def score_candidates(
     prompts = list(store.prompts(**of_prompts(filters)))
     done = Scored(0, {})
     without = [p for p in prompts if scorer.checker(p) is None]
-    for checker, which in checkers_with_filters(scorer, prompts, filters):
+    for checker, which in checkers_with_filters(scorer, lambda: prompts, filters):
         done += _score_left(store, checker, progress, again, crew, which)
     if without:
         which = {**filters, "prompt_ids": [p.id for p in without]}

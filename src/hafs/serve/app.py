@@ -75,19 +75,7 @@ def make_app(
 
     @app.get("/v1/models", dependencies=[Depends(allowed)])
     async def models() -> dict[str, Any]:
-        about = {
-            "id": name,
-            "object": "model",
-            "created": 0,
-            "owned_by": "hafs",
-            "hash": backend.model,
-            "max_model_len": backend.limit,
-        }
-        more = [
-            {"id": id, "object": "model", "created": 0, "owned_by": "hafs", "root": path, "parent": name}
-            for id, path in loaded.items()
-        ]
-        return {"object": "list", "data": [about, *more]}
+        return _list_models(backend, name, loaded)
 
     @app.post("/v1/chat/completions", dependencies=[Depends(allowed)])
     async def chat(asked: ChatRequest, request: Request) -> Any:
@@ -104,6 +92,14 @@ def make_app(
     if adapters is not None:
         _adapters(app, batcher, name, loaded, adapters.resolve(), [Depends(allowed)])
     return app
+
+
+def _list_models(backend: TransformersBackend, name: str, loaded: Mapping[str, str]) -> dict[str, Any]:
+    """The model, then the adapters that were loaded."""
+    kept = {"object": "model", "created": 0, "owned_by": "hafs"}
+    about = {"id": name, **kept, "hash": backend.model, "max_model_len": backend.limit}
+    more = [{"id": id, **kept, "root": path, "parent": name} for id, path in loaded.items()]
+    return {"object": "list", "data": [about, *more]}
 
 
 def _chosen(asked: ChatRequest | CompletionRequest, name: str, loaded: Mapping[str, str]) -> str:

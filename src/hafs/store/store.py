@@ -8,6 +8,7 @@ size of the workspace.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,12 @@ BATCH = 2000
 """Rows in one write transaction."""
 
 STATUSES = ("running", "finished", "failed")
+
+
+def _completed(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the default of each that is not there, at every depth that `defaults` has."""
+    inner = {k: _completed(v, defaults[k]) for k, v in config.items() if isinstance(v, Mapping) and k in defaults}
+    return {**json.loads(json.dumps(defaults)), **config, **inner}
 
 
 @dataclass(frozen=True)
@@ -262,11 +269,31 @@ class Store(Reader):
         if not found:
             raise UsageError(f"there is no run {id} in {self.where}", "start it first")
 
-    def once(self, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any] | None = None) -> Once:
-        """A piece of work, named by all that it depends on: begun, or found finished (then `done` is its record)."""
-        id = self.start_run(kind, config, inputs)
-        known = self.get_run(id)
-        return Once(self, id, known if known is not None and known.status == "finished" else None)
+    def once(
+        self,
+        kind: str,
+        config: Mapping[str, Any],
+        inputs: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> Once:
+        """A piece of work, named by all that it depends on: begun, or found finished (then `done` is its record).
+
+        `defaults` are the default values of settings in `config`: work done before there was a setting had its default.
+        """
+        known = self.get_run(Run(kind, config, inputs or {}).id)
+        if known is None or known.status != "finished":
+            known = self._older(kind, config, inputs or {}, defaults) if defaults else None
+        if known is not None:
+            return Once(self, known.id, known)
+        return Once(self, self.start_run(kind, config, inputs), None)
+
+    def _older(
+        self, kind: str, config: Mapping[str, Any], inputs: Mapping[str, Any], defaults: Mapping[str, Any]
+    ) -> Run | None:
+        """The same work, finished before some of the settings were there."""
+        wanted = json.loads(json.dumps([config, inputs]))
+        same = (r for r in reversed(self.ended(kind)) if [_completed(r.config, defaults), dict(r.inputs)] == wanted)
+        return next(same, None)
 
     def keep_run(
         self,

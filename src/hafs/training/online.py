@@ -252,9 +252,8 @@ def train_online_dpo(
     }
     with run.held():
         run.claim(about, defaults=settings_of(OnlineDPOConfig.model_validate({})))
-        record_data(
-            output, model, [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
-        )
+        asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+        record_data(output, model, asked)
         if (done := run.finished()) is not None:
             return TrainResult(**done)
         encoded = [tuple(encode_prompt(tokenizer, p.text, p.system)) for p in prompts]

@@ -452,42 +452,18 @@ def train_ppo(
             "train it on the same model, or give it as a scorer: --scorer reward:PATH",
         )
     run = RunDirectory(output)
-    about = {
-        "kind": "ppo",
-        "model": model_hash(path),
-        "tokenizer": tokenizer_hash(tokenizer),
-        "template": template_hash(tokenizer),
-        "data": content_id(sorted(p.id for p in prompts)),
-        "rater": dict(rater or {}),
-        "reward": [
-            model_hash(Path(reward) / "model" if (Path(reward) / "model").is_dir() else Path(reward)),
-            reward_weight,
-        ]
-        if reward
-        else [],
-        "settings": settings_of(config),
-    }
+    about = _about(path, tokenizer, prompts, config)
+    about |= {"rater": dict(rater or {}), "reward": [_reward_hash(Path(reward)), reward_weight] if reward else []}
     with run.held():
         run.claim(about, defaults=settings_of(PPOConfig.model_validate({})))
-        record_data(
-            output, model, [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
-        )
+        asked = [PreferenceGroup(p.text, (), (), p.system, p.id, p.family, p.split) for p in prompts]
+        record_data(output, model, asked)
         done = run.finished()
         if done is not None:
             return TrainResult(**done)
         adapter = replace(adapter, weight=reward_weight) if adapter else None
-        trainer, dropped = _trainer(
-            path,
-            tokenizer,
-            prompts,
-            config,
-            run,
-            adapter,
-            sample=sample,
-            rate=rate,
-            validate=validate,
-            progress=progress,
-        )
+        hooks: dict[str, Any] = {"sample": sample, "rate": rate, "validate": validate, "progress": progress}
+        trainer, dropped = _trainer(path, tokenizer, prompts, config, run, adapter, **hooks)
         with tracking("ppo", config, output) as track:
             trainer.track(track)
             result = trainer.fit()
@@ -495,6 +471,23 @@ def train_ppo(
         _save_policy(trainer, path, tokenizer, output / "model")
         run.finish(result_dict(result))
     return result
+
+
+def _about(path: Path, tokenizer: Any, prompts: Sequence[Prompt], config: PPOConfig) -> dict[str, Any]:
+    """What makes a run the run that it is, but for what rates the answers."""
+    return {
+        "kind": "ppo",
+        "model": model_hash(path),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "template": template_hash(tokenizer),
+        "data": content_id(sorted(p.id for p in prompts)),
+        "settings": settings_of(config),
+    }
+
+
+def _reward_hash(reward: Path) -> str:
+    """The hash of a reward model, given as a run or as its directory."""
+    return model_hash(reward / "model" if (reward / "model").is_dir() else reward)
 
 
 def _trainer(

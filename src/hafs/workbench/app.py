@@ -54,19 +54,7 @@ def create_workbench(space: Workspace, store: Store, *, token: str, allowed_host
     app.state.sessions, app.state.logins = Sessions(token), None
     pages = _Pages(space, store)
 
-    @app.exception_handler(SignedOut)
-    def signed_out(request: Request, error: Exception) -> Response:
-        return pages.filled("enter.html", 401, state="link", verb="hafs open")
-
-    @app.exception_handler(HTTPException)
-    def refused(request: Request, error: HTTPException) -> Response:
-        return PlainTextResponse(str(error.detail), error.status_code)
-
-    @app.exception_handler(HafsError)
-    def failed(request: Request, error: HafsError) -> Response:
-        if request.method != "GET" or request.headers.get("hx-request"):
-            return PlainTextResponse(f"{error.what}. {error.fix}".strip(), 409)
-        return pages.trouble(person(request), error)
+    _add_errors(app, pages)
 
     @app.get("/")
     def index(request: Request, token: str = "", name: str = "") -> Response:
@@ -89,6 +77,31 @@ def create_workbench(space: Workspace, store: Store, *, token: str, allowed_host
             raise HTTPException(404, "There is no such action.")
         return PlainTextResponse(done(OpenWorkspace(space, store, who.name), fields))
 
+    _add_views(app, pages)
+    return app
+
+
+def _add_errors(app: FastAPI, pages: _Pages) -> None:
+    """What is shown to whoever may not come in, and where something failed."""
+
+    @app.exception_handler(SignedOut)
+    def signed_out(request: Request, error: Exception) -> Response:
+        return pages.filled("enter.html", 401, state="link", verb="hafs open")
+
+    @app.exception_handler(HTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        return PlainTextResponse(str(error.detail), error.status_code)
+
+    @app.exception_handler(HafsError)
+    def failed(request: Request, error: HafsError) -> Response:
+        if request.method != "GET" or request.headers.get("hx-request"):
+            return PlainTextResponse(f"{error.what}. {error.fix}".strip(), 409)
+        return pages.trouble(person(request), error)
+
+
+def _add_views(app: FastAPI, pages: _Pages) -> None:
+    """The views as pages, and as files to take along."""
+
     @app.get("/{name}.{kind}")
     def export(name: str, kind: str, who: Reader, request: Request) -> Response:
         view = pages.view(who, name, request.query_params)
@@ -107,8 +120,6 @@ def create_workbench(space: Workspace, store: Store, *, token: str, allowed_host
     def shown(name: str, who: Reader, request: Request) -> Response:
         view = pages.view(who, name, request.query_params)
         return pages.shown(who, view, request)
-
-    return app
 
 
 class _Pages:

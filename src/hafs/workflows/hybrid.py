@@ -22,7 +22,7 @@ from hafs.judge.queue import check_queue, newest_queue, pick, queued, save_queue
 from hafs.preferences import group_from_edges, people_edges, people_said, same_text
 from hafs.scorers.run import checker_of
 from hafs.store import Store
-from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, content_id
+from hafs.types import Candidate, Edge, PreferenceGroup, Prompt, Score, Verdict, content_id
 
 Shortlist = Mapping[str, Sequence[Candidate]]
 """The candidates of each prompt (by its id) that are worth a judge's time, best first where a scorer said so."""
@@ -75,14 +75,9 @@ def judged_groups(
     a model's hash keep to some prompts and to its candidates, a shortlist to its prompts, and the judge to its answers.
     The groups are kept as those of a run of kind "preferences". Raises UsageError as `read_verdicts`.
     """
-    chosen, verdicts = read_verdicts(store, judges, protocol)
     if shortlist is not None:
         prompt_ids = shortlist.keys()
-    if prompt_ids is not None:
-        verdicts = [v for v in verdicts if v.prompt_id in prompt_ids]
-    if model is not None:
-        mine = {c.id for c in store.candidates(prompt_ids={v.prompt_id for v in verdicts}, model=model)}
-        verdicts = [v for v in verdicts if mine.issuperset(v.shown)]
+    chosen, verdicts = _verdicts(store, judges, protocol, prompt_ids, model)
     judged = {j.prompt_id: j for j in aggregate(verdicts)}
     source = next((j.source for j in judged.values()), "")
     calibration = calibration or newest_calibration(store, source, chosen)
@@ -110,13 +105,8 @@ def judged_groups(
         if group is not None:
             report.groups += 1
             groups.append(group)
-    about = {
-        "judge": source,
-        "all_edges": all_edges,
-        "max_candidates": max_candidates,
-        "claim": report.claim,
-        "model": model,
-    }
+    about = {"judge": source, "all_edges": all_edges, "max_candidates": max_candidates}
+    about |= {"claim": report.claim, "model": model}
     made = store.once("preferences", about, {"groups": content_id([g.id for g in groups])})
     store.add_groups(groups, run=made.id)
     made.finish(report.to_dict())
@@ -133,6 +123,19 @@ def _about(judged: Judged, candidates: Mapping[str, Candidate], shortlist: Short
     texts = {same_text(c.text) for c in shortlist[judged.prompt_id]}
     kept = {id for id, c in candidates.items() if same_text(c.text) in texts}
     return replace(judged, opinions=tuple(o for o in judged.opinions if {o.a, o.b} <= kept))
+
+
+def _verdicts(
+    store: Store, judges: Sequence[str], protocol: str, prompt_ids: Collection[str] | None, model: str | None
+) -> tuple[str, list[Verdict]]:
+    """The protocol, and the judges' verdicts by it on some prompts (None: all) that show answers of one model alone."""
+    chosen, verdicts = read_verdicts(store, judges, protocol)
+    if prompt_ids is not None:
+        verdicts = [v for v in verdicts if v.prompt_id in prompt_ids]
+    if model is not None:
+        mine = {c.id for c in store.candidates(prompt_ids={v.prompt_id for v in verdicts}, model=model)}
+        verdicts = [v for v in verdicts if mine.issuperset(v.shown)]
+    return chosen, verdicts
 
 
 def _judges(
@@ -273,18 +276,8 @@ def hybrid(
     done = sum(q.id in seen for q in picked)
     total = sum(len(scored) for _, scored in answers)
     left = (len(picked) - done) * labels.pace / 60
-    result = Hybrid(
-        len(kept),
-        total,
-        total - sum(map(len, kept.values())),
-        len(judged),
-        asked,
-        run.id,
-        len(picked),
-        done,
-        left,
-        source,
-    )
+    dropped = total - sum(map(len, kept.values()))
+    result = Hybrid(len(kept), total, dropped, len(judged), asked, run.id, len(picked), done, left, source)
     if done < len(picked) and not (settings.partial and done):
         return result
     result.calibration = calibrate(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hafs import tasks
-from hafs.config import Config
+from hafs.config import Config, parse_config
 from hafs.evals import WINNERS, Attribution, Comparison, EvalResult, attribute, compare
 from hafs.evals.attribution import cheaper
 from hafs.evals.words import model_title
@@ -112,7 +112,8 @@ def run(recipe: Recipe, workspace: Workspace, say: Say = lambda _: None, progres
     Raises HafsError when a tool, the sandbox or the model is missing, or when nothing could be scored.
     """
     with workspace.open_store() as store:
-        known = store.once("recipe", recipe.to_dict())
+        defaults = replace(recipe, config=parse_config({})).to_dict()["config"]
+        known = store.once("recipe", recipe.to_dict(), defaults={"config": defaults})
         if known.done is not None:
             outcome = RecipeOutcome.of_record(known.done.outputs, workspace.root)
             if outcome.report.is_file():

@@ -79,10 +79,15 @@ def create_app(
     sessions, logins = Sessions(token), Logins(accounts) if accounts is not None else None
     app.state.sessions, app.state.logins = sessions, logins
     pages = _Pages(service)
+    _add_errors(app, pages, login)
+    _add_door(app, pages, login)
+    _add_work(app, service, pages)
+    return app
 
-    def entered(request: Request, name: str) -> Response:
-        """The session's cookie with a page of our own that goes on: a redirect would still count as cross-site."""
-        return signed(pages.page("enter.html", state="entered" if name else "name", login=login), request, name)
+
+def _add_errors(app: FastAPI, pages: _Pages, login: str) -> None:
+    """What is shown to whoever may not come in, and where something failed."""
+    sessions, logins = app.state.sessions, app.state.logins
 
     @app.exception_handler(SignedOut)
     def signed_out(request: Request, error: Exception) -> Response:
@@ -100,6 +105,15 @@ def create_app(
         if request.url.path == "/":
             return pages.page("enter.html", 409, state="failed", error=error)
         return PlainTextResponse(f"{error.what}. {error.fix}".strip(), 409)
+
+
+def _add_door(app: FastAPI, pages: _Pages, login: str) -> None:
+    """How people come in, by link or password, and leave."""
+    sessions, logins = app.state.sessions, app.state.logins
+
+    def entered(request: Request, name: str) -> Response:
+        """The session's cookie with a page of our own that goes on: a redirect would still count as cross-site."""
+        return signed(pages.page("enter.html", state="entered" if name else "name", login=login), request, name)
 
     @app.get("/")
     def index(request: Request, token: str = "", name: str = "") -> Response:
@@ -128,6 +142,10 @@ def create_app(
     @app.post("/leave")
     def leave(request: Request, who: Sender) -> Response:
         return signed(Response(headers={"HX-Redirect": "/"}), request, "")
+
+
+def _add_work(app: FastAPI, service: AnnotationService, pages: _Pages) -> None:
+    """The prompt in hand: shown, answered, taken back, looked at closely."""
 
     @app.get("/item")
     def item(who: Reader) -> Response:
@@ -170,8 +188,6 @@ def create_app(
     @app.get("/stats")
     def stats(who: Reader) -> Response:
         return pages.stats(who)
-
-    return app
 
 
 class _Pages:

@@ -164,30 +164,19 @@ def hybrid(
 
     _shares(min_agreement, confidence)
     space = workspace_at(workspace)
-    settings = HybridSettings(
-        keep,
-        queue_size,
-        audit_share,
-        seed,
-        min_agreement,
-        confidence,
-        count_ties,
-        all_edges,
-        labels_so_far,
-        space.config.preferences.max_candidates,
-    )
+    most = space.config.preferences.max_candidates
+    trust = (min_agreement, confidence, count_ties, all_edges, labels_so_far)
+    settings = HybridSettings(keep, queue_size, audit_share, seed, *trust, most)
     name = {"auto": "automatic", "none": ""}.get(scorer, scorer)
     if judge_of(name):
         raise UsageError(f"the filter cannot be the judge {name}", "--scorer none, or the name of a checker")
-    names: list[str] = list(judge or ())
-    hook = None
+    names, hook = list(judge or ()), None
     if ask:
         if not names:
             raise UsageError("--ask needs to know whom", "--judge NAME, as in `hafs judge run`")
         asked = open_protocol(protocol or "listwise")
         hook = _asking(space, names, asked, base_url, budget, max_tokens, probes, json)
-        protocol = asked.id
-        names = [judge_name(j) for j in names]
+        protocol, names = asked.id, [judge_name(j) for j in names]
     with space.open_store() as store:
         done = run(store, choose_prompts(store, None, split, None), name, names, protocol, settings, ask=hook)
     if done.groups is not None:

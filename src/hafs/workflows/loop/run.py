@@ -19,7 +19,7 @@ from typing import Any
 
 from hafs import tasks
 from hafs.cluster import Crew
-from hafs.config import Config, override
+from hafs.config import Config, override, parse_config
 from hafs.errors import HafsError, UsageError
 from hafs.evals import WINNERS, Comparison, EvalResult, attribute, compare, failures
 from hafs.evals.attribution import cheaper
@@ -85,9 +85,9 @@ class Loop:
 
     def to_dict(self) -> dict[str, Any]:
         """The loop as JSON, for the record of the run; the model and files of prompts by their hashes."""
-        settings = self.config.model_dump(mode="json", exclude={"store", "model", "cluster"})
         named = [self.config.loop.prompts, *self.config.eval.benchmarks]
         files = {name: file_sha256(path) for name in named if (path := Path(name).expanduser()).is_file()}
+        settings = self.config.model_dump(mode="json", exclude={"store", "model", "cluster"})
         return {"model": model_hash(resolve(self.model)), "taught": self.taught, "files": files, "settings": settings}
 
 
@@ -170,7 +170,8 @@ def run(
     if loop.config.loop.budget and not loop.config.loop.price_per_hour:
         raise UsageError("a budget needs to know what an hour costs", "set price_per_hour under [loop]")
     with workspace.open_store() as store:
-        known = store.once("loop", loop.to_dict())
+        defaults = replace(loop, config=parse_config({})).to_dict()["settings"]
+        known = store.once("loop", loop.to_dict(), defaults={"settings": defaults})
         if known.done is not None and (workspace.root / known.done.outputs["report"]).is_file():
             return LoopOutcome.of_record(known.done.outputs, workspace.root)
         source, reported = prompts_of(loop.config)
