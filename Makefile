@@ -39,7 +39,7 @@ assets: $(READY)
 
 test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal and not vllm" $(PYTEST)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal and not vllm" --durations=25 $(PYTEST)
 
 test-cluster: assets $(DEVELOP)  ## three Ray nodes on this machine, PostgreSQL, and what kills them
 	@(ls /usr/lib/postgresql/*/bin/initdb || (apt-get update && apt-get install -y postgresql)) >/dev/null 2>&1 || true
