@@ -20,7 +20,7 @@ from forked import Forks, forking
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background job; what tests start inherits it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-KILLS = int(os.environ.get("HAFS_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("HAFS_TEST_KILLS", "6"))
 DRAWS = 2000
 """How often a run is killed at random moments, and how many samples the simulations of intervals draw."""
 

@@ -170,6 +170,17 @@ def test_a_model_that_is_the_reference_is_not_promoted_and_has_one_column() -> N
     assert twice.models == ("sft", "a") and twice.decisions["a"].promote and any("one model" in n for n in twice.notes)
 
 
+def test_a_second_name_of_the_reference_is_not_counted_as_a_comparison() -> None:
+    def rows(name: str, passes: list[bool | None], model: str) -> list[EvalResult]:
+        return [replace(result(name, passes), model=model, benchmark=b) for b in ("asm", "test")]
+
+    sft, dpo = rows("sft", [True] * 50, "h1"), rows("dpo", [True] * 50, "h1")
+    assert not [n for n in compare({"sft": sft, "dpo": dpo}, "sft").notes if "Holm" in n]
+    other = rows("other", [True] * 40 + [False] * 10, "h2")
+    notes = compare({"sft": sft, "dpo": dpo, "other": other}, "sft").notes
+    assert [n for n in notes if "2 comparisons were made" in n]
+
+
 def test_a_collapse_is_worse() -> None:
     c = against(gained=2, lost=41, both=33, neither=20)
     assert (c.verdict, c.promote) == ("worse", False)

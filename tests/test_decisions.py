@@ -182,6 +182,8 @@ def test_time_money_and_rounds_run_out() -> None:
     time, money = budget_spent(300, 301, 0, 0, limits), budget_spent(0, 0, 1.5, 0.6, limits)
     assert time is not None and time.rules == ("time",) and "5 min 00 s of 10 minutes" in time.reason
     assert money is not None and money.rules == ("money",) and "$1.50 of $2.00" in money.reason
+    first = budget_spent(1e9, 0, 0, 0, limits)
+    assert first is not None and "a round takes" not in first.reason, "no round was timed"
     assert budget_spent(1e9, 1e9, 1e9, 1e9, LoopConfig()) is None, "no limit, no stop"
     assert rounds_done(1, limits) is None and rounds_done(2, limits) is not None
 

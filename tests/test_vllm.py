@@ -215,7 +215,10 @@ def test_online_dpo_samples_from_it(url: str, tokenizer: Any, tmp_path: Path) ->
 
 
 def space_of(path: Path, prompts: int = 4) -> Path:
-    space = workspace(path, "[generate]\ncandidates = 2\nmax_new_tokens = 8\nbatch_size = 4\nretries = 1\n")
+    space = workspace(
+        path,
+        "[generate]\ncandidates = 2\nmax_new_tokens = 8\nbatch_size = 4\nretries = 1\n[eval]\nmax_new_tokens = 8\n",
+    )
     rows = [{"prompt": f"Say {i}.", "checker": "text", "check": {"min_words": 1}} for i in range(prompts)]
     (space / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return space
@@ -227,9 +230,14 @@ def test_generate_eval_and_a_judge(url: str, tmp_path: Path) -> None:
     with open_store(space / "hafs.db") as store:
         candidates = list(store.candidates())
         assert len(candidates) == 8 and all(c.logprob is not None for c in candidates)
-    hafs("eval", "-w", space, "--model", model, "--name", "served", "--prompts", space / "prompts.jsonl").ok()
+    held = {"prompt": "Name a fish.", "split": "test", "checker": "text", "check": {"min_words": 1}}
+    (space / "held.jsonl").write_text(json.dumps(held) + "\n")
+    found = hafs(
+        "eval", "-w", space, "--model", model, "--name", "served", "--benchmark", space / "held.jsonl", "--json"
+    )
+    assert found.ok().json
     run = ("judge", "run", "-w", space, "--judge", f"{NAME}@{url}/v1", "--protocol", "pairwise", "--json")
-    (judge,) = hafs(*run, "--max-tokens", "60", "--num-samples", "2").ok().json["judges"]
+    (judge,) = hafs(*run, "--max-tokens", "60", "--num-samples", "1").ok().json["judges"]
     assert judge["stopped"] == "" and judge["coverage"] > 0
 
 

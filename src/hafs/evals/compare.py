@@ -233,7 +233,7 @@ def compare(
         notes=(
             *_same_notes(same, reference),
             *_decoding_notes(tables),
-            *_many_notes(benchmarks, candidates, level),
+            *_many_notes(benchmarks, [name for name in candidates if name not in same], level),
             *notes,
             METHODS,
         ),
@@ -462,7 +462,10 @@ def _decoding_notes(tables: Mapping[str, Mapping[str, EvalResult]]) -> list[str]
 
 
 def _many_notes(benchmarks: Sequence[Benchmark], candidates: Sequence[str], level: float) -> list[str]:
-    """With several comparisons one can look real by chance: say which still do after Holm's correction."""
+    """With several comparisons one can look real by chance: say which still do after Holm's correction.
+
+    A candidate that is another model under a second name is no comparison, so it is not among `candidates`.
+    """
     made = [(m, b) for m in candidates for b in benchmarks]
     if len(made) < 2:
         return []

@@ -188,11 +188,11 @@ def stop(past: Sequence[Past], limits: LoopConfig) -> Ruling | None:
 def budget_spent(elapsed: float, next_round: float, cost: float, next_cost: float, limits: LoopConfig) -> Ruling | None:
     """Stop when another round, expected to take `next_round` seconds and `next_cost` dollars, would be too much."""
     if limits.max_minutes and elapsed + next_round > 60 * limits.max_minutes:
+        about = f", and a round takes about {seconds(next_round)}" if next_round else ""
         return Ruling(
             "stop",
             ("time",),
-            f"The time is spent: {seconds(elapsed)} of {limits.max_minutes:g} minutes are"
-            f" used, and a round takes about {seconds(next_round)}.",
+            f"The time is spent: {seconds(elapsed)} of {limits.max_minutes:g} minutes are used{about}.",
         )
     if limits.budget and cost + next_cost > limits.budget:
         return Ruling(
