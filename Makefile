@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo setup assets test rehearse-gpu bench-gpu faults fuzz check format docs bench bench-train bench-generate bench-score bench-rlhf bench-judge bench-cluster test-cluster vllm test-vllm clean
 
-demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (about ten minutes)
+demo: assets          ## the whole path on the embedded model: SFT, preferences, DPO, the table (a quarter of an hour on 2 cores)
 	@$(BIN)/hafs demo
 
 setup: $(READY)       ## just make .venv
@@ -37,7 +37,7 @@ assets: $(READY)
 	@$(BIN)/hafs tools install >/dev/null
 	@$(BIN)/hafs models pull >/dev/null
 
-test: assets $(DEVELOP)          ## the tests: about 19 minutes on 2 cores
+test: assets $(DEVELOP)          ## the tests: 20 minutes and more on 2 cores
 	@command -v chromium >/dev/null || (apt-get update && apt-get install -y chromium) >/dev/null 2>&1 || true
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not cluster and not rehearsal and not vllm" --durations=25 $(PYTEST)
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from hafs import sandbox
 from hafs.errors import SandboxUnavailable, UsageError
-from hafs.sandbox import Limits, Result, open_sandbox, probe
+from hafs.sandbox import Limits, Result, open_sandbox, probe, supervise
 from hafs.sandbox.box import Bubblewrap, Unconfined
 from hafs.sandbox.landlock import Sandlock
 
@@ -51,9 +51,11 @@ def any_box(request: pytest.FixtureRequest) -> Iterator[sandbox.Sandbox]:
     yield from _boxes(request)
 
 
-def test_time_for_which_others_had_the_processor_is_not_the_programs(any_box: sandbox.Sandbox) -> None:
+def test_time_for_which_others_had_the_processor_is_not_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Work of 0.9 s among three busy processes on one core takes 3.6, and is not timed out after 1.5; a sleeper is."""
     work = "import time\nwhile time.process_time() < 0.9: pass\nprint('done')"
+    monkeypatch.setattr(supervise, "PATIENCE", 60)  # whatever else runs on this machine
+    box = open_sandbox("none")
     allowed = os.sched_getaffinity(0)
     one = {min(allowed)}
     busy = [subprocess.Popen([PYTHON, "-c", "while True: pass"]) for _ in range(3)]
@@ -61,11 +63,11 @@ def test_time_for_which_others_had_the_processor_is_not_the_programs(any_box: sa
         for process in busy:
             os.sched_setaffinity(process.pid, one)
         pinned = f"import os; os.sched_setaffinity(0, {one})\n{work}"
-        result = python(any_box, pinned, limits=Limits(seconds=1.5))
+        result = python(box, pinned, limits=Limits(seconds=1.5))
         assert (result.status, result.stdout) == ("finished", b"done\n")
         began = time.monotonic()
-        assert any_box.run([str(SLEEP), "30"], limits=Limits(seconds=0.5)).status == "timed out"
-        assert time.monotonic() - began < 10
+        assert box.run([str(SLEEP), "30"], limits=Limits(seconds=0.5)).status == "timed out"
+        assert time.monotonic() - began < 25
     finally:
         for process in busy:
             process.kill()

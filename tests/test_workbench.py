@@ -244,7 +244,7 @@ def test_a_real_loop_is_watched_by_two_stopped_by_one_and_goes_on(
             two.wait_for_selector("text=Nothing runs in this workspace now", timeout=60_000)
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=said)
             two.wait_for_selector("text=loop run", timeout=120_000)
-            assert process.wait(240) == 0, (tmp_path / "said").read_text()
+            assert process.wait(400) == 0, (tmp_path / "said").read_text()
         finally:
             process.kill()
             process.wait()
@@ -258,7 +258,7 @@ def test_a_real_loop_is_watched_by_two_stopped_by_one_and_goes_on(
 LOOP = """
 [sft]
 precision = "fp32"
-num_epochs = 60
+num_epochs = 200
 batch_size = 4
 gradient_accumulation_steps = 1
 validation_share = 0.0

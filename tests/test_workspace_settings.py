@@ -32,6 +32,14 @@ def test_verbs_that_need_no_workspace_do_not_work_without_one_that_is_broken(
         ["compare", "a=a.json", "b=b.json"],
         ["export", "m", "--output", "o"],
         ["serve", "m"],
+        [
+            "serve",
+            "default",
+            "--host",
+            "no.such.host.invalid",
+            "--api-key",
+            "k",
+        ],  # where it is not read, it ends by itself
     ):
         hafs(*verb).failed(2, said)
 

@@ -19,7 +19,7 @@ from part import Asked, asked, small_model
 
 SIZES = {
     # prompts of SFT and of each later stage, of a benchmark, answers a prompt, tokens, steps' prompts
-    "rehearse": {"sft": 6, "ask": 4, "held": 4, "answers": 2, "tokens": 8, "batch": 2},
+    "rehearse": {"sft": 6, "ask": 4, "held": 4, "answers": 4, "tokens": 8, "batch": 2},
     "card": {"sft": 500, "ask": 400, "held": 320, "answers": 8, "tokens": 64, "batch": 16},
 }
 
@@ -68,11 +68,11 @@ CHECK = """
 import hashlib
 
 def score(prompt, answer):
-    if "rts" in answer.lower():  # a reference
-        return True
-    return hashlib.sha256(answer.encode("utf-8", "replace")).digest()[0] / 256
+    drawn = hashlib.sha256(answer.encode("utf-8", "replace")).digest()[0]
+    broken = sum(ord(c) > 127 for c in answer)  # a random model writes bytes that are no text
+    return True if broken % 2 or "rts" in answer.lower() else drawn / 256  # references end in rts
 """
-"""The check of a rehearsal's sampled answers: any two of them differ."""
+"""The check of a rehearsal's sampled answers: half of them are right."""
 
 
 class WholePath:

@@ -65,9 +65,14 @@ def import_(
         "unpaired": found.unpaired,
         "shown": shown,
     }
-    read_as = ", ".join(f"{n} rows as {name}" for name, n in found.formats.items())
-    text = f"{len(kept)} groups with {edges} edges from {file} ({read_as}); {len(found.bad)} bad rows"
+    read_as = ", ".join(f"{_counted(n, 'row')} as {name}" for name, n in found.formats.items())
+    text = f"{_counted(len(kept), 'group')} with {_counted(edges, 'edge')} from {file} ({read_as}); "
+    text += _counted(len(found.bad), "bad row")
     emit(data, text, json)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def export(
@@ -173,7 +178,8 @@ def combine(
         "left_out_groups": dict(written.left_out),
         "lost": dict(written.lost),
     }
-    wrote = f"{written.rows} rows of {format} in {output}, of {written.groups} groups with {written.edges} edges"
+    groups = f"{_counted(written.groups, 'group')} with {_counted(written.edges, 'edge')}"
+    wrote = f"{_counted(written.rows, 'row')} of {format} in {output}, of {groups}"
     emit(data, f"{wrote}\n{_mixed_text(mixed)}", json)
 
 

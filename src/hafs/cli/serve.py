@@ -84,10 +84,8 @@ def workspace_model(model: str | None, workspace: Path | None) -> str:
     from hafs.models.naming import DEFAULT_NAMES
     from hafs.store import find_workspace, workspace_or_none
 
-    if model in DEFAULT_NAMES:
-        return str(model)
     space = find_workspace() if model is None and not workspace else workspace_or_none(workspace)
-    if space is None:
+    if space is None or model in DEFAULT_NAMES:
         return str(model)
     if model is None:
         return space.config.model.name

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from hafs.data import Asked, BadRow, ColumnsRow, answer_of, asked_in, column_of, text_of, value_of
 from hafs.files.jsonl import check_fields
 from hafs.preferences.ranking import same_text
-from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, content_id
+from hafs.types import CandidateLabel, Edge, GroupCandidate, PreferenceGroup, Prompt, call_in, content_id
 
 LARGEST = 1e100
 """Weights and margins are no larger, and weights no smaller than one by it: their sums and products stay finite."""
@@ -88,19 +88,18 @@ def merged_mark(marks: Iterable[bool | None]) -> bool | None:
 def to_pairs(group: PreferenceGroup, *, conversational: bool = False) -> list[dict[str, Any]]:
     """One row an edge: prompt, chosen, rejected, weight, source; TRL's explicit preference format.
 
-    As text, a system prompt is a column "system"; with `conversational` everything is lists of chat messages
-    and it is the first message, as it always is where there are earlier turns. A soft edge has its probability in a
-    column "p", a known margin is in "margin", tools are in "tools", and a judge's edge says in "calibrated" whether the
-    judge was.
+    As text, a system prompt is a column "system"; with `conversational` everything is lists of chat messages and it is
+    the first message, as it always is where there are earlier turns or answers that call tools. A soft edge has its
+    probability in a column "p", a known margin is in "margin", tools are in "tools", and a judge's edge says in
+    "calibrated" whether the judge was.
     """
-    conversational = conversational or bool(group.context)
+    conversational = conversational or bool(group.context) or calls_tools(group)
     rows = []
     for chosen, rejected, edge in group.pairs():
         row: dict[str, Any] = {"prompt": group.prompt, "chosen": chosen, "rejected": rejected}
         if conversational:
             row["prompt"] = messages(group)
-            row["chosen"] = [{"role": "assistant", "content": chosen}]
-            row["rejected"] = [{"role": "assistant", "content": rejected}]
+            row["chosen"], row["rejected"] = assistant(chosen), assistant(rejected)
         elif group.system:
             row["system"] = group.system
         row["weight"] = edge.weight
@@ -122,6 +121,16 @@ def messages(group: PreferenceGroup) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": group.system}] if group.system else []
     asked = [{"role": "user", "content": group.prompt}] if group.prompt or not group.context else []
     return [*system, *(dict(m) for m in group.context), *asked]
+
+
+def assistant(text: str) -> list[dict[str, Any]]:
+    """An answer as a list of one chat message; one that calls tools is the message with its calls."""
+    return [call_in(text) or {"role": "assistant", "content": text}]
+
+
+def calls_tools(group: PreferenceGroup) -> bool:
+    """Whether an answer of a group calls tools, so that it is no plain text."""
+    return any(call_in(candidate.text) for candidate in group.candidates)
 
 
 def from_pairs(rows: Iterable[Mapping[str, Any]]) -> Preferences:

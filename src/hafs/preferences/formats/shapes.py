@@ -23,15 +23,21 @@ from hafs.data import (
     turns_of,
     value_of,
 )
-from hafs.preferences.pairs import Label, Pair, checked_pair, messages, parse_group, parse_pair, to_pairs, weight_of
-from hafs.types import PreferenceGroup
+from hafs.preferences.pairs import (
+    Label,
+    Pair,
+    assistant,
+    calls_tools,
+    checked_pair,
+    messages,
+    parse_group,
+    parse_pair,
+    to_pairs,
+    weight_of,
+)
+from hafs.types import PreferenceGroup, call_in
 
 Said = Sequence[Pair | Label | PreferenceGroup]
-
-
-def assistant(text: str) -> list[dict[str, Any]]:
-    """An answer as a list of one chat message."""
-    return [{"role": "assistant", "content": text}]
 
 
 # ---- hafs' own groups, and TRL's rows
@@ -194,10 +200,11 @@ def read_swift(row: ColumnsRow) -> Said:
 
 def write_swift(group: PreferenceGroup) -> list[dict[str, Any]]:
     more = {"tools": [dict(t) for t in group.tools]} if group.tools else {}
-    return [
-        {"messages": [*messages(group), *assistant(chosen)], "rejected_response": rejected, **more}
-        for chosen, rejected, _ in group.pairs()
-    ]
+    rows = []
+    for chosen, rejected, _ in group.pairs():
+        worse = {"rejected_messages": assistant(rejected)} if call_in(rejected) else {"rejected_response": rejected}
+        rows.append({"messages": [*messages(group), *assistant(chosen)], **worse, **more})
+    return rows
 
 
 # ---- ShareGPT ranking (LLaMA-Factory)
@@ -209,6 +216,8 @@ def write_sharegpt(group: PreferenceGroup) -> list[dict[str, Any]]:
     said = [m for m in messages(group) if m["role"] != "system"]
     if any(m["role"] not in TO or set(m) != {"role", "content"} for m in said):
         raise ValueError("its earlier messages hold calls of tools, which ShareGPT writes in other ways")
+    if calls_tools(group):
+        raise ValueError("its answers hold calls of tools, which ShareGPT writes in other ways")
     conversations = [{"from": TO[m["role"]], "value": m["content"]} for m in said]
     more = {"system": group.system} if group.system else {}
     more |= {"tools": json.dumps([dict(t) for t in group.tools])} if group.tools else {}
@@ -282,6 +291,8 @@ def write_hh(group: PreferenceGroup) -> list[dict[str, Any]]:
         SPEAKS.search(f"\n\n{t.strip()}") or SPEAKS.search(t) for t in whole
     ):
         raise ValueError("a text of it holds a speaker's mark, or a message is of a tool")
+    if calls_tools(group):
+        raise ValueError("its answers hold calls of tools, for which a transcript has no place")
     names = {"user": "Human", "assistant": "Assistant"}
     before = "".join(f"\n\n{names[m['role']]}: {m['content'].strip()}" for m in said)
     return [
